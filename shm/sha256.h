@@ -1,7 +1,7 @@
 // SHA-256 of presented keys, by the fastest kernel this machine has.
 //
-// The kernel is chosen once per process (SHA-NI on x86, the SHA-2 instructions of ARMv8, else portable C++) and is
-// reached through one table of functions. No kernel branches or indexes on the message's bytes.
+// The kernel is chosen once per process (SHA-NI on x86, the SHA-2 instructions of ARMv8, else portable C++)
+// and is reached through one table of functions. No kernel branches or indexes on the message's bytes.
 
 #pragma once
 
@@ -19,8 +19,8 @@ struct Sha256Kernel {
     /// Any length. `digest` receives 32 bytes, big-endian words as FIPS 180-4 says.
     void (*hash)(const void* message, size_t len, uint8_t* digest);
     /// Two messages of at most kSha256OneBlockMax bytes each, interleaved where that pays.
-    void (*hash_pair)(const void* message_a, size_t len_a, uint8_t* digest_a, const void* message_b, size_t len_b,
-                      uint8_t* digest_b);
+    void (*hash_pair)(const void* message_a, size_t len_a, uint8_t* digest_a, const void* message_b,
+                      size_t len_b, uint8_t* digest_b);
 };
 
 /// The kernel for this machine. Decided at the first call by CPUID (x86) or HWCAP (ARM); never fails.

@@ -1,25 +1,13 @@
-// What a function answers when it can fail for a reason the caller must handle.
-//
-// Two classes of failure exist in apikeyd. Expected ones (a bad file, a full disk, a peer that went away) travel
-// as Result<T> and are handled or passed up unchanged. Broken invariants of our own abort through assert().
+// The daemon's and the tool's name for Result, Error and fail(); see shm/result.h.
 
 #pragma once
 
-#include <string>
-#include <tl/expected.hpp>
-#include <utility>
+#include "shm/result.h"
 
 namespace apikeyd {
 
-/// One failure, worded for the person who can mend it: the place first, then what is wrong, then what is wanted.
-/// Never contains a secret.
-struct Error {
-    std::string message;
-};
-
-template <typename T>
-using Result = tl::expected<T, Error>;
-
-inline tl::unexpected<Error> fail(std::string message) { return tl::unexpected<Error>(Error{std::move(message)}); }
+using apikey::shm::Error;
+using apikey::shm::fail;
+using apikey::shm::Result;
 
 }  // namespace apikeyd

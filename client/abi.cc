@@ -1,0 +1,182 @@
+// The C ABI: arguments checked, structs of other sizes met, then straight to the code that does it.
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "client/validate.h"
+
+using apikey::client::Mapping;
+using apikey::client::NodeState;
+using apikey::client::Reading;
+
+namespace {
+
+namespace shm = apikey::shm;
+
+static_assert(static_cast<int>(APIKEY_OK) == static_cast<int>(shm::AttachResult::kOk));
+static_assert(static_cast<int>(APIKEY_IO_ERROR) == static_cast<int>(shm::AttachResult::kIoError));
+static_assert(static_cast<int>(APIKEY_NO_DESCRIPTORS) == static_cast<int>(shm::AttachResult::kNoDescriptors));
+
+constexpr uint32_t kStaleAfterDefault_ms = 10000;
+constexpr uint32_t kRetryDelay_ms = 100;
+
+/// The part of a caller's struct that both sides know; the rest reads as zero.
+template <typename Struct>
+Struct known_part(const Struct* given) {
+    Struct known;
+    std::memset(static_cast<void*>(&known), 0, sizeof known);
+    if (given != nullptr) {
+        const size_t bytes = given->size < sizeof known ? given->size : sizeof known;
+        std::memcpy(static_cast<void*>(&known), given, bytes);
+    }
+    return known;
+}
+
+/// Gives back a result in the size that the caller's header knew.
+template <typename Struct>
+void give(Struct* to, const Struct& value) {
+    const size_t size = to->size;
+    std::memcpy(static_cast<void*>(to), &value, size < sizeof value ? size : sizeof value);
+    to->size = size;
+}
+
+bool is_directory(const char* path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+/// The instance's directory; false when it is too long or the instance's name holds a slash.
+bool set_directory(apikey_client* client, const apikey_options& options) {
+    const char* instance = options.instance != nullptr ? options.instance : "default";
+    if (instance[0] == '\0' || instance[0] == '.' || std::strchr(instance, '/') != nullptr) {
+        return false;
+    }
+    client->expected_owner = options.check_owner != 0 ? options.expected_owner : shm::kAnyOwner;
+    int length;
+    if (options.directory != nullptr) {
+        length = snprintf(client->directory, sizeof client->directory, "%s/%s", options.directory, instance);
+    } else {
+        length = snprintf(client->directory, sizeof client->directory, "/run/apikeyd/%s", instance);
+        if (geteuid() != 0 && !is_directory(client->directory)) {
+            length = snprintf(client->directory, sizeof client->directory, "/dev/shm/apikeyd-%u/%s",
+                              geteuid(), instance);
+            client->expected_owner = geteuid();
+        }
+    }
+    return length > 0 && static_cast<size_t>(length) < sizeof client->directory;
+}
+
+}  // namespace
+
+extern "C" {
+
+apikey_result apikey_open(const apikey_options* options, apikey_client** client) {
+    if (client == nullptr) {
+        return APIKEY_BAD_ARGUMENT;
+    }
+    *client = nullptr;
+    const apikey_options known = known_part(options);
+    if (known.stale_policy != APIKEY_STALE_SERVE && known.stale_policy != APIKEY_STALE_DENY) {
+        return APIKEY_BAD_ARGUMENT;
+    }
+    auto* made = static_cast<apikey_client*>(calloc(1, sizeof(apikey_client)));
+    if (made == nullptr || !apikey::client::records_prepare()) {
+        free(made);
+        return APIKEY_NO_MEMORY;
+    }
+    if (!set_directory(made, known)) {
+        free(made);
+        return APIKEY_BAD_ARGUMENT;
+    }
+    made->stale_policy = known.stale_policy;
+    made->stale_after_ns =
+        uint64_t{known.stale_after_ms != 0 ? known.stale_after_ms : kStaleAfterDefault_ms} * 1000000;
+    made->sha256 = &shm::sha256_kernel();
+    made->retry_delay_ms.store(kRetryDelay_ms, std::memory_order_relaxed);
+    *client = made;
+    return static_cast<apikey_result>(apikey::client::switch_mapping(made, nullptr));
+}
+
+apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_len, apikey_verdict* verdict) {
+    return apikey::client::validate(client, key, key_len, verdict);
+}
+
+size_t apikey_validate_many(apikey_client* client, const apikey_key* keys, size_t count,
+                            apikey_verdict* verdicts) {
+    return apikey::client::validate_many(client, keys, count, verdicts);
+}
+
+int apikey_describe(apikey_client* client, const apikey_verdict* verdict, char* buffer, size_t buffer_bytes,
+                    apikey_description* description) {
+    apikey_description found{};
+    found.key_id = found.owner = found.environment = found.name = found.metadata = "";
+    const int result = apikey::client::describe(client, *verdict, buffer, buffer_bytes, &found);
+    give(description, found);
+    return result;
+}
+
+apikey_result apikey_refresh(apikey_client* client) {
+    Reading reading(client);
+    if (reading.busy()) {
+        return static_cast<apikey_result>(client->attached.load(std::memory_order_relaxed));
+    }
+    return static_cast<apikey_result>(apikey::client::switch_mapping(client, &reading));
+}
+
+void apikey_status(apikey_client* client, apikey_status_info* info) {
+    apikey_status_info now{};
+    now.attached = static_cast<apikey_result>(client->attached.load(std::memory_order_relaxed));
+    now.text = apikey_result_text(now.attached);
+    now.kernel = client->sha256->name;
+    Reading reading(client);
+    if (const Mapping* mapping = reading.mapping(); mapping != nullptr) {
+        const shm::Control& control = *mapping->control.control;
+        const uint64_t now_ns = apikey::client::coarse_now_ns();
+        const uint64_t heartbeat_ns = control.heartbeat_ns.load(std::memory_order_relaxed);
+        now.generation = mapping->generation.table.generation;
+        now.keys = mapping->generation.table.header().live.load(std::memory_order_relaxed);
+        // SYNC position-applied: acquire first, so that the fingerprint is at least as new.
+        now.position = control.applied_position.load(std::memory_order_acquire);
+        now.fingerprint = control.source_fingerprint.load(std::memory_order_relaxed);
+        now.heartbeat_age_ms = now_ns > heartbeat_ns ? (now_ns - heartbeat_ns) / 1000000 : 0;
+        now.flags =
+            (now_ns > heartbeat_ns && now_ns - heartbeat_ns > client->stale_after_ns ? APIKEY_FLAG_STALE
+                                                                                     : 0) |
+            (mapping->generation.cells.base == nullptr ? APIKEY_FLAG_NOT_COUNTED : 0);
+    }
+    give(info, now);
+}
+
+void apikey_close(apikey_client* client) {
+    if (client == nullptr) {
+        return;
+    }
+    for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr;) {
+        Mapping* next = node->next;
+        shm::detach_generation(&node->generation);
+        shm::detach_control(&node->control);
+        free(node);
+        node = next;
+    }
+    free(client);
+}
+
+const char* apikey_code_name(apikey_code code) {
+    static const char* const names[] = {
+        "VALID",        "MALFORMED",      "NOT_FOUND",      "REVOKED",
+        "DISABLED",     "EXPIRED",        "IP_NOT_ALLOWED", "INSUFFICIENT_PERMISSIONS",
+        "RATE_LIMITED", "USAGE_EXCEEDED", "UNAVAILABLE"};
+    const auto index = static_cast<unsigned>(code);
+    return index < sizeof names / sizeof names[0] ? names[index] : "UNKNOWN";
+}
+
+const char* apikey_result_text(apikey_result result) {
+    return result == APIKEY_BAD_ARGUMENT ? "an option is out of range, or a path is too long"
+                                         : shm::attach_text(static_cast<shm::AttachResult>(result));
+}
+
+}  // extern "C"

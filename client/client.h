@@ -1,0 +1,140 @@
+// A client's state: the mapping it reads, and those it has replaced.
+//
+// Nodes hold mappings. They are pushed to the client's list once, never leave it before apikey_close(), and
+// are used again when their mapping is gone; so a reader can never be left with a dangling node.
+//
+//   kFree -> kBusy (somebody attaches) -> kInstalled -> kRetired (replaced) -> kBusy (being unmapped) ->
+//   kFree
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "apikey/apikey.h"
+#include "client/records.h"
+#include "shm/attach.h"
+#include "shm/sha256.h"
+
+struct apikey_client;
+
+namespace apikey::client {
+
+enum class NodeState : uint32_t { kFree, kBusy, kInstalled, kRetired };
+
+/// One attached generation with the control page that named it.
+struct Mapping {
+    shm::ControlMapping control;
+    shm::GenerationMapping generation;
+    std::atomic<NodeState> state;
+    Mapping* next;  ///< in the client's list; written once, before the node is pushed
+};
+
+inline constexpr size_t kPathMax = 256;
+
+}  // namespace apikey::client
+
+/// Everything but the atomics is written by apikey_open() and then only read.
+struct apikey_client {
+    char directory[apikey::client::kPathMax];
+    uid_t expected_owner;
+    apikey_stale_policy stale_policy;
+    uint64_t stale_after_ns;
+    const apikey::shm::Sha256Kernel* sha256;
+
+    std::atomic<apikey::client::Mapping*> installed;  ///< nullptr: waiting
+    std::atomic<apikey::client::Mapping*> nodes;
+    std::atomic<int> attached;          ///< apikey_result of the last attempt
+    std::atomic<uint64_t> retry_at_ns;  ///< CLOCK_REALTIME_COARSE; no attempt on the hot path before
+    std::atomic<uint32_t> retry_delay_ms;
+};
+
+namespace apikey::client {
+
+/// Nanoseconds of CLOCK_REALTIME_COARSE: one vDSO read, no syscall.
+uint64_t coarse_now_ns();
+
+/// One call's hold on the installed mapping. While it lives, the mapping stays mapped.
+class Reading {
+  public:
+    /// Not held when the thread is inside another call (a signal handler): then busy() is true.
+    explicit Reading(apikey_client* client) : client_(client), record_(record_of_this_thread()) {
+        if (record_ == nullptr) [[unlikely]] {
+            count_in();
+            mapping_ = client_->installed.load(std::memory_order_seq_cst);
+            return;
+        }
+        if (record_->reading.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
+            busy_ = true;
+            return;
+        }
+        hold();
+    }
+    ~Reading() {
+        if (busy_) {
+            return;
+        }
+        if (record_ == nullptr) [[unlikely]] {
+            count_out();
+            return;
+        }
+        // SYNC record-reading: release, so that all reads of the mapping come before it may be unmapped.
+        record_->reading.store(nullptr, std::memory_order_release);
+    }
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+
+    bool busy() const { return busy_; }
+    Mapping* mapping() const { return mapping_; }
+    /// Takes up what is installed now, after a switch.
+    void renew() {
+        if (record_ == nullptr) {
+            mapping_ = client_->installed.load(std::memory_order_seq_cst);
+        } else {
+            hold();
+        }
+    }
+
+  private:
+    void hold() {
+        Mapping* seen = client_->installed.load(std::memory_order_acquire);
+        for (;;) {
+            record_->reading.store(seen, std::memory_order_relaxed);
+            // SYNC record-reading: the compiler keeps the order here, membarrier in the switching thread does
+            // for the processor (records_synchronise()).
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+            Mapping* again = client_->installed.load(std::memory_order_acquire);
+            if (again == seen) [[likely]] {
+                mapping_ = seen;
+                return;
+            }
+            seen = again;
+        }
+    }
+
+    apikey_client* client_;
+    Record* record_;
+    Mapping* mapping_ = nullptr;
+    bool busy_ = false;
+};
+
+/// Attaches to what the directory's control says now and installs it, unless that is installed already.
+/// `reading` (may be nullptr) is the caller's own hold; it is renewed.
+shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
+
+/// The same for the hot path: keeps to the back-off, and leaves the work to another thread that is at it.
+/// True when another mapping may be installed now (reading is renewed).
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody);
+
+/// True while the control page says that `mapping` is what to read.
+inline bool is_current(const Mapping& mapping) {
+    const shm::Control& control = *mapping.control.control;
+    // SYNC generation-published: acquire; pairs with ControlWriter::publish(). What is mapped then is
+    // complete.
+    return shm::current_of(control.current_next.load(std::memory_order_acquire)) ==
+               mapping.generation.table.generation &&
+           control.state.load(std::memory_order_relaxed) !=
+               static_cast<uint32_t>(shm::ControlState::kSuperseded);
+}
+
+}  // namespace apikey::client

@@ -1,0 +1,196 @@
+/* libapikey: validates API keys against the table that apikeyd keeps in shared memory on this host.
+ *
+ * Once a client is attached, validating makes no syscall, takes no lock and allocates nothing. The library
+ * starts no thread, installs no signal handler, prints nothing, keeps no descriptor open and needs nothing
+ * but libc.
+ *
+ * Thread safety: every function but apikey_close() may be called from any thread at any time with the same
+ * client, and in a child after fork(). None is async-signal-safe.
+ *
+ * Structs that the library fills or reads start with `size`: set it to sizeof, and a newer library keeps to
+ * what your header knew.
+ */
+#ifndef APIKEY_APIKEY_H
+#define APIKEY_APIKEY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define APIKEY_API __attribute__((visibility("default")))
+
+/** Longest key that is looked up, in bytes; anything longer is APIKEY_MALFORMED. */
+#define APIKEY_KEY_MAX 512
+/** Characters of a key's public id. */
+#define APIKEY_ID_LENGTH 12
+
+/** The answer about one key. The same names stand in the tool, in logs and in usage. */
+typedef enum apikey_code {
+    APIKEY_VALID = 0,     /**< all checks passed, and counted */
+    APIKEY_MALFORMED = 1, /**< native form with a wrong checksum, empty, or too long */
+    APIKEY_NOT_FOUND = 2, /**< no such key */
+    APIKEY_REVOKED = 3,
+    APIKEY_DISABLED = 4,
+    APIKEY_EXPIRED = 5,
+    APIKEY_IP_NOT_ALLOWED = 6,           /**< not answered by this version */
+    APIKEY_INSUFFICIENT_PERMISSIONS = 7, /**< not answered by this version */
+    APIKEY_RATE_LIMITED = 8,             /**< not answered by this version */
+    APIKEY_USAGE_EXCEEDED = 9,           /**< not answered by this version */
+    APIKEY_UNAVAILABLE = 10              /**< no table, or too stale under the chosen policy */
+} apikey_code;
+
+/** How an attempt to attach ended. */
+typedef enum apikey_result {
+    APIKEY_OK = 0,
+    APIKEY_WAITING = 1,       /**< no daemon has been here yet; attaching is retried */
+    APIKEY_NOT_PERMITTED = 2, /**< not in the clients' group */
+    APIKEY_NOT_A_DIRECTORY = 3,
+    APIKEY_FOREIGN_OWNER = 4,
+    APIKEY_UNSAFE_MODE = 5,
+    APIKEY_NOT_A_FILE = 6,
+    APIKEY_TRUNCATED = 7,
+    APIKEY_BAD_MAGIC = 8,
+    APIKEY_ABI_MISMATCH = 9, /**< library and daemon are of different versions */
+    APIKEY_LAYOUT_MISMATCH = 10,
+    APIKEY_BAD_GEOMETRY = 11,
+    APIKEY_SUPERSEDED = 12,
+    APIKEY_NO_DESCRIPTORS = 13, /**< EMFILE or ENFILE; what was attached goes on serving */
+    APIKEY_NO_MEMORY = 14,
+    APIKEY_IO_ERROR = 15,
+    APIKEY_BAD_ARGUMENT = 16
+} apikey_result;
+
+/** What to answer when the daemon's heartbeat is older than `stale_after_ms`. */
+typedef enum apikey_stale_policy {
+    APIKEY_STALE_SERVE = 0, /**< serve, with APIKEY_FLAG_STALE set */
+    APIKEY_STALE_DENY = 1   /**< APIKEY_UNAVAILABLE */
+} apikey_stale_policy;
+
+/** How to open. Zeroed fields mean the default. */
+typedef struct apikey_options {
+    size_t size;           /**< sizeof(apikey_options) */
+    const char* directory; /**< base directory; NULL: /run/apikeyd where it exists or for root, else
+                              /dev/shm/apikeyd-<uid> */
+    const char* instance;  /**< NULL: "default" */
+    apikey_stale_policy stale_policy;
+    uint32_t stale_after_ms; /**< 0: 10000 */
+    uint32_t check_owner;    /**< not 0: the directory must belong to `expected_owner`. The default directory
+                                under    /dev/shm must belong to the caller in any case. */
+    uint32_t expected_owner; /**< uid */
+} apikey_options;
+
+/** Flags of a verdict. */
+#define APIKEY_FLAG_STALE 1u       /**< the daemon has not been heard of for longer than stale_after_ms */
+#define APIKEY_FLAG_NOT_COUNTED 2u /**< the counters may not be written by this process */
+
+/** What was decided about one key. Plain data; no pointer into shared memory. */
+typedef struct apikey_verdict {
+    apikey_code code;
+    uint32_t flags;                    /**< APIKEY_FLAG_* */
+    int64_t expires_at;                /**< Unix seconds; 0: never, or no such key */
+    char key_id[APIKEY_ID_LENGTH + 4]; /**< NUL-terminated; empty for keys not of the native form */
+    uint64_t ref[4];                   /**< for apikey_describe() */
+} apikey_verdict;
+
+/** Strings about a key, copied into the caller's buffer. */
+typedef struct apikey_description {
+    size_t size;        /**< sizeof(apikey_description) */
+    const char* key_id; /**< all pointers are into the buffer, NUL-terminated, never NULL */
+    const char* owner;
+    const char* environment;
+    const char* name;
+    const char* metadata; /**< JSON object, or "" */
+    int64_t created_at;   /**< Unix seconds; 0: unknown */
+} apikey_description;
+/** A buffer of this many bytes is always large enough. */
+#define APIKEY_DESCRIPTION_MAX 5376
+
+/** What a client is attached to. */
+typedef struct apikey_status_info {
+    size_t size;            /**< sizeof(apikey_status_info) */
+    apikey_result attached; /**< how the last attempt to attach ended */
+    const char* text;       /**< a sentence for people; static storage */
+    uint32_t generation;    /**< 0: none */
+    uint32_t flags;         /**< APIKEY_FLAG_* as the next verdict would have them */
+    uint64_t keys;
+    uint64_t position;    /**< loads and changes of the source applied by the daemon */
+    uint64_t fingerprint; /**< of the source's content in force */
+    uint64_t heartbeat_age_ms;
+    const char* kernel; /**< SHA-256 kernel in use */
+} apikey_status_info;
+
+typedef struct apikey_client apikey_client;
+
+/** Opens a client of one instance.
+ *
+ * Opening before there is a daemon succeeds with APIKEY_WAITING: validation answers APIKEY_UNAVAILABLE, and
+ * attaching is retried by validation (at most every 100 ms) and by apikey_refresh().
+ *
+ * \param options NULL for all defaults.
+ * \param client  out; set to a client for every result but APIKEY_BAD_ARGUMENT and APIKEY_NO_MEMORY (then
+ * NULL). \return how attaching ended. Any other than APIKEY_OK leaves a client that answers
+ * APIKEY_UNAVAILABLE and retries.
+ */
+APIKEY_API apikey_result apikey_open(const apikey_options* options, apikey_client** client);
+
+/** Decides whether `key` may be used, and counts the decision.
+ *
+ * Makes no syscall, takes no lock and allocates nothing once the client is attached; the first call after the
+ * daemon published a new generation maps it (call apikey_refresh() elsewhere to avoid that).
+ *
+ * \param key     the presented bytes, not NUL-terminated; not kept beyond this call.
+ * \param key_len in bytes.
+ * \param verdict out; every field is set whatever the answer.
+ * \return verdict->code.
+ */
+APIKEY_API apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_len,
+                                       apikey_verdict* verdict);
+
+/** One presented key of a batch. */
+typedef struct apikey_key {
+    const char* data;
+    size_t len;
+} apikey_key;
+
+/** Decides `count` keys at once: the same answers and counts as `count` calls of apikey_validate(), at up to
+ * twice the throughput, since memory and hashing overlap. Any size; 16 to 64 are best. \return how many are
+ * APIKEY_VALID.
+ */
+APIKEY_API size_t apikey_validate_many(apikey_client* client, const apikey_key* keys, size_t count,
+                                       apikey_verdict* verdicts);
+
+/** Copies what is known of a verdict's key into `buffer`.
+ *
+ * \param verdict     as apikey_validate() filled it, for any code that names a known key.
+ * \param buffer      receives the strings; APIKEY_DESCRIPTION_MAX always suffices.
+ * \param description out; its size must be set.
+ * \return 1 when the key is known, 0 when it is not (any more), -1 when the buffer is too small.
+ */
+APIKEY_API int apikey_describe(apikey_client* client, const apikey_verdict* verdict, char* buffer,
+                               size_t buffer_bytes, apikey_description* description);
+
+/** Attaches to what the daemon last published, so that no request pays for it. For housekeeping, about once a
+ * second. Also finds a daemon that was started anew with another control file. \return how attaching ended;
+ * on failure what was attached goes on serving.
+ */
+APIKEY_API apikey_result apikey_refresh(apikey_client* client);
+
+/** Tells what the client is attached to. Makes no syscall. */
+APIKEY_API void apikey_status(apikey_client* client, apikey_status_info* info);
+
+/** Unmaps and frees. No other thread may be in a call with this client. NULL is allowed. */
+APIKEY_API void apikey_close(apikey_client* client);
+
+/** The code's name, as `NOT_FOUND`; static storage, "UNKNOWN" for what is none. */
+APIKEY_API const char* apikey_code_name(apikey_code code);
+
+/** A sentence about a result; static storage. */
+APIKEY_API const char* apikey_result_text(apikey_result result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,180 @@
+// The cold path: attaching, switching to another generation, unmapping what nobody reads any more.
+
+#include <cstdlib>
+#include <ctime>
+
+#include "client/client.h"
+
+namespace apikey::client {
+namespace {
+
+constexpr unsigned kAttemptsMax = 8;  // a generation that went away in between sends us round again
+constexpr uint32_t kRetryDelayMin_ms = 100;
+constexpr uint32_t kRetryDelayMax_ms = 2000;
+
+/// A node nobody uses, from the list or new. nullptr without memory.
+Mapping* take_node(apikey_client* client) {
+    for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr; node = node->next) {
+        NodeState free = NodeState::kFree;
+        if (node->state.load(std::memory_order_relaxed) == NodeState::kFree &&
+            node->state.compare_exchange_strong(free, NodeState::kBusy, std::memory_order_acquire,
+                                                std::memory_order_relaxed)) {
+            return node;
+        }
+    }
+    auto* node = static_cast<Mapping*>(calloc(1, sizeof(Mapping)));
+    if (node == nullptr) {
+        return nullptr;
+    }
+    node->state.store(NodeState::kBusy, std::memory_order_relaxed);
+    node->next = client->nodes.load(std::memory_order_relaxed);
+    // SYNC node-pushed: `next` is written before the node can be found.
+    while (!client->nodes.compare_exchange_weak(node->next, node, std::memory_order_release,
+                                                std::memory_order_relaxed)) {
+    }
+    return node;
+}
+
+void free_node(Mapping* node) {
+    shm::detach_generation(&node->generation);
+    shm::detach_control(&node->control);
+    node->state.store(NodeState::kFree, std::memory_order_release);
+}
+
+/// Unmaps the replaced mappings that no thread reads.
+void reclaim(apikey_client* client) {
+    if (!records_synchronise()) {
+        return;  // they stay until apikey_close()
+    }
+    for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr; node = node->next) {
+        if (node->state.load(std::memory_order_acquire) != NodeState::kRetired || someone_reads(node)) {
+            continue;
+        }
+        NodeState retired = NodeState::kRetired;
+        if (node->state.compare_exchange_strong(retired, NodeState::kBusy, std::memory_order_acquire,
+                                                std::memory_order_relaxed)) {
+            free_node(node);
+        }
+    }
+}
+
+/// Maps what control names now into `node`.
+shm::AttachResult attach_node(const apikey_client* client, Mapping* node) {
+    const shm::AttachOptions options{client->directory, client->expected_owner};
+    shm::AttachResult result = shm::AttachResult::kSuperseded;
+    for (unsigned attempt = 0; attempt < kAttemptsMax && result == shm::AttachResult::kSuperseded;
+         ++attempt) {
+        shm::detach_control(&node->control);
+        result = shm::attach_control(options, &node->control);
+        if (result != shm::AttachResult::kOk) {
+            break;
+        }
+        const uint32_t current =
+            shm::current_of(node->control.control->current_next.load(std::memory_order_acquire));
+        result = current == 0
+                     ? shm::AttachResult::kWaiting
+                     : shm::attach_generation(options, *node->control.control, current, &node->generation);
+    }
+    if (result != shm::AttachResult::kOk) {
+        shm::detach_control(&node->control);
+    }
+    return result;
+}
+
+bool same_mapping(const Mapping* mapping, const Mapping* other) {
+    return mapping != nullptr && mapping->generation.table.generation == other->generation.table.generation &&
+           mapping->control.inode == other->control.inode && mapping->control.device == other->control.device;
+}
+
+/// True when the file under the name `control` is the one this mapping came from, so that nothing needs
+/// mapping.
+bool control_still_named(const apikey_client* client, const Mapping& mapping) {
+    shm::ControlMapping named;
+    const shm::AttachOptions options{client->directory, client->expected_owner};
+    if (shm::attach_control(options, &named) != shm::AttachResult::kOk) {
+        return true;  // nothing better is there
+    }
+    const bool same = named.inode == mapping.control.inode && named.device == mapping.control.device;
+    shm::detach_control(&named);
+    return same;
+}
+
+void note_attempt(apikey_client* client, shm::AttachResult result, uint64_t now_ns) {
+    client->attached.store(static_cast<int>(result), std::memory_order_relaxed);
+    if (result == shm::AttachResult::kOk) {
+        client->retry_delay_ms.store(kRetryDelayMin_ms, std::memory_order_relaxed);
+        client->retry_at_ns.store(0, std::memory_order_relaxed);
+        return;
+    }
+    // While waiting for the first daemon the delay does not grow: a server should serve as soon as it can.
+    const uint32_t delay_ms = client->retry_delay_ms.load(std::memory_order_relaxed);
+    client->retry_at_ns.store(now_ns + uint64_t{delay_ms} * 1000000, std::memory_order_relaxed);
+    if (result != shm::AttachResult::kWaiting && delay_ms < kRetryDelayMax_ms) {
+        client->retry_delay_ms.store(delay_ms * 2, std::memory_order_relaxed);
+    }
+}
+
+}  // namespace
+
+uint64_t coarse_now_ns() {
+    timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
+    Mapping* before = reading != nullptr ? reading->mapping() : nullptr;
+    if (before != nullptr && is_current(*before) && control_still_named(client, *before)) {
+        note_attempt(client, shm::AttachResult::kOk, 0);
+        reclaim(client);
+        return shm::AttachResult::kOk;
+    }
+    Mapping* node = take_node(client);
+    if (node == nullptr) {
+        note_attempt(client, shm::AttachResult::kNoMemory, coarse_now_ns());
+        return shm::AttachResult::kNoMemory;
+    }
+    const shm::AttachResult result = attach_node(client, node);
+    note_attempt(client, result, coarse_now_ns());
+    if (result != shm::AttachResult::kOk) {
+        node->state.store(NodeState::kFree, std::memory_order_release);
+        return result;
+    }
+    if (same_mapping(before, node)) {
+        free_node(node);
+        return result;
+    }
+    node->state.store(NodeState::kInstalled, std::memory_order_relaxed);
+    // SYNC mapping-installed: seq_cst; pairs with the loads in Reading. The mapping is complete. The loser of
+    // two threads that attach at once unmaps its own; should the winner's be older, the next call switches
+    // again.
+    if (client->installed.compare_exchange_strong(before, node, std::memory_order_seq_cst)) {
+        if (before != nullptr) {
+            before->state.store(NodeState::kRetired, std::memory_order_release);
+        }
+    } else {
+        free_node(node);
+    }
+    if (reading != nullptr) {
+        reading->renew();
+    }
+    reclaim(client);
+    return result;
+}
+
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody) {
+    if (now_ns < client->retry_at_ns.load(std::memory_order_relaxed)) {
+        return false;
+    }
+    const bool alone = switching_try_begin();
+    if (!alone && !wait_for_nobody) {
+        return false;
+    }
+    const shm::AttachResult result = switch_mapping(client, reading);
+    if (alone) {
+        switching_end();
+    }
+    return result == shm::AttachResult::kOk;
+}
+
+}  // namespace apikey::client

@@ -1,0 +1,155 @@
+#include "client/records.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+namespace apikey::client {
+namespace {
+
+constexpr unsigned kRecords = 1022;
+
+/// Zero is the state of all of it in a forked child.
+struct Pages {
+    alignas(64) std::atomic<uint64_t> in;
+    std::atomic<uint64_t> out;
+    std::atomic<uint32_t> switching;
+    std::atomic<uint32_t> claim_hint;
+    Record records[kRecords];
+};
+
+std::atomic<Pages*> g_pages{nullptr};
+pthread_key_t g_key;
+pthread_once_t g_once = PTHREAD_ONCE_INIT;
+
+// The thread's record, and by its address the thread's name. initial-exec: no allocation at the first touch.
+__thread Record* t_record __attribute__((tls_model("initial-exec"))) = nullptr;
+
+uintptr_t this_thread() {
+    return reinterpret_cast<uintptr_t>(&t_record);
+}
+
+void give_back(void* value) {
+    auto* record = static_cast<Record*>(value);
+    t_record = nullptr;
+    // In a forked child the record was wiped and may be another thread's by now.
+    uintptr_t mine = this_thread();
+    record->owner.compare_exchange_strong(mine, 0, std::memory_order_release, std::memory_order_relaxed);
+}
+
+void prepare_once() {
+    void* area = mmap(nullptr, sizeof(Pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (area == MAP_FAILED) {
+        return;
+    }
+    if (madvise(area, sizeof(Pages), MADV_WIPEONFORK) != 0 || pthread_key_create(&g_key, give_back) != 0) {
+        munmap(area, sizeof(Pages));
+        return;
+    }
+    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    g_pages.store(static_cast<Pages*>(area), std::memory_order_release);  // SYNC records-ready
+}
+
+Pages* pages() {
+    return g_pages.load(std::memory_order_acquire);
+}  // SYNC records-ready
+
+Record* claim() {
+    Pages* all = pages();
+    if (all == nullptr) {
+        return nullptr;
+    }
+    const uint32_t start = all->claim_hint.fetch_add(1, std::memory_order_relaxed);
+    for (unsigned i = 0; i < kRecords; ++i) {
+        Record& record = all->records[(start + i) % kRecords];
+        uintptr_t free = 0;
+        if (record.owner.load(std::memory_order_relaxed) == 0 &&
+            record.owner.compare_exchange_strong(free, this_thread(), std::memory_order_acquire,
+                                                 std::memory_order_relaxed)) {
+            if (pthread_setspecific(g_key, &record) != 0) {
+                record.owner.store(0, std::memory_order_release);
+                return nullptr;
+            }
+            t_record = &record;
+            return &record;
+        }
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+bool records_prepare() {
+    pthread_once(&g_once, prepare_once);
+    return pages() != nullptr;
+}
+
+Record* record_of_this_thread() {
+    Record* record = t_record;
+    if (record != nullptr && record->owner.load(std::memory_order_relaxed) == this_thread()) [[likely]] {
+        return record;
+    }
+    return claim();
+}
+
+void count_in() {
+    if (Pages* all = pages()) {
+        all->in.fetch_add(1, std::memory_order_seq_cst);
+    }
+}
+
+void count_out() {
+    if (Pages* all = pages()) {
+        all->out.fetch_add(1, std::memory_order_seq_cst);
+    }
+}
+
+bool records_synchronise() {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) {
+        return true;
+    }
+    // A child of a fork from before the registration, or a kernel that forgot: register and try once more.
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+           syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+bool someone_reads(const void* mapping) {
+    Pages* all = pages();
+    if (all == nullptr) {
+        return true;
+    }
+    // `out` first: it never exceeds `in`, so if the `in` read later equals it, nobody was inside at the first
+    // read, and who came in after that loads the mapping that was installed before.
+    const uint64_t out = all->out.load(std::memory_order_seq_cst);
+    if (out != all->in.load(std::memory_order_seq_cst)) {
+        return true;
+    }
+    for (const Record& record : all->records) {
+        // SYNC record-reading: the reader's plain order 'store record, load installed again' is made total
+        // against 'install, membarrier, load record' by the membarrier: either we see its record, or it sees
+        // the new mapping.
+        if (record.reading.load(std::memory_order_acquire) == mapping) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool switching_try_begin() {
+    Pages* all = pages();
+    return all != nullptr && all->switching.exchange(1, std::memory_order_acquire) == 0;
+}
+
+void switching_end() {
+    if (Pages* all = pages()) {
+        all->switching.store(0, std::memory_order_release);
+    }
+}
+
+}  // namespace apikey::client

@@ -1,0 +1,48 @@
+// Which mapping each thread of this process is reading, so that the thread that replaces a mapping knows when
+// the old one may be unmapped.
+//
+// One record a thread, claimed by compare-and-swap at its first call and given back by a pthread key's
+// destructor. All records stand in pages that the kernel wipes in a forked child (MADV_WIPEONFORK), so a
+// child never sees records of threads it does not have. Threads that find no free record count themselves in
+// and out instead.
+//
+// This is the hazard pointer scheme (M. Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free
+// Objects", 2004) with the reader's fence moved to the reclaiming side by membarrier(2).
+//
+// Thread safety: all functions, from any thread. Nothing here allocates after records_prepare().
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace apikey::client {
+
+struct alignas(64) Record {
+    std::atomic<uintptr_t> owner;      ///< address of the owning thread's thread-local block; 0: free
+    std::atomic<const void*> reading;  ///< the mapping in use, nullptr between calls
+};
+
+/// Maps the pages and makes the pthread key, once per process. False without memory for them.
+bool records_prepare();
+
+/// This thread's record; nullptr when none is free or records_prepare() failed. Makes no syscall.
+Record* record_of_this_thread();
+
+/// For threads without a record.
+void count_in();
+void count_out();
+
+/// Makes every thread's earlier record stores visible to this one. False where the kernel cannot (then
+/// nothing may be unmapped while other threads may read).
+bool records_synchronise();
+
+/// True when some thread may still be reading `mapping`. Call records_synchronise() after the mapping was
+/// replaced.
+bool someone_reads(const void* mapping);
+
+/// One thread of the process at a time switches mappings; the flag is free again in a forked child.
+bool switching_try_begin();
+void switching_end();
+
+}  // namespace apikey::client

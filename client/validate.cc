@@ -1,0 +1,348 @@
+// The hot path: from presented bytes to a counted verdict.
+//
+// One key:  mapping -> id -> index hash -> prefetch slot and cell -> SHA-256 -> probe -> state, expiry ->
+// count. A batch does each step for a group of keys before the next step, so that their cache misses overlap.
+//
+// No branch depends on a secret: the key's bytes go into SHA-256, and digests are compared without an early
+// exit.
+
+#include <sched.h>
+
+#include <cstring>
+
+#include "client/validate.h"
+#include "shm/index_hash.h"
+#include "shm/key_form.h"
+
+namespace apikey::client {
+namespace {
+
+static_assert(APIKEY_KEY_MAX == shm::kKeyLengthMax && APIKEY_ID_LENGTH == shm::kIdLength);
+static_assert(APIKEY_UNAVAILABLE < shm::kCodesMax);
+
+constexpr unsigned kSwitchesMax = 4;  // a call follows at most so many publications
+constexpr size_t kGroup = 32;         // keys of a batch whose misses overlap
+
+/// What a call knows before it looks at a key.
+struct Moment {
+    const Mapping* mapping;
+    uint64_t now_ns;
+    uint32_t cpu;
+    uint32_t flags;
+    bool current;  ///< the mapping was current when the call began
+};
+
+/// A presented key on its way to a verdict.
+struct Presented {
+    const char* data;
+    size_t len;
+    const char* id;  ///< in `data`; nullptr when not of the native form
+    uint64_t hash;
+    uint8_t digest[shm::kDigestLength];
+};
+
+uint64_t verdict_tag(const shm::DigestKey& key, uint32_t generation) {
+    return static_cast<uint64_t>(generation) << 32 | key.tag;
+}
+
+void clear_verdict(apikey_verdict* verdict, apikey_code code, uint32_t flags) {
+    std::memset(verdict, 0, sizeof *verdict);
+    verdict->code = code;
+    verdict->flags = flags;
+}
+
+void fill_verdict(apikey_verdict* verdict, apikey_code code, const Moment& moment, const Presented& key,
+                  const shm::Found& found) {
+    const shm::DigestKey digest = shm::DigestKey::from(key.digest);
+    const uint64_t expires = shm::Meta::expires_s(found.meta);
+    verdict->code = code;
+    verdict->flags = moment.flags;
+    verdict->expires_at = expires == shm::Meta::kNever ? 0 : static_cast<int64_t>(expires);
+    if (key.id != nullptr) {
+        std::memcpy(verdict->key_id, key.id, APIKEY_ID_LENGTH);
+        std::memset(verdict->key_id + APIKEY_ID_LENGTH, 0, sizeof verdict->key_id - APIKEY_ID_LENGTH);
+    } else {
+        std::memset(verdict->key_id, 0, sizeof verdict->key_id);
+    }
+    verdict->ref[0] = verdict_tag(digest, moment.mapping->generation.table.generation);
+    verdict->ref[1] = found.index;
+    verdict->ref[2] = digest.digest[0];
+    verdict->ref[3] = digest.digest[1];
+}
+
+/// Only what the hot path needs to know of staleness: is the heartbeat too old?
+uint32_t stale_flag(const apikey_client* client, const Mapping& mapping, uint64_t now_ns) {
+    // A stale heartbeat only delays the flag; relaxed is enough.
+    const uint64_t heartbeat_ns = mapping.control.control->heartbeat_ns.load(std::memory_order_relaxed);
+    return now_ns > heartbeat_ns && now_ns - heartbeat_ns > client->stale_after_ns ? APIKEY_FLAG_STALE : 0;
+}
+
+Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t now_ns) {
+    Moment moment{mapping, now_ns, 0, 0, true};
+    const int cpu = sched_getcpu();  // reads the thread's rseq area
+    moment.cpu = cpu > 0 ? static_cast<uint32_t>(cpu) : 0;
+    if (mapping != nullptr) {
+        moment.current = is_current(*mapping);
+        moment.flags = stale_flag(client, *mapping, now_ns) |
+                       (mapping->generation.cells.base == nullptr ? APIKEY_FLAG_NOT_COUNTED : 0);
+    }
+    return moment;
+}
+
+void count(const Moment& moment, apikey_code code, uint64_t index) {
+    const shm::CellsView& cells = moment.mapping->generation.cells;
+    if (cells.base == nullptr) [[unlikely]] {
+        return;
+    }
+    if (index != shm::kNoSlot) {
+        shm::count_key(cells, index, moment.cpu, code == APIKEY_VALID);
+    }
+    shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu);
+}
+
+void prefetch_home(const Mapping& mapping, uint64_t hash, uint32_t cpu) {
+    const shm::TableView& table = mapping.generation.table;
+    const shm::CellsView& cells = mapping.generation.cells;
+    const uint64_t index = shm::Probe(hash, table.line_count).first();
+    __builtin_prefetch(&table.slots[index & ~uint64_t{1}]);
+    if (cells.base != nullptr) {
+        __builtin_prefetch(&cells.cell(index, shm::shard_of(cpu, cells.shards)), 1);
+    }
+}
+
+/// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
+apikey_code code_of(uint64_t meta, uint64_t now_ns) {
+    switch (shm::Meta::state(meta)) {
+        case shm::SlotState::kActive: {
+            const uint64_t expires_s = shm::Meta::expires_s(meta);
+            return expires_s != shm::Meta::kNever && now_ns / 1000000000 >= expires_s ? APIKEY_EXPIRED
+                                                                                      : APIKEY_VALID;
+        }
+        case shm::SlotState::kRevoked:
+            return APIKEY_REVOKED;
+        case shm::SlotState::kDisabled:
+            return APIKEY_DISABLED;
+        case shm::SlotState::kDead:
+            return APIKEY_NOT_FOUND;
+        default:
+            return APIKEY_UNAVAILABLE;
+    }
+}
+
+bool answers_from_any_generation(apikey_code code) {
+    return code == APIKEY_VALID || code == APIKEY_REVOKED;
+}
+
+/// What this generation says about a key whose digest and hash are known.
+apikey_code look_up(const Moment& moment, Presented* key, shm::Found* found) {
+    const shm::TableView& table = moment.mapping->generation.table;
+    const shm::DigestKey digest = shm::DigestKey::from(key->digest);
+    *found = shm::find_slot(table, key->hash, digest);
+    const bool alive = found->index != shm::kNoSlot && shm::Meta::state(found->meta) != shm::SlotState::kDead;
+    if (alive) [[likely]] {
+        return code_of(found->meta, moment.now_ns);
+    }
+    if (key->id == nullptr) {
+        *found = {shm::kNoSlot, 0};
+        return APIKEY_NOT_FOUND;
+    }
+    // An imported key can look like a native one. SYNC foreign-counted: the count rises before such a key's
+    // slot is published, so that a key added before this call began is looked for.
+    if (table.header().foreign_keys.load(std::memory_order_acquire) != 0) {
+        const shm::Found foreign =
+            shm::find_slot(table, shm::index_hash_digest(key->digest, table.hash_seed), digest);
+        if (foreign.index != shm::kNoSlot && shm::Meta::state(foreign.meta) != shm::SlotState::kDead) {
+            *found = foreign;
+            key->id = nullptr;
+            return code_of(foreign.meta, moment.now_ns);
+        }
+    }
+    *found = {shm::kNoSlot, 0};
+    return shm::native_key_checksum_ok(key->data, key->len) ? APIKEY_NOT_FOUND : APIKEY_MALFORMED;
+}
+
+/// Looks the key up and answers, when this generation may answer. False: the key must be looked up in a newer
+/// one.
+bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
+    shm::Found found;
+    const apikey_code code = look_up(moment, key, &found);
+    if (!answers_from_any_generation(code)) [[unlikely]] {
+        // SYNC generation-published: a refusal stands only if this generation is still the current one now,
+        // after the slot was read; else the key may have been added or enabled in the one that is.
+        if (code == APIKEY_UNAVAILABLE || !is_current(*moment.mapping)) {
+            return false;
+        }
+        if (found.index == shm::kNoSlot) {
+            clear_verdict(verdict, code, moment.flags);
+            count(moment, code, shm::kNoSlot);
+            return true;
+        }
+    }
+    fill_verdict(verdict, code, moment, *key, found);
+    count(moment, code, found.index);
+    return true;
+}
+
+/// True when the key's length alone decides.
+bool decided_by_length(const Moment& moment, const apikey_key& key, apikey_verdict* verdict) {
+    if (key.len != 0 && key.len <= shm::kKeyLengthMax && key.data != nullptr) [[likely]] {
+        return false;
+    }
+    clear_verdict(verdict, APIKEY_MALFORMED, moment.flags);
+    count(moment, APIKEY_MALFORMED, shm::kNoSlot);
+    return true;
+}
+
+/// First half of a look-up: the id and its hash, for keys of the native form.
+Presented present(const apikey_key& key, uint64_t seed) {
+    Presented presented;
+    presented.data = key.data;
+    presented.len = key.len;
+    presented.id = shm::native_key_id(key.data, key.len);
+    presented.hash = presented.id != nullptr ? shm::index_hash_id(presented.id, seed) : 0;
+    return presented;
+}
+
+apikey_code unavailable(const Moment& moment, apikey_verdict* verdict) {
+    clear_verdict(verdict, APIKEY_UNAVAILABLE, moment.flags);
+    if (moment.mapping != nullptr) {
+        count(moment, APIKEY_UNAVAILABLE, shm::kNoSlot);
+    }
+    return APIKEY_UNAVAILABLE;
+}
+
+/// True when the policy forbids answering at this moment.
+bool too_stale(const apikey_client* client, const Moment& moment) {
+    return (moment.flags & APIKEY_FLAG_STALE) != 0 && client->stale_policy == APIKEY_STALE_DENY;
+}
+
+/// Brings the call onto the current generation where that is possible now.
+void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
+    if (moment->mapping == nullptr || !moment->current) [[unlikely]] {
+        try_switch_mapping(client, reading, moment->now_ns, moment->mapping == nullptr);
+        *moment = moment_of(client, reading->mapping(), moment->now_ns);
+    }
+}
+
+apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_verdict* verdict) {
+    Reading reading(client);
+    if (reading.busy()) [[unlikely]] {
+        clear_verdict(verdict, APIKEY_UNAVAILABLE, 0);
+        return APIKEY_UNAVAILABLE;
+    }
+    Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
+    catch_up(client, &reading, &moment);
+    for (unsigned switches = 0;; ++switches) {
+        if (moment.mapping == nullptr || too_stale(client, moment)) [[unlikely]] {
+            return unavailable(moment, verdict);
+        }
+        if (decided_by_length(moment, key, verdict)) {
+            return verdict->code;
+        }
+        const uint64_t seed = moment.mapping->generation.table.hash_seed;
+        Presented presented = present(key, seed);
+        if (presented.id != nullptr) [[likely]] {
+            prefetch_home(*moment.mapping, presented.hash, moment.cpu);
+        }
+        client->sha256->hash(key.data, key.len, presented.digest);
+        if (presented.id == nullptr) [[unlikely]] {
+            presented.hash = shm::index_hash_digest(presented.digest, seed);
+        }
+        if (decide(moment, &presented, verdict)) [[likely]] {
+            return verdict->code;
+        }
+        if (switches == kSwitchesMax || !try_switch_mapping(client, &reading, moment.now_ns, true)) {
+            return unavailable(moment, verdict);
+        }
+        moment = moment_of(client, reading.mapping(), moment.now_ns);
+    }
+}
+
+/// One group of a batch. Keys that this mapping may not answer are marked in `left` for validate_one().
+size_t validate_group(const apikey_client* client, const Moment& moment, const apikey_key* keys, size_t count,
+                      apikey_verdict* verdicts, bool* left) {
+    const uint64_t seed = moment.mapping->generation.table.hash_seed;
+    Presented presented[kGroup];
+    size_t native[kGroup];
+    size_t natives = 0;
+    for (size_t i = 0; i < count; ++i) {
+        left[i] = false;
+        presented[i] = Presented{};
+        presented[i].id = nullptr;
+        if (keys[i].len == 0 || keys[i].len > shm::kKeyLengthMax || keys[i].data == nullptr) [[unlikely]] {
+            continue;
+        }
+        presented[i] = present(keys[i], seed);
+        if (presented[i].id != nullptr) {
+            native[natives++] = i;
+        }
+    }
+    for (size_t i = 0; i < natives; ++i) {
+        prefetch_home(*moment.mapping, presented[native[i]].hash, moment.cpu);
+    }
+    size_t done = 0;
+    for (; done + 1 < natives; done += 2) {
+        Presented& a = presented[native[done]];
+        Presented& b = presented[native[done + 1]];
+        client->sha256->hash_pair(a.data, a.len, a.digest, b.data, b.len, b.digest);
+    }
+    if (done < natives) {
+        Presented& last = presented[native[done]];
+        client->sha256->hash(last.data, last.len, last.digest);
+    }
+    size_t valid = 0;
+    for (size_t i = 0; i < count; ++i) {
+        if (decided_by_length(moment, keys[i], &verdicts[i])) [[unlikely]] {
+            continue;
+        }
+        if (presented[i].id == nullptr) [[unlikely]] {
+            client->sha256->hash(keys[i].data, keys[i].len, presented[i].digest);
+            presented[i].hash = shm::index_hash_digest(presented[i].digest, seed);
+        }
+        left[i] = !decide(moment, &presented[i], &verdicts[i]);
+        valid += !left[i] && verdicts[i].code == APIKEY_VALID ? 1 : 0;
+    }
+    return valid;
+}
+
+/// Holds the mapping for one group. False: nothing was decided, each key goes its own way.
+bool hold_and_validate_group(apikey_client* client, const apikey_key* keys, size_t count,
+                             apikey_verdict* verdicts, bool* left, size_t* valid) {
+    Reading reading(client);
+    if (reading.busy()) {
+        return false;
+    }
+    Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
+    catch_up(client, &reading, &moment);
+    if (moment.mapping == nullptr || too_stale(client, moment)) {
+        return false;
+    }
+    *valid = validate_group(client, moment, keys, count, verdicts, left);
+    return true;
+}
+
+}  // namespace
+
+apikey_code validate(apikey_client* client, const char* key, size_t key_len, apikey_verdict* verdict) {
+    return validate_one(client, apikey_key{key, key_len}, verdict);
+}
+
+size_t validate_many(apikey_client* client, const apikey_key* keys, size_t count, apikey_verdict* verdicts) {
+    size_t valid = 0;
+    for (size_t at = 0; at < count; at += kGroup) {
+        const size_t group = count - at < kGroup ? count - at : kGroup;
+        bool left[kGroup];
+        size_t group_valid = 0;
+        const bool held =
+            hold_and_validate_group(client, keys + at, group, verdicts + at, left, &group_valid);
+        for (size_t i = 0; i < group; ++i) {
+            if (!held || left[i]) [[unlikely]] {
+                group_valid += validate_one(client, keys[at + i], &verdicts[at + i]) == APIKEY_VALID ? 1 : 0;
+            }
+        }
+        valid += group_valid;
+    }
+    return valid;
+}
+
+}  // namespace apikey::client

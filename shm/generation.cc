@@ -1,0 +1,153 @@
+#include "shm/generation.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "shm/attach.h"
+
+namespace apikey::shm {
+namespace {
+
+constexpr mode_t kTableMode = 0640;
+constexpr mode_t kCellsMode = 0660;
+constexpr uint32_t kDirtyShift = 4;  // 16 cells a byte: a map of 1 MiB for 16 million cells
+constexpr char kTableBuild[] = "build.table";
+constexpr char kCellsBuild[] = "build.cells";
+
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+/// Where everything in a cells file stands.
+CellsHeader cells_header(const GenerationPlan& plan) {
+    CellsHeader header{};
+    header.abi = kAbi;
+    header.header_bytes = sizeof(CellsHeader);
+    header.generation = plan.generation;
+    header.predecessor = plan.predecessor;
+    header.cell_count = plan.geometry.slot_count;
+    header.cell_stride = sizeof(Cell);
+    header.shard_stride = round_up(header.cell_count * header.cell_stride, kPageBytes);
+    header.shards = static_cast<uint32_t>(
+        std::clamp<uint64_t>(plan.shards_budget_bytes / header.shard_stride, 1, std::max(plan.cpus, 1u)));
+    header.allowed_offset = offsetof(Cell, allowed);
+    header.denied_offset = offsetof(Cell, denied);
+    header.meters_offset = sizeof(Cell);
+    header.layout_hash = layout_hash();
+    header.totals_offset = sizeof(CellsHeader);
+    header.totals_shards = std::max(plan.cpus, 1u);
+    header.cells_offset =
+        round_up(header.totals_offset + header.totals_shards * sizeof(CodeTotals), kPageBytes);
+    header.dirty_offset = header.cells_offset + header.shards * header.shard_stride;
+    header.dirty_shift = kDirtyShift;
+    header.dirty_bytes = ((header.cell_count - 1) >> kDirtyShift) + 1;
+    header.file_bytes = round_up(header.dirty_offset + header.dirty_bytes, kPageBytes);
+    header.magic = kCellsMagic;
+    return header;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Generation>> Generation::create(int directory_fd, const GenerationPlan& plan) {
+    unlinkat(directory_fd, kTableBuild, 0);
+    unlinkat(directory_fd, kCellsBuild, 0);
+    CellsHeader header = cells_header(plan);
+    struct {
+        uint8_t uid[kUidLength];
+        uint64_t seed;
+    } random;
+    if (getrandom(&random, sizeof random, 0) != sizeof random) {
+        return fail(system_error_text("cannot draw random bytes", "table", errno));
+    }
+    std::memcpy(header.uid, random.uid, sizeof header.uid);
+
+    Result<Segment> table_file = Segment::create(directory_fd, kTableBuild, plan.geometry.file_bytes(),
+                                                 kTableMode, plan.clients_group);
+    if (!table_file) {
+        return tl::unexpected(table_file.error());
+    }
+    Result<Segment> cells_file =
+        Segment::create(directory_fd, kCellsBuild, header.file_bytes, kCellsMode, plan.clients_group);
+    if (!cells_file) {
+        unlinkat(directory_fd, kTableBuild, 0);
+        return tl::unexpected(cells_file.error());
+    }
+    TableWriter::format(table_file->data(), plan.geometry, plan.generation, plan.predecessor, random.uid,
+                        random.seed);
+    std::memcpy(cells_file->data(), &header, sizeof header);
+
+    TableView table;
+    CellsView cells;
+    AttachResult checked = check_table(table_file->data(), table_file->bytes(), plan.generation, &table);
+    if (checked == AttachResult::kOk) {
+        checked = check_cells(cells_file->data(), cells_file->bytes(), table, &cells);
+    }
+    if (checked != AttachResult::kOk) {
+        return fail(std::string("table: ") + attach_text(checked));
+    }
+    return std::unique_ptr<Generation>(
+        new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));
+}
+
+Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t generation) {
+    char table_name[kSegmentNameBytes];
+    char cells_name[kSegmentNameBytes];
+    segment_name(table_name, "table", generation);
+    segment_name(cells_name, "cells", generation);
+    Result<Segment> table_file = Segment::open(directory_fd, table_name);
+    if (!table_file) {
+        return tl::unexpected(table_file.error());
+    }
+    TableView table;
+    AttachResult checked = check_table(table_file->data(), table_file->bytes(), generation, &table);
+    if (checked != AttachResult::kOk) {
+        return fail(std::string(table_name) + ": " + attach_text(checked));
+    }
+    Result<Segment> cells_file = Segment::open(directory_fd, cells_name);
+    if (!cells_file) {
+        return tl::unexpected(cells_file.error());
+    }
+    CellsView cells;
+    checked = check_cells(cells_file->data(), cells_file->bytes(), table, &cells);
+    if (checked != AttachResult::kOk) {
+        return fail(std::string(cells_name) + ": " + attach_text(checked));
+    }
+    return std::unique_ptr<Generation>(
+        new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));
+}
+
+Result<void> Generation::name_files() {
+    char name[kSegmentNameBytes];
+    segment_name(name, "cells", number());
+    if (renameat2(directory_fd_, kCellsBuild, directory_fd_, name, RENAME_NOREPLACE) != 0) {
+        return fail(system_error_text("cannot name it", name, errno));
+    }
+    segment_name(name, "table", number());
+    if (renameat2(directory_fd_, kTableBuild, directory_fd_, name, RENAME_NOREPLACE) != 0) {
+        return fail(system_error_text("cannot name it", name, errno));
+    }
+    return {};
+}
+
+bool Generation::lock_unused() {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    return fcntl(table_file_.fd(), F_OFD_SETLK, &lock) == 0;
+}
+
+void Generation::unlink_files() {
+    char name[kSegmentNameBytes];
+    segment_name(name, "table", number());
+    unlinkat(directory_fd_, name, 0);
+    segment_name(name, "cells", number());
+    unlinkat(directory_fd_, name, 0);
+}
+
+}  // namespace apikey::shm

@@ -1,0 +1,66 @@
+// Both files of one generation, as the daemon holds them.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+
+#include "shm/cells.h"
+#include "shm/segment.h"
+#include "shm/table_writer.h"
+
+namespace apikey::shm {
+
+/// What a new generation is made of.
+struct GenerationPlan {
+    uint32_t generation;
+    uint32_t predecessor;
+    TableGeometry geometry;
+    uint32_t cpus;                 ///< possible CPUs, for totals
+    uint64_t shards_budget_bytes;  ///< cells are sharded by CPU while they stay within it
+    gid_t clients_group;
+};
+
+class Generation {
+  public:
+    /// Creates both files under temporary names, formatted and empty. They have no final names yet: a daemon
+    /// that dies leaves `build.*`, which the next one removes.
+    static Result<std::unique_ptr<Generation>> create(int directory_fd, const GenerationPlan& plan);
+
+    /// Opens `table.<g>` and `cells.<g>` and checks both headers.
+    static Result<std::unique_ptr<Generation>> open(int directory_fd, uint32_t generation);
+
+    /// Gives both files their final names; the table's last, since a table without cells is nothing.
+    Result<void> name_files();
+
+    uint32_t number() const { return table_.view().generation; }
+    const uint8_t* uid() const { return table_.header().uid; }
+    TableWriter& table() { return table_; }
+    const TableWriter& table() const { return table_; }
+    const CellsView& cells() const { return cells_; }
+    uint64_t file_bytes() const { return table_file_.bytes() + cells_file_.bytes(); }
+
+    /// Takes the write lock that no client's mapping lets through. False: still in use. Held until this
+    /// object ends.
+    bool lock_unused();
+    /// Removes both names, the table's first. Only after lock_unused().
+    void unlink_files();
+
+  private:
+    Generation(int directory_fd, Segment table_file, Segment cells_file, const TableView& table,
+               const CellsView& cells)
+        : directory_fd_(directory_fd),
+          table_file_(std::move(table_file)),
+          cells_file_(std::move(cells_file)),
+          table_(table_file_.data(), table),
+          cells_(cells) {}
+
+    int directory_fd_;
+    Segment table_file_;
+    Segment cells_file_;
+    TableWriter table_;
+    CellsView cells_;
+};
+
+}  // namespace apikey::shm

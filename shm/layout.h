@@ -1,0 +1,316 @@
+// The shared memory, byte by byte: structures, constants and assertions, and nothing else.
+//
+// LAYOUT.md beside this file draws the bytes and tells who may change what and in which order. A program
+// written from that document alone can read a live table; a test does so.
+//
+// Every word that may change after publication is a std::atomic of a lock-free width; everything else is
+// written once, before the word that makes it reachable. Integers are little-endian. Nothing here is a
+// pointer.
+
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+namespace apikey::shm {
+
+static_assert(std::endian::native == std::endian::little, "the layout is little-endian");
+static_assert(std::atomic<uint64_t>::is_always_lock_free && sizeof(std::atomic<uint64_t>) == 8);
+static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
+static_assert(std::atomic<uint8_t>::is_always_lock_free && sizeof(std::atomic<uint8_t>) == 1);
+
+using Word = std::atomic<uint64_t>;
+using HalfWord = std::atomic<uint32_t>;
+using ByteWord = std::atomic<uint8_t>;
+
+inline constexpr uint32_t kAbi = 1;
+inline constexpr uint64_t kControlMagic = 0x316c72746379656bULL;  // "keyctrl1"
+inline constexpr uint64_t kTableMagic = 0x316c62617479656bULL;    // "keytabl1"
+inline constexpr uint64_t kCellsMagic = 0x316c6c656379656bULL;    // "keycell1"
+inline constexpr size_t kUidLength = 16;
+inline constexpr size_t kPageBytes = 4096;
+
+// ---------------------------------------------------------------------------------------------------------------
+// control
+
+/// What `control.state` says. kSuperseded sends a client back to the directory for another control file.
+enum class ControlState : uint32_t { kStarting = 1, kServing = 2, kStopped = 3, kSuperseded = 4 };
+
+/// The file `control`: one page, written by the daemon, reused in place by the next one.
+struct Control {
+    // Frozen for every ABI to come.
+    uint64_t magic;
+    uint32_t abi;
+    HalfWord state;
+    uint8_t instance[kUidLength];  ///< random, made with the file
+    uint8_t boot[kUidLength];      ///< the kernel's boot id when the file was made
+    Word current_next;             ///< current:32 | next:32, the generations; 0: none yet
+    Word heartbeat_ns;             ///< CLOCK_REALTIME, once a heartbeat interval
+
+    // Of this ABI.
+    uint64_t layout_hash;
+    Word daemon_pid;          ///< for people; never used to decide anything
+    Word started_ns;          ///< CLOCK_REALTIME
+    Word applied_position;    ///< counts applied loads and changes of the source; never falls while the file
+                              ///< lives
+    Word source_fingerprint;  ///< first 8 bytes of the SHA-256 of the source's content in force
+    Word source_loaded_ns;    ///< CLOCK_REALTIME of the last load that was accepted
+    Word source_refused;      ///< loads refused since the last accepted one
+    Word usage_flushed_ns;    ///< CLOCK_REALTIME of the last flush into the usage store
+    uint8_t reserved[3968];
+};
+static_assert(offsetof(Control, abi) == 8 && offsetof(Control, state) == 12 &&
+              offsetof(Control, instance) == 16);
+static_assert(offsetof(Control, boot) == 32 && offsetof(Control, current_next) == 48);
+static_assert(offsetof(Control, heartbeat_ns) == 56 && offsetof(Control, layout_hash) == 64);
+static_assert(sizeof(Control) == kPageBytes);
+
+constexpr uint32_t current_of(uint64_t current_next) {
+    return static_cast<uint32_t>(current_next >> 32);
+}
+constexpr uint32_t next_of(uint64_t current_next) {
+    return static_cast<uint32_t>(current_next);
+}
+constexpr uint64_t make_current_next(uint32_t current, uint32_t next) {
+    return static_cast<uint64_t>(current) << 32 | next;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// table.<g>
+
+/// States of a slot: bits 63 to 61 of `meta`, frozen for every ABI to come.
+enum class SlotState : uint8_t {
+    kEmpty = 0,  ///< never used; ends a probe
+    kActive = 1,
+    kDisabled = 2,
+    kRevoked = 3,
+    kDead = 4,       ///< the key left the source; answers as if it were not there
+    kElsewhere = 5,  ///< this file cannot say it; look in the current generation
+};
+
+/// `meta`: state:3 | expiry:33 | policy:22 | limited:1 | environment:4 | 0:1
+struct Meta {
+    static constexpr unsigned kStateShift = 61;
+    static constexpr unsigned kExpiryShift = 28;
+    static constexpr unsigned kPolicyShift = 6;
+    static constexpr unsigned kLimitedShift = 5;
+    static constexpr unsigned kEnvironmentShift = 1;
+    static constexpr uint64_t kExpiryMask = (uint64_t{1} << 33) - 1;
+    static constexpr uint64_t kPolicyMask = (uint64_t{1} << 22) - 1;
+    static constexpr uint64_t kEnvironmentMask = 15;
+    static constexpr uint64_t kNever = kExpiryMask;  ///< an expiry that never comes
+
+    static constexpr uint64_t make(SlotState state, uint64_t expires_s, uint64_t policy,
+                                   uint64_t environment) {
+        return static_cast<uint64_t>(state) << kStateShift | (expires_s & kExpiryMask) << kExpiryShift |
+               (policy & kPolicyMask) << kPolicyShift | (environment & kEnvironmentMask) << kEnvironmentShift;
+    }
+    static constexpr SlotState state(uint64_t meta) { return static_cast<SlotState>(meta >> kStateShift); }
+    /// Unix seconds; the key is refused from that second on. kNever: never.
+    static constexpr uint64_t expires_s(uint64_t meta) { return meta >> kExpiryShift & kExpiryMask; }
+    static constexpr uint32_t policy(uint64_t meta) {
+        return static_cast<uint32_t>(meta >> kPolicyShift & kPolicyMask);
+    }
+    static constexpr uint32_t environment(uint64_t meta) {
+        return static_cast<uint32_t>(meta >> kEnvironmentShift & kEnvironmentMask);
+    }
+    static constexpr uint64_t with_state(uint64_t meta, SlotState state) {
+        return (meta & ~(uint64_t{7} << kStateShift)) | static_cast<uint64_t>(state) << kStateShift;
+    }
+};
+
+/// One key. Two stand in a cache line. `digest` and `tag` are the first 20 bytes of the key's SHA-256 and are
+/// written once; `meta` and `detail` change later, each by one atomic store.
+struct Slot {
+    uint64_t digest[2];
+    uint32_t tag;
+    HalfWord detail;  ///< a DetailEntry, in units of kDetailUnit from the details' start; 0: none
+    Word meta;
+};
+inline constexpr size_t kSlotsPerLine = 2;
+static_assert(sizeof(Slot) == 32 && offsetof(Slot, tag) == 16 && offsetof(Slot, detail) == 20);
+static_assert(offsetof(Slot, meta) == 24 && sizeof(Slot) * kSlotsPerLine == 64);
+
+/// What the first environments are called; an index of 0 is 'none'.
+inline constexpr size_t kEnvironmentsMax = 16;
+inline constexpr size_t kEnvironmentNameBytes = 16;  // NUL-padded
+
+struct TableHeader {
+    // Frozen for every ABI to come.
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t header_bytes;
+    uint64_t file_bytes;
+    uint64_t generation;
+    uint64_t predecessor;  ///< 0: none
+    uint8_t uid[kUidLength];
+    uint64_t slots_offset;
+    uint64_t slot_count;
+    uint32_t slot_stride;
+    uint32_t digest_offset;
+    uint32_t digest_length;
+    uint32_t meta_offset;
+
+    // Of this ABI; written before the generation is announced.
+    uint64_t layout_hash;
+    uint64_t hash_seed;
+    uint32_t probe_lines_max;
+    uint32_t reserved_flags;
+    uint64_t policies_offset;
+    uint64_t policy_capacity;
+    uint64_t scopes_offset;  ///< names of the scope bits; none yet
+    uint64_t scopes_bytes;
+    uint64_t details_offset;
+    uint64_t details_bytes;
+
+    // Changed by the daemon while it serves.
+    Word live;  ///< slots that are neither empty nor dead
+    Word dead;
+    Word foreign_keys;  ///< live keys found by digest; readers look a native-looking miss up twice when not 0
+    Word details_used;  ///< bytes
+    uint8_t reserved[64];
+    char environments[kEnvironmentsMax]
+                     [kEnvironmentNameBytes];  ///< a name is complete before a meta names it
+};
+static_assert(offsetof(TableHeader, header_bytes) == 12 && offsetof(TableHeader, file_bytes) == 16);
+static_assert(offsetof(TableHeader, generation) == 24 && offsetof(TableHeader, predecessor) == 32);
+static_assert(offsetof(TableHeader, uid) == 40 && offsetof(TableHeader, slots_offset) == 56);
+static_assert(offsetof(TableHeader, slot_count) == 64 && offsetof(TableHeader, slot_stride) == 72);
+static_assert(offsetof(TableHeader, digest_offset) == 76 && offsetof(TableHeader, digest_length) == 80);
+static_assert(offsetof(TableHeader, meta_offset) == 84 && offsetof(TableHeader, layout_hash) == 88);
+static_assert(offsetof(TableHeader, live) == 160 && offsetof(TableHeader, environments) == 256);
+static_assert(sizeof(TableHeader) == 512);
+
+/// What many keys share. Entries are immutable and appended; entry 0 grants nothing and limits nothing.
+/// The place and the bits are fixed here; nothing spends them yet.
+struct Policy {
+    uint64_t scopes[4];     ///< a bit for each scope name
+    uint32_t plan;          ///< index of the plan's word
+    uint32_t cidrs;         ///< address list, a detail reference; 0: any address
+    uint32_t owner_meters;  ///< index of the owner's shared meters
+    uint32_t limit_count;
+    uint64_t reserved[2];
+};
+static_assert(sizeof(Policy) == 64);
+
+inline constexpr size_t kDetailUnit = 16;  // bytes; a 32-bit reference reaches 64 GiB
+
+/// What people want to know of a key and the hot path does not. Followed by id, name and metadata, no NULs,
+/// padded to kDetailUnit. Immutable once a slot names it.
+struct DetailEntry {
+    uint32_t owner;      ///< an OwnerEntry, in units of kDetailUnit; 0: none
+    uint32_t created_s;  ///< Unix seconds, 0: unknown
+    uint32_t flags;      ///< bit 0: foreign (found by its digest)
+    uint16_t metadata_bytes;
+    uint8_t name_bytes;
+    uint8_t id_bytes;
+};
+inline constexpr uint32_t kDetailForeign = 1;
+static_assert(sizeof(DetailEntry) == kDetailUnit);
+
+/// An owner's name, shared by its keys. Followed by the name, padded to kDetailUnit.
+struct OwnerEntry {
+    uint32_t name_bytes;
+    uint32_t reserved;
+};
+static_assert(sizeof(OwnerEntry) == 8);
+
+// ---------------------------------------------------------------------------------------------------------------
+// cells.<g>
+
+/// Counters of the slot with the same index. Meter words follow where the generation has them.
+struct Cell {
+    Word allowed;
+    Word denied;
+};
+static_assert(sizeof(Cell) == 16);
+
+struct CellsHeader {
+    // Frozen for every ABI to come.
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t header_bytes;
+    uint64_t file_bytes;
+    uint64_t generation;
+    uint64_t predecessor;
+    uint8_t uid[kUidLength];  ///< the table's
+    uint64_t cells_offset;
+    uint64_t cell_count;    ///< the table's slot_count
+    uint32_t cell_stride;   ///< 16, 32 or 64
+    uint32_t shards;        ///< copies of the whole array, by CPU number
+    uint64_t shard_stride;  ///< bytes
+    uint32_t allowed_offset;
+    uint32_t denied_offset;
+    uint32_t meters_offset;
+    uint32_t meter_words;  ///< per cell; 0: none
+
+    // Of this ABI.
+    uint64_t layout_hash;
+    uint64_t dirty_offset;  ///< one byte for 2^dirty_shift cells
+    uint64_t dirty_bytes;
+    uint32_t dirty_shift;
+    uint32_t totals_shards;  ///< by CPU number
+    uint64_t totals_offset;  ///< totals_shards x CodeTotals
+    uint64_t owners_offset;  ///< owners' shared meters; none yet
+    uint64_t owner_count;
+    uint64_t ring_offset;  ///< lossy ring of denials; none yet
+    uint64_t ring_count;
+    uint8_t reserved[80];
+};
+static_assert(offsetof(CellsHeader, cells_offset) == 56 && offsetof(CellsHeader, cell_count) == 64);
+static_assert(offsetof(CellsHeader, cell_stride) == 72 && offsetof(CellsHeader, shards) == 76);
+static_assert(offsetof(CellsHeader, shard_stride) == 80 && offsetof(CellsHeader, allowed_offset) == 88);
+static_assert(offsetof(CellsHeader, denied_offset) == 92 && offsetof(CellsHeader, meters_offset) == 96);
+static_assert(offsetof(CellsHeader, meter_words) == 100 && offsetof(CellsHeader, layout_hash) == 104);
+static_assert(sizeof(CellsHeader) == 256);
+
+/// How often each verdict code was answered on one CPU. A miss belongs to no key, so this is its only count.
+inline constexpr size_t kCodesMax = 16;
+struct CodeTotals {
+    Word by_code[kCodesMax];
+};
+static_assert(sizeof(CodeTotals) == 128);
+
+// ---------------------------------------------------------------------------------------------------------------
+// A fingerprint of all the above: two builds with the same hash agree on every byte.
+
+constexpr uint64_t layout_hash() {
+    constexpr uint64_t facts[] = {
+        kAbi,
+        sizeof(Control),
+        offsetof(Control, current_next),
+        offsetof(Control, usage_flushed_ns),
+        sizeof(Slot),
+        offsetof(Slot, tag),
+        offsetof(Slot, detail),
+        offsetof(Slot, meta),
+        kSlotsPerLine,
+        Meta::kStateShift,
+        Meta::kExpiryShift,
+        Meta::kPolicyShift,
+        Meta::kLimitedShift,
+        Meta::kEnvironmentShift,
+        sizeof(TableHeader),
+        offsetof(TableHeader, live),
+        offsetof(TableHeader, environments),
+        sizeof(Policy),
+        sizeof(DetailEntry),
+        kDetailUnit,
+        sizeof(OwnerEntry),
+        sizeof(Cell),
+        sizeof(CellsHeader),
+        offsetof(CellsHeader, totals_offset),
+        sizeof(CodeTotals),
+    };
+    uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a over the facts' bytes
+    for (uint64_t fact : facts) {
+        for (unsigned byte = 0; byte < 8; ++byte) {
+            hash = (hash ^ (fact >> (8 * byte) & 0xff)) * 0x100000001b3ULL;
+        }
+    }
+    return hash;
+}
+
+}  // namespace apikey::shm

@@ -1,0 +1,108 @@
+#include "shm/segment.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace apikey::shm {
+namespace {
+
+/// Reserves `bytes`. Boost's truncate() retries EINTR for ever and reserves nothing, hence our own.
+int reserve(int fd, uint64_t bytes) {
+    int error;
+    do {
+        error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+    } while (error == EINTR);
+    return error;
+}
+
+std::string missing_space_text(int directory_fd, const std::string& name, uint64_t bytes) {
+    struct statvfs space {};
+    std::string text =
+        name + ": not enough memory in the instance's directory for " + std::to_string(bytes) + " bytes";
+    if (fstatvfs(directory_fd, &space) == 0) {
+        const uint64_t free_bytes = static_cast<uint64_t>(space.f_bavail) * space.f_frsize;
+        text += ", " + std::to_string(free_bytes) + " are free";
+        if (free_bytes < bytes) {
+            text += ", " + std::to_string(bytes - free_bytes) + " are missing";
+        }
+    }
+    return text + " (mount a larger tmpfs, or set another `directory`)";
+}
+
+}  // namespace
+
+FileHandle::~FileHandle() {
+    if (fd_ >= 0) {
+        close(fd_);
+    }
+}
+
+std::string system_error_text(const std::string& operation, const std::string& name, int error) {
+    char buffer[128];
+    return name + ": " + operation + ": " + strerror_r(error, buffer, sizeof buffer);
+}
+
+Result<Segment> Segment::map(FileHandle file, const std::string& name, uint64_t bytes) {
+    try {
+        boost::interprocess::mapped_region region(file, boost::interprocess::read_write, 0, bytes);
+        return Segment(std::move(file), std::move(region));
+    } catch (const boost::interprocess::interprocess_exception& error) {
+        return fail(system_error_text("cannot map", name, error.get_native_error()));
+    }
+}
+
+Result<Segment> Segment::create(int directory_fd, const std::string& name, uint64_t bytes, mode_t mode,
+                                gid_t group) {
+    struct statvfs space {};
+    if (fstatvfs(directory_fd, &space) == 0 && space.f_bavail * space.f_frsize < bytes) {
+        return fail(missing_space_text(directory_fd, name, bytes));
+    }
+    FileHandle file(
+        openat(directory_fd, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+    if (!file) {
+        return fail(system_error_text("cannot create", name, errno));
+    }
+    std::string problem;
+    if (group != static_cast<gid_t>(-1) && fchown(file.get(), static_cast<uid_t>(-1), group) != 0) {
+        problem = system_error_text("cannot give it to group " + std::to_string(group), name, errno);
+    } else if (fchmod(file.get(), mode) != 0) {
+        problem = system_error_text("cannot set its mode", name, errno);
+    } else if (const int error = reserve(file.get(), bytes); error != 0) {
+        problem = error == ENOSPC ? missing_space_text(directory_fd, name, bytes)
+                                  : system_error_text("cannot reserve its space", name, error);
+    }
+    if (problem.empty()) {
+        Result<Segment> segment = map(std::move(file), name, bytes);
+        if (segment) {
+            return segment;
+        }
+        problem = segment.error().message;
+    }
+    unlinkat(directory_fd, name.c_str(), 0);
+    return fail(problem);
+}
+
+Result<Segment> Segment::open(int directory_fd, const std::string& name) {
+    FileHandle file(openat(directory_fd, name.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+    if (!file) {
+        return fail(system_error_text("cannot open", name, errno));
+    }
+    struct stat status {};
+    if (fstat(file.get(), &status) != 0) {
+        return fail(system_error_text("cannot stat", name, errno));
+    }
+    if (!S_ISREG(status.st_mode) || status.st_uid != geteuid()) {
+        return fail(name + ": not a regular file of this user: not trusted");
+    }
+    if (status.st_size == 0) {
+        return fail(name + ": empty");
+    }
+    return map(std::move(file), name, static_cast<uint64_t>(status.st_size));
+}
+
+}  // namespace apikey::shm

@@ -1,0 +1,171 @@
+// The keys of one generation, as readers see them.
+//
+// Thread safety: any number of readers in any number of processes; one writer (TableWriter).
+//
+// Invariants
+//  1. A slot whose meta is not empty never changes its digest or tag again.      (TableWriter::publish)
+//  2. Digest and tag are complete before meta leaves empty.                      (SYNC slot-published)
+//  3. A probe has no hole: an empty slot ends it for good readers and late ones alike, because slots are
+//     never emptied.
+//  4. A detail entry is complete before a slot names it, and never changes.      (SYNC detail-published)
+//
+// By 1 and 2 one acquire load of meta is enough: reading needs no retry, waits for nobody, and a writer
+// killed between any two instructions leaves every slot either empty or whole.
+//
+// Geometry is copied and checked once, at attach (attach.h). What is read later is never used as an index or
+// a length before it is bounded, so a hostile segment can make a reader answer wrongly, but not crash or
+// loop.
+
+#pragma once
+
+#include <cstring>
+
+#include "shm/layout.h"
+
+namespace apikey::shm {
+
+__extension__ typedef unsigned __int128 Uint128;
+
+inline constexpr uint64_t kNoSlot = ~uint64_t{0};
+
+/// Checked geometry of a mapped table. Plain data; the mapping must outlive it.
+struct TableView {
+    const uint8_t* base = nullptr;
+    uint64_t bytes = 0;
+    const Slot* slots = nullptr;
+    uint64_t line_count = 0;  ///< slot_count / kSlotsPerLine
+    uint64_t hash_seed = 0;
+    uint32_t probe_lines_max = 0;
+    uint32_t generation = 0;
+    const uint8_t* details = nullptr;
+    uint64_t details_bytes = 0;
+
+    const TableHeader& header() const { return *reinterpret_cast<const TableHeader*>(base); }
+    uint64_t slot_count() const { return line_count * kSlotsPerLine; }
+};
+
+/// The first 20 bytes of a key's SHA-256, as a slot holds them.
+struct DigestKey {
+    uint64_t digest[2];
+    uint32_t tag;
+
+    static DigestKey from(const uint8_t* sha256) {
+        DigestKey key;
+        std::memcpy(key.digest, sha256, sizeof key.digest);
+        std::memcpy(&key.tag, sha256 + sizeof key.digest, sizeof key.tag);
+        return key;
+    }
+};
+
+/// The order in which a key's slots are looked at: both slots of its home line, the preferred one first, then
+/// the next lines in the same way. Reader and writer walk the same order, which invariant 3 needs.
+///
+/// The home line is the hash scaled to the number of lines (D. Lemire, "Fast random integer generation in an
+/// interval", 2019), so that the number need not be a power of two; the hash's lowest bit chooses the half.
+class Probe {
+  public:
+    Probe(uint64_t hash, uint64_t line_count)
+        : line_(static_cast<uint64_t>(static_cast<Uint128>(hash) * line_count >> 64)),
+          line_count_(line_count),
+          half_(hash & 1) {}
+
+    uint64_t first() const { return line_ * kSlotsPerLine + half_; }
+    uint64_t second() const { return line_ * kSlotsPerLine + (half_ ^ 1); }
+    void next_line() {
+        if (++line_ == line_count_) {
+            line_ = 0;
+        }
+    }
+
+  private:
+    uint64_t line_;
+    uint64_t line_count_;
+    uint64_t half_;
+};
+
+/// Compares without an early exit: the time does not tell how many bytes agree.
+inline bool same_digest(const Slot& slot, const DigestKey& key) {
+    return ((slot.digest[0] ^ key.digest[0]) | (slot.digest[1] ^ key.digest[1]) | (slot.tag ^ key.tag)) == 0;
+}
+
+/// A key's slot and what its meta said at one moment. `index` is kNoSlot when there is none.
+struct Found {
+    uint64_t index;
+    uint64_t meta;
+};
+
+/// Looks for `key` from `hash` on. Wait-free: at most 2 x probe_lines_max loads of meta.
+/// A dead slot is found too (its state says so); the caller decides what that means.
+inline Found find_slot(const TableView& table, uint64_t hash, const DigestKey& key) {
+    Probe probe(hash, table.line_count);
+    for (uint32_t lines = 0; lines < table.probe_lines_max; ++lines, probe.next_line()) {
+        for (uint64_t index : {probe.first(), probe.second()}) {
+            const Slot& slot = table.slots[index];
+            // SYNC slot-published: pairs with the release store in TableWriter::publish(). A stale 'empty'
+            // here only means that the key was added after this call began.
+            const uint64_t meta = slot.meta.load(std::memory_order_acquire);
+            if (Meta::state(meta) == SlotState::kEmpty) {
+                return {kNoSlot, 0};
+            }
+            if (same_digest(slot, key)) {
+                return {index, meta};
+            }
+        }
+    }
+    return {kNoSlot, 0};
+}
+
+/// A detail entry's parts, bounded by the mapping. Pointers are into the segment and not NUL-terminated.
+struct DetailView {
+    const char* id = nullptr;
+    const char* name = nullptr;
+    const char* metadata = nullptr;
+    const char* owner = nullptr;
+    uint32_t id_bytes = 0;
+    uint32_t name_bytes = 0;
+    uint32_t metadata_bytes = 0;
+    uint32_t owner_bytes = 0;
+    uint32_t created_s = 0;
+    bool foreign = false;
+};
+
+/// Reads the details behind a reference taken from a slot; false when there are none or they do not fit the
+/// file.
+inline bool read_detail(const TableView& table, uint32_t reference, DetailView* out) {
+    *out = DetailView{};
+    const uint64_t at = uint64_t{reference} * kDetailUnit;
+    if (reference == 0 || at + sizeof(DetailEntry) > table.details_bytes) {
+        return false;
+    }
+    DetailEntry entry;  // a copy: what was checked is what is used
+    std::memcpy(&entry, table.details + at, sizeof entry);
+    const uint64_t text_bytes = uint64_t{entry.id_bytes} + entry.name_bytes + entry.metadata_bytes;
+    if (at + sizeof entry + text_bytes > table.details_bytes) {
+        return false;
+    }
+    const char* text = reinterpret_cast<const char*>(table.details + at + sizeof entry);
+    out->id = text;
+    out->id_bytes = entry.id_bytes;
+    out->name = text + entry.id_bytes;
+    out->name_bytes = entry.name_bytes;
+    out->metadata = out->name + entry.name_bytes;
+    out->metadata_bytes = entry.metadata_bytes;
+    out->created_s = entry.created_s;
+    out->foreign = (entry.flags & kDetailForeign) != 0;
+    if (entry.owner != 0) {
+        const uint64_t owner_at = uint64_t{entry.owner} * kDetailUnit;
+        OwnerEntry owner;
+        if (owner_at + sizeof owner > table.details_bytes) {
+            return false;
+        }
+        std::memcpy(&owner, table.details + owner_at, sizeof owner);
+        if (owner_at + sizeof owner + owner.name_bytes > table.details_bytes) {
+            return false;
+        }
+        out->owner = reinterpret_cast<const char*>(table.details + owner_at + sizeof owner);
+        out->owner_bytes = owner.name_bytes;
+    }
+    return true;
+}
+
+}  // namespace apikey::shm

@@ -1,0 +1,281 @@
+#include "shm/table_writer.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace apikey::shm {
+namespace {
+
+constexpr uint64_t kPolicyCapacity = 64;
+constexpr uint64_t kSlotsMin = 1024;
+constexpr uint64_t kDetailsSpareBytes = 64 << 10;
+
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+bool in_use(uint64_t meta) {
+    return Meta::state(meta) != SlotState::kEmpty && Meta::state(meta) != SlotState::kDead;
+}
+
+}  // namespace
+
+TableGeometry TableGeometry::for_keys(uint64_t keys, uint64_t details_bytes) {
+    TableGeometry geometry{};
+    geometry.slot_count = std::max(kSlotsMin, round_up(keys * 100 / kLoadBuilt + 1, kSlotsPerLine));
+    geometry.details_bytes = round_up(details_bytes + details_bytes / 4 + kDetailsSpareBytes, kPageBytes);
+    geometry.policy_capacity = kPolicyCapacity;
+    return geometry;
+}
+
+uint64_t TableGeometry::file_bytes() const {
+    return round_up(details_offset() + details_bytes, kPageBytes);
+}
+
+void TableWriter::format(void* base, const TableGeometry& geometry, uint32_t generation, uint32_t predecessor,
+                         const uint8_t (&uid)[kUidLength], uint64_t hash_seed) {
+    auto& header = *static_cast<TableHeader*>(base);
+    header.abi = kAbi;
+    header.header_bytes = sizeof(TableHeader);
+    header.file_bytes = geometry.file_bytes();
+    header.generation = generation;
+    header.predecessor = predecessor;
+    std::memcpy(header.uid, uid, sizeof uid);
+    header.slots_offset = geometry.slots_offset();
+    header.slot_count = geometry.slot_count;
+    header.slot_stride = sizeof(Slot);
+    header.digest_offset = offsetof(Slot, digest);
+    header.digest_length = sizeof(Slot::digest);
+    header.meta_offset = offsetof(Slot, meta);
+    header.layout_hash = layout_hash();
+    header.hash_seed = hash_seed;
+    header.probe_lines_max = kProbeLinesMax;
+    header.policies_offset = geometry.policies_offset();
+    header.policy_capacity = geometry.policy_capacity;
+    header.details_offset = geometry.details_offset();
+    header.details_bytes = geometry.details_bytes;
+    header.details_used.store(kDetailUnit, std::memory_order_relaxed);  // reference 0 means none
+    header.magic = kTableMagic;
+}
+
+TableWriter::TableWriter(void* base, const TableView& view)
+    : base_(static_cast<uint8_t*>(base)), view_(view) {
+    assert(view.base == base_);
+}
+
+uint64_t TableWriter::detail_bytes(const DetailText& text) {
+    return round_up(sizeof(DetailEntry) + text.id.size() + text.name.size() + text.metadata.size(),
+                    kDetailUnit) +
+           (text.owner.empty() ? 0 : round_up(sizeof(OwnerEntry) + text.owner.size(), kDetailUnit));
+}
+
+bool TableWriter::has_room(uint64_t keys, uint64_t details_bytes) const {
+    const uint64_t used =
+        header().live.load(std::memory_order_relaxed) + header().dead.load(std::memory_order_relaxed);
+    return (used + keys) * 100 <= view_.slot_count() * kLoadMax &&
+           header().details_used.load(std::memory_order_relaxed) + details_bytes <= view_.details_bytes;
+}
+
+bool TableWriter::mostly_dead() const {
+    return header().dead.load(std::memory_order_relaxed) * 4 > view_.slot_count();
+}
+
+std::optional<uint32_t> TableWriter::environment(std::string_view name) {
+    if (name.empty()) {
+        return 0;
+    }
+    if (name.size() >= kEnvironmentNameBytes) {
+        return std::nullopt;
+    }
+    for (uint32_t index = 1; index < kEnvironmentsMax; ++index) {
+        char* stored = mutable_header().environments[index];
+        if (stored[0] == '\0') {
+            // Readers come here only by a meta that names the index, stored with release order after this.
+            std::memcpy(stored, name.data(), name.size());
+            return index;
+        }
+        if (std::string_view(stored, strnlen(stored, kEnvironmentNameBytes)) == name) {
+            return index;
+        }
+    }
+    return std::nullopt;
+}
+
+/// Takes `bytes` from the details' end and returns their reference. The mark is moved first: a writer killed
+/// in between leaves bytes that nobody names, never an entry that the next one overwrites.
+uint32_t TableWriter::append_bytes(uint64_t bytes) {
+    const uint64_t used = header().details_used.load(std::memory_order_relaxed);
+    if (used + bytes > view_.details_bytes) {
+        return 0;
+    }
+    mutable_header().details_used.store(used + bytes, std::memory_order_release);
+    return static_cast<uint32_t>(used / kDetailUnit);
+}
+
+uint32_t TableWriter::intern_owner(std::string_view name) {
+    if (const auto known = owners_.find(std::string(name)); known != owners_.end()) {
+        return known->second;
+    }
+    const uint32_t reference = append_bytes(round_up(sizeof(OwnerEntry) + name.size(), kDetailUnit));
+    if (reference != 0) {
+        uint8_t* at = const_cast<uint8_t*>(view_.details) + uint64_t{reference} * kDetailUnit;
+        const OwnerEntry entry{static_cast<uint32_t>(name.size()), 0};
+        std::memcpy(at, &entry, sizeof entry);
+        std::memcpy(at + sizeof entry, name.data(), name.size());
+        owners_.emplace(name, reference);
+    }
+    return reference;
+}
+
+uint32_t TableWriter::append_detail(const DetailText& text) {
+    DetailEntry entry{};
+    if (!text.owner.empty()) {
+        entry.owner = intern_owner(text.owner);
+        if (entry.owner == 0) {
+            return 0;
+        }
+    }
+    entry.created_s = text.created_s;
+    entry.flags = text.foreign ? kDetailForeign : 0;
+    entry.metadata_bytes = static_cast<uint16_t>(text.metadata.size());
+    entry.name_bytes = static_cast<uint8_t>(text.name.size());
+    entry.id_bytes = static_cast<uint8_t>(text.id.size());
+    const uint32_t reference = append_bytes(
+        round_up(sizeof entry + text.id.size() + text.name.size() + text.metadata.size(), kDetailUnit));
+    if (reference == 0) {
+        return 0;
+    }
+    uint8_t* at = const_cast<uint8_t*>(view_.details) + uint64_t{reference} * kDetailUnit;
+    std::memcpy(at, &entry, sizeof entry);
+    at += sizeof entry;
+    for (std::string_view part : {text.id, text.name, text.metadata}) {
+        std::memcpy(at, part.data(), part.size());
+        at += part.size();
+    }
+    return reference;
+}
+
+bool TableWriter::same_detail(uint32_t reference, const DetailText& text) const {
+    DetailView stored;
+    if (!read_detail(view_, reference, &stored)) {
+        return false;
+    }
+    return std::string_view(stored.id, stored.id_bytes) == text.id &&
+           std::string_view(stored.owner, stored.owner_bytes) == text.owner &&
+           std::string_view(stored.name, stored.name_bytes) == text.name &&
+           std::string_view(stored.metadata, stored.metadata_bytes) == text.metadata &&
+           stored.created_s == text.created_s && stored.foreign == text.foreign;
+}
+
+bool TableWriter::is_foreign(uint64_t index) const {
+    DetailView detail;
+    return read_detail(view_, view_.slots[index].detail.load(std::memory_order_relaxed), &detail) &&
+           detail.foreign;
+}
+
+/// Keeps the counts in the header. A count of foreign keys rises before the first such key can be found.
+void TableWriter::count_change(uint64_t old_meta, uint64_t new_meta, bool foreign) {
+    TableHeader& header = mutable_header();
+    const auto add = [](Word& word, int64_t delta) {
+        word.store(word.load(std::memory_order_relaxed) + static_cast<uint64_t>(delta),
+                   std::memory_order_release);
+    };
+    const int live = static_cast<int>(in_use(new_meta)) - static_cast<int>(in_use(old_meta));
+    const int dead = static_cast<int>(Meta::state(new_meta) == SlotState::kDead) -
+                     static_cast<int>(Meta::state(old_meta) == SlotState::kDead);
+    if (foreign) {
+        add(header.foreign_keys, live);
+    }
+    add(header.live, live);
+    add(header.dead, dead);
+}
+
+TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, uint64_t meta, uint32_t detail,
+                                          bool foreign) {
+    assert(in_use(meta));
+    Probe probe(hash, view_.line_count);
+    for (uint32_t lines = 0; lines < view_.probe_lines_max; ++lines, probe.next_line()) {
+        for (uint64_t index : {probe.first(), probe.second()}) {
+            Slot& at = slot(index);
+            const uint64_t old_meta = at.meta.load(std::memory_order_relaxed);  // nobody else stores
+            const bool empty = Meta::state(old_meta) == SlotState::kEmpty;
+            if (!empty && !same_digest(at, key)) {
+                continue;
+            }
+            assert(empty || Meta::state(old_meta) == SlotState::kDead);
+            if (empty) {
+                at.digest[0] = key.digest[0];
+                at.digest[1] = key.digest[1];
+                at.tag = key.tag;
+            }
+            count_change(old_meta, meta, foreign);
+            at.detail.store(detail, std::memory_order_release);  // SYNC detail-published
+            // SYNC slot-published: pairs with the acquire load in find_slot(). From here on the key is good.
+            at.meta.store(meta, std::memory_order_seq_cst);
+            return Publish::kDone;
+        }
+    }
+    return Publish::kNoRoom;
+}
+
+void TableWriter::set_meta(uint64_t index, uint64_t meta) {
+    Slot& at = slot(index);
+    const uint64_t old_meta = at.meta.load(std::memory_order_relaxed);
+    assert(Meta::state(old_meta) != SlotState::kEmpty && Meta::state(meta) != SlotState::kEmpty);
+    // SYNC slot-published: state, policy and expiry change together. seq_cst, so that a revocation is in the
+    // one order of all such stores before it is answered.
+    at.meta.store(meta, std::memory_order_seq_cst);
+    count_change(old_meta, meta, is_foreign(index));
+}
+
+void TableWriter::set_detail(uint64_t index, uint32_t detail) {
+    // SYNC detail-published: the entry is complete; pairs with the acquire load of whoever describes the key.
+    slot(index).detail.store(detail, std::memory_order_release);
+}
+
+bool TableWriter::scan() {
+    uint64_t live = 0;
+    uint64_t dead = 0;
+    uint64_t foreign = 0;
+    uint64_t details_end = kDetailUnit;
+    for (uint64_t index = 0; index < view_.slot_count(); ++index) {
+        const uint64_t meta = slot(index).meta.load(std::memory_order_acquire);
+        if (Meta::state(meta) == SlotState::kEmpty) {
+            if (meta != 0) {
+                return false;
+            }
+            continue;
+        }
+        const uint32_t reference = slot(index).detail.load(std::memory_order_acquire);
+        DetailView detail;
+        if (Meta::state(meta) > SlotState::kElsewhere || !read_detail(view_, reference, &detail) ||
+            detail.id_bytes == 0) {
+            return false;
+        }
+        const uint32_t environment = Meta::environment(meta);
+        if (environment != 0 && view_.header().environments[environment][0] == '\0') {
+            return false;
+        }
+        in_use(meta) ? ++live : ++dead;
+        foreign += in_use(meta) && detail.foreign ? 1 : 0;
+        details_end = std::max(details_end, uint64_t{reference} * kDetailUnit + sizeof(DetailEntry));
+        if (detail.owner_bytes != 0) {
+            const auto offset =
+                reinterpret_cast<const uint8_t*>(detail.owner) - view_.details - sizeof(OwnerEntry);
+            owners_.emplace(std::string(detail.owner, detail.owner_bytes),
+                            static_cast<uint32_t>(offset / kDetailUnit));
+        }
+    }
+    TableHeader& header = mutable_header();
+    const uint64_t used = header.details_used.load(std::memory_order_relaxed);
+    if (used < details_end || used > view_.details_bytes || used % kDetailUnit != 0) {
+        return false;
+    }
+    // The counts may lag by the one change that a kill interrupted.
+    header.live.store(live, std::memory_order_release);
+    header.dead.store(dead, std::memory_order_release);
+    header.foreign_keys.store(foreign, std::memory_order_release);
+    return true;
+}
+
+}  // namespace apikey::shm

@@ -1,0 +1,100 @@
+// The only thing that stores into a published table. One writer at a time, for the file's whole life: the
+// daemon that holds the instance lock. Readers run at the same time, in any process; see table_reader.h for
+// the invariants that this class keeps.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "shm/table_reader.h"
+
+namespace apikey::shm {
+
+/// Sizes of a generation, decided before its files are created.
+struct TableGeometry {
+    uint64_t slot_count;
+    uint64_t details_bytes;
+    uint64_t policy_capacity;
+
+    /// Room for `keys` keys whose details take `details_bytes` (see detail_bytes()), and for a quarter more
+    /// of both.
+    static TableGeometry for_keys(uint64_t keys, uint64_t details_bytes);
+    uint64_t file_bytes() const;
+    uint64_t slots_offset() const { return kPageBytes; }
+    uint64_t policies_offset() const { return slots_offset() + slot_count * sizeof(Slot); }
+    uint64_t details_offset() const { return policies_offset() + policy_capacity * sizeof(Policy); }
+};
+
+/// Share of slots in use at which a table is full, and at which a new one is built. Percent.
+inline constexpr uint64_t kLoadMax = 75;
+inline constexpr uint64_t kLoadBuilt = 60;
+/// Lines a probe looks at before it gives up; an insert that needs more asks for a new generation.
+inline constexpr uint32_t kProbeLinesMax = 64;
+
+/// The words of a key that stand in its details.
+struct DetailText {
+    std::string_view id;  // at most 255 bytes
+    std::string_view owner;
+    std::string_view name;      // at most 255 bytes
+    std::string_view metadata;  // at most 65535 bytes
+    uint32_t created_s = 0;
+    bool foreign = false;
+};
+
+class TableWriter {
+  public:
+    /// Writes the header of an empty table into `base` (zeroed, geometry.file_bytes() long). Nobody else may
+    /// have mapped the file yet.
+    static void format(void* base, const TableGeometry& geometry, uint32_t generation, uint32_t predecessor,
+                       const uint8_t (&uid)[kUidLength], uint64_t hash_seed);
+
+    /// Takes over a table that check_table() accepted, empty or full. `base` must stay mapped read-write.
+    TableWriter(void* base, const TableView& view);
+
+    const TableView& view() const { return view_; }
+    const TableHeader& header() const { return view_.header(); }
+
+    /// Bytes that a key's details take at most, its owner's entry included.
+    static uint64_t detail_bytes(const DetailText& text);
+    /// True when `keys` more keys with details of `details_bytes` fit.
+    bool has_room(uint64_t keys, uint64_t details_bytes) const;
+    /// Dead slots have passed a quarter of the table: worth a new generation.
+    bool mostly_dead() const;
+
+    /// The number of an environment's name, adding it when new; nullopt when all are taken. "" is 0.
+    std::optional<uint32_t> environment(std::string_view name);
+    /// Appends details; 0 when there is no room. The entry is unreachable until a slot names it.
+    uint32_t append_detail(const DetailText& text);
+    /// True when the details behind a reference say exactly this.
+    bool same_detail(uint32_t reference, const DetailText& text) const;
+
+    enum class Publish { kDone, kNoRoom };
+    /// Adds a key, or revives its dead slot. The key must not be in the table alive.
+    Publish publish(uint64_t hash, const DigestKey& key, uint64_t meta, uint32_t detail, bool foreign);
+    /// Changes a slot that is in use. What tightens is in force, in every process, when this returns.
+    void set_meta(uint64_t index, uint64_t meta);
+    void set_detail(uint64_t index, uint32_t detail);
+
+    /// Looks at every slot: states, environments, detail references and the counts in the header. False when
+    /// anything does not hold; then the table is not to be adopted. Repairs nothing but the counts.
+    bool scan();
+
+  private:
+    TableHeader& mutable_header() { return *reinterpret_cast<TableHeader*>(base_); }
+    Slot& slot(uint64_t index) { return const_cast<Slot&>(view_.slots[index]); }
+    bool is_foreign(uint64_t index) const;
+    void count_change(uint64_t old_meta, uint64_t new_meta, bool foreign);
+    uint32_t intern_owner(std::string_view name);
+    uint32_t append_bytes(uint64_t bytes);
+
+    uint8_t* base_;
+    TableView view_;
+    std::unordered_map<std::string, uint32_t>
+        owners_;  // name -> OwnerEntry, of what this writer appended or scanned
+};
+
+}  // namespace apikey::shm
