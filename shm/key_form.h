@@ -3,6 +3,9 @@
 // The parts have fixed lengths and are found from the end, so parsing costs the same for every prefix and
 // never searches. The checksum tells people and scanners a typo or a leak without the table; the hot path
 // does not compute it, only a miss does (kMalformed instead of kNotFound).
+//
+// Base62 is digits, capitals, small letters, in ASCII's order: 0-9 A-Z a-z, so a digit's value grows with its
+// byte.
 
 #pragma once
 
@@ -37,8 +40,9 @@ bool native_key_checksum_ok(const char* key, size_t key_len);
 
 /// Writes a native key for `prefix` into `out` (prefix_len + 47 bytes, no NUL) from `random`, which must hold
 /// enough fresh bytes (64 suffice nearly always) from the kernel. Each character is drawn without modulo bias
-/// (rejection); returns the bytes written, or 0 when `random` ran out of acceptable bytes (draw again) or
-/// prefix_len is out of range.
+/// (rejection). The prefix's characters are the caller's to check. Returns the bytes written, or 0 when
+/// prefix_len is out of range (`out` untouched) or `random` ran out of acceptable bytes (`out` cleared; draw
+/// again). Wiping `random` and, in time, `out` is the caller's duty.
 size_t native_key_make(const char* prefix, size_t prefix_len, const uint8_t* random, size_t random_len,
                        char* out);
 

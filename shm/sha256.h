@@ -1,7 +1,10 @@
 // SHA-256 of presented keys, by the fastest kernel this machine has.
 //
 // The kernel is chosen once per process (SHA-NI on x86, the SHA-2 instructions of ARMv8, else portable C++)
-// and is reached through one table of functions. No kernel branches or indexes on the message's bytes.
+// and is reached through one table of functions. No kernel branches or indexes on the message's bytes, reads
+// outside the message, or leaves a copy of it in memory (what the compiler may spill from registers aside).
+//
+// Source: FIPS 180-4, Secure Hash Standard. The kernels' files name what their instructions are described in.
 
 #pragma once
 
@@ -16,9 +19,11 @@ inline constexpr size_t kSha256OneBlockMax = 55;  // longest message that is one
 /// One implementation. All functions are pure and thread-safe.
 struct Sha256Kernel {
     const char* name;
-    /// Any length. `digest` receives 32 bytes, big-endian words as FIPS 180-4 says.
+    /// Any length; `message` may be nullptr when it is 0. `digest` receives 32 bytes, big-endian words as
+    /// FIPS 180-4 says.
     void (*hash)(const void* message, size_t len, uint8_t* digest);
-    /// Two messages of at most kSha256OneBlockMax bytes each, interleaved where that pays.
+    /// Two messages. Interleaved, where that pays, when both are at most kSha256OneBlockMax bytes long;
+    /// longer ones are hashed one after the other.
     void (*hash_pair)(const void* message_a, size_t len_a, uint8_t* digest_a, const void* message_b,
                       size_t len_b, uint8_t* digest_b);
 };
