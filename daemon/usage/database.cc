@@ -1,0 +1,388 @@
+#include "usage/database.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <system_error>
+#include <utility>
+
+#include "usage/usage_schema.h"
+
+namespace apikeyd {
+
+namespace {
+
+constexpr mode_t kStoreMode = 0640;
+
+std::string errno_text(int error) {
+    return std::generic_category().message(error);
+}
+
+class FileDescriptor {
+  public:
+    explicit FileDescriptor(int fd) : fd_(fd) {}
+    ~FileDescriptor() {
+        if (fd_ >= 0) {
+            close(fd_);
+        }
+    }
+    FileDescriptor(const FileDescriptor&) = delete;
+    FileDescriptor& operator=(const FileDescriptor&) = delete;
+    [[nodiscard]] int get() const { return fd_; }
+
+  private:
+    int fd_;
+};
+
+/// Where the file stands: its directory with every link resolved, and its own name.
+struct Place {
+    std::string directory;
+    std::string name;
+    [[nodiscard]] std::string path() const { return directory == "/" ? "/" + name : directory + "/" + name; }
+};
+
+/// SQLITE_OPEN_NOFOLLOW refuses a link in any part of the path. Links to directories are the operator's
+/// business
+/// (/var/run, a data disk), so they are resolved here; only the last name must not be one.
+Result<Place> locate(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+    const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+    if (name.empty() || name == "." || name == ".." || path.find('\0') != std::string::npos) {
+        return fail("usage store '" + path + "': not a file name; name a file in an existing directory");
+    }
+    const std::unique_ptr<char, decltype(&free)> real(realpath(directory.c_str(), nullptr), &free);
+    if (!real) {
+        if (errno == ENOENT) {
+            return fail("usage store " + path + ": the directory " + directory +
+                        " does not exist; create it, owned by the user that runs apikeyd");
+        }
+        return fail("usage store " + path + ": the directory " + directory +
+                    " cannot be reached: " + errno_text(errno));
+    }
+    return Place{real.get(), name};
+}
+
+/// Creates an empty file when there is none. An existing one is never opened here: closing a second
+/// descriptor of a database would drop the POSIX locks of every SQLite connection this process has to it.
+Result<void> create_if_missing(const std::string& path, const Place& place) {
+    const FileDescriptor directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() < 0) {
+        return fail("usage store " + path + ": its directory cannot be opened: " + errno_text(errno));
+    }
+    const FileDescriptor file(openat(directory.get(), place.name.c_str(),
+                                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kStoreMode));
+    if (file.get() < 0) {
+        if (errno == EEXIST) {
+            return {};
+        }
+        return fail("usage store " + path + ": cannot be created: " + errno_text(errno) + "; let user " +
+                    std::to_string(geteuid()) + " write to " + place.directory + " or name another place");
+    }
+    // fchmod past the umask; then the name itself is made to last, SQLite only syncs what it creates.
+    if (fchmod(file.get(), kStoreMode) != 0 || fsync(file.get()) != 0 || fsync(directory.get()) != 0) {
+        return fail("usage store " + path + ": created, but not made durable: " + errno_text(errno));
+    }
+    return {};
+}
+
+Result<void> check_regular_file(const std::string& path, const Place& place) {
+    struct stat status {};
+    if (lstat(place.path().c_str(), &status) != 0) {
+        if (errno == ENOENT) {
+            return fail("usage store " + path + ": there is none yet; apikeyd creates it when it starts");
+        }
+        return fail("usage store " + path + ": cannot be examined: " + errno_text(errno));
+    }
+    if (S_ISLNK(status.st_mode)) {
+        return fail("usage store " + path +
+                    ": is a symbolic link, which is not followed; name the file itself");
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return fail("usage store " + path +
+                    (S_ISDIR(status.st_mode) ? ": is a directory" : ": is not a regular file") +
+                    "; name a file in an existing directory");
+    }
+    return {};
+}
+
+/// Why, and what to do about it, for the codes an operator can meet.
+std::string advice(int extended_code) {
+    switch (extended_code & 0xff) {
+        case SQLITE_BUSY:
+        case SQLITE_LOCKED:
+            return "another program holds it locked; close what has it open for writing, such as an sqlite3 "
+                   "shell";
+        case SQLITE_FULL:
+            return "no space left; free space on its file system (or raise the disk quota)";
+        case SQLITE_READONLY:
+            return "not writable for user " + std::to_string(geteuid()) +
+                   "; check owner and mode of the file, its -wal, its -shm and its directory, and that the "
+                   "file "
+                   "system is not mounted read-only";
+        case SQLITE_IOERR:
+            return "the disk failed; check the kernel's log and the file system";
+        case SQLITE_CANTOPEN:
+            return "cannot be opened; check owner and mode of the file, its -wal, its -shm and its directory "
+                   "for user " +
+                   std::to_string(geteuid());
+        case SQLITE_PERM:
+        case SQLITE_AUTH:
+            return "access denied; check owner and mode";
+        case SQLITE_NOTADB:
+            return "is not a usage store (no SQLite database); name another file, or move this one away";
+        case SQLITE_CORRUPT:
+            return "is damaged; stop apikeyd, move it away and restore a copy (sqlite3's .recover may save "
+                   "it)";
+        case SQLITE_NOMEM:
+            return "out of memory";
+        default:
+            return "unexpected failure of SQLite";
+    }
+}
+
+}  // namespace
+
+Statement& Statement::bind(int index, int64_t value) {
+    const int rc = sqlite3_bind_int64(statement_.get(), index, value);
+    bind_result_ = bind_result_ == SQLITE_OK ? rc : bind_result_;
+    return *this;
+}
+
+Statement& Statement::bind(int index, std::string_view text) {
+    // A null pointer would bind NULL, and an empty view may have one.
+    const char* data = text.empty() ? "" : text.data();
+    const int rc =
+        sqlite3_bind_text64(statement_.get(), index, data, text.size(), SQLITE_STATIC, SQLITE_UTF8);
+    bind_result_ = bind_result_ == SQLITE_OK ? rc : bind_result_;
+    return *this;
+}
+
+Statement& Statement::bind(int index, std::span<const uint8_t> blob) {
+    static constexpr uint8_t kNothing = 0;
+    const uint8_t* data = blob.empty() ? &kNothing : blob.data();
+    const int rc = sqlite3_bind_blob64(statement_.get(), index, data, blob.size(), SQLITE_STATIC);
+    bind_result_ = bind_result_ == SQLITE_OK ? rc : bind_result_;
+    return *this;
+}
+
+int Statement::step() {
+    return bind_result_ != SQLITE_OK ? bind_result_ : sqlite3_step(statement_.get());
+}
+
+int Statement::run() {
+    const int rc = step();
+    reset();
+    return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
+}
+
+void Statement::reset() {
+    sqlite3_reset(statement_.get());
+    bind_result_ = SQLITE_OK;
+}
+
+std::string_view Statement::column_text(int column) const {
+    const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(statement_.get(), column));
+    return text == nullptr
+               ? std::string_view()
+               : std::string_view(text, static_cast<size_t>(sqlite3_column_bytes(statement_.get(), column)));
+}
+
+std::span<const uint8_t> Statement::column_blob(int column) const {
+    const auto* bytes = static_cast<const uint8_t*>(sqlite3_column_blob(statement_.get(), column));
+    return bytes == nullptr
+               ? std::span<const uint8_t>()
+               : std::span(bytes, static_cast<size_t>(sqlite3_column_bytes(statement_.get(), column)));
+}
+
+Result<Database> Database::connect(const std::string& path, const std::string& real_path, int flags) {
+    Database database(path);
+    sqlite3* raw = nullptr;
+    // NOMUTEX: one thread at a time is our contract, SQLite need not lock for it.
+    const int rc =
+        sqlite3_open_v2(real_path.c_str(), &raw,
+                        flags | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nullptr);
+    database.connection_.reset(raw);
+    if (raw == nullptr) {
+        return fail("usage store " + path + ": out of memory");
+    }
+    if (rc != SQLITE_OK) {
+        return tl::unexpected(database.last_error("opening"));
+    }
+    sqlite3_busy_timeout(raw, kBusyTimeout_ms);
+    return database;
+}
+
+Result<Database> Database::open_writable(const std::string& path) {
+    const Result<Place> place = locate(path);
+    if (!place) {
+        return tl::unexpected(place.error());
+    }
+    if (Result<void> made = create_if_missing(path, *place); !made) {
+        return tl::unexpected(made.error());
+    }
+    if (Result<void> regular = check_regular_file(path, *place); !regular) {
+        return tl::unexpected(regular.error());
+    }
+    Result<Database> database = connect(path, place->path(), SQLITE_OPEN_READWRITE);
+    if (!database) {
+        return database;
+    }
+    sqlite3* raw = database->connection_.get();
+    // Until the file is known to be ours, closing must not move its log into it either.
+    sqlite3_db_config(raw, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    const Result<Identity> identity = database->identify();
+    if (!identity) {
+        return tl::unexpected(identity.error());
+    }
+    if (sqlite3_db_readonly(raw, "main") != 0) {
+        return fail("usage store " + path + ": " + advice(SQLITE_READONLY));
+    }
+    sqlite3_db_config(raw, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, nullptr);
+    if (Result<void> configured = database->configure_for_writing(); !configured) {
+        return tl::unexpected(configured.error());
+    }
+    if (*identity == Identity::kFresh) {
+        if (Result<void> created = database->create_schema(); !created) {
+            return tl::unexpected(created.error());
+        }
+    }
+    return database;
+}
+
+Result<Database> Database::open_read_only(const std::string& path) {
+    const Result<Place> place = locate(path);
+    if (!place) {
+        return tl::unexpected(place.error());
+    }
+    if (Result<void> regular = check_regular_file(path, *place); !regular) {
+        return tl::unexpected(regular.error());
+    }
+    Result<Database> database = connect(path, place->path(), SQLITE_OPEN_READONLY);
+    if (!database) {
+        return database;
+    }
+    const Result<Identity> identity = database->identify();
+    if (!identity) {
+        return tl::unexpected(identity.error());
+    }
+    if (*identity == Identity::kFresh) {
+        return fail("usage store " + path + ": is empty; apikeyd fills it when it starts");
+    }
+    return database;
+}
+
+Result<Database::Identity> Database::identify() const {
+    const Result<int64_t> application = query_int("PRAGMA application_id");
+    const Result<int64_t> version = application ? query_int("PRAGMA user_version") : application;
+    const Result<int64_t> tables = version ? query_int("SELECT count(*) FROM sqlite_schema") : version;
+    if (!tables) {
+        return tl::unexpected(tables.error());
+    }
+    if (*application == 0 && *version == 0 && *tables == 0) {
+        return Identity::kFresh;  // also what a daemon killed while creating it leaves
+    }
+    if (*application != kUsageApplicationId) {
+        return fail("usage store " + path_ + ": is another program's SQLite database; name another file");
+    }
+    if (*version > kUsageSchemaVersion) {
+        return fail("usage store " + path_ + ": has version " + std::to_string(*version) +
+                    ", this apikeyd knows up to " + std::to_string(kUsageSchemaVersion) +
+                    "; run the newer apikeyd, or name another file");
+    }
+    if (*version < kUsageSchemaVersion) {
+        return fail("usage store " + path_ + ": has version " + std::to_string(*version) +
+                    ", which no release wrote; restore a copy, or name another file");
+    }
+    return Identity::kCurrent;
+}
+
+Result<int64_t> Database::query_int(const char* sql) const {
+    Result<Statement> statement = prepare(sql);
+    if (!statement) {
+        return tl::unexpected(statement.error());
+    }
+    if (statement->step() != SQLITE_ROW) {
+        return tl::unexpected(last_error("reading its header"));
+    }
+    return statement->column_int(0);
+}
+
+Result<void> Database::configure_for_writing() const {
+    Result<Statement> mode = prepare("PRAGMA journal_mode = WAL");
+    if (!mode) {
+        return tl::unexpected(mode.error());
+    }
+    if (mode->step() != SQLITE_ROW) {
+        return tl::unexpected(last_error("switching to write-ahead logging"));
+    }
+    if (mode->column_text(0) != "wal") {
+        return fail(
+            "usage store " + path_ +
+            ": its file system cannot share memory between processes, which write-ahead logging needs; "
+            "name a place on a local disk");
+    }
+    mode->reset();
+    // FULL, not NORMAL: in WAL mode NORMAL syncs only at checkpoints, so a power cut would take back every
+    // flush since the last one, hours on a quiet host, while the shared memory that held the counts is gone
+    // too. FULL syncs the log at each commit: at most the last flush interval is lost. One sync a second is
+    // cheap. The log keeps its files when the last connection closes: a user who may only read could not
+    // create them, and without them cannot read a WAL database. The size limit gives a big flush's space
+    // back.
+    int persist = 1;
+    if (execute(
+            "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -16384") !=
+            SQLITE_OK ||
+        sqlite3_file_control(connection_.get(), "main", SQLITE_FCNTL_PERSIST_WAL, &persist) != SQLITE_OK) {
+        return tl::unexpected(last_error("setting it up"));
+    }
+    return {};
+}
+
+Result<void> Database::create_schema() const {
+    if (execute("BEGIN IMMEDIATE") != SQLITE_OK) {
+        return tl::unexpected(last_error("creating its tables"));
+    }
+    if (execute(kUsageSchemaSql) != SQLITE_OK || execute("COMMIT") != SQLITE_OK) {
+        Error error = last_error("creating its tables");
+        if (in_transaction()) {
+            execute("ROLLBACK");
+        }
+        return tl::unexpected(std::move(error));
+    }
+    return {};
+}
+
+Result<Statement> Database::prepare(std::string_view sql) const {
+    Statement statement;
+    sqlite3_stmt* raw = nullptr;
+    const int rc = sqlite3_prepare_v3(connection_.get(), sql.data(), static_cast<int>(sql.size()),
+                                      SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
+    statement.statement_.reset(raw);
+    if (rc != SQLITE_OK) {
+        return tl::unexpected(last_error("preparing"));
+    }
+    return statement;
+}
+
+int Database::execute(const char* sql) const {
+    return sqlite3_exec(connection_.get(), sql, nullptr, nullptr, nullptr);
+}
+
+Error Database::last_error(std::string_view doing) const {
+    sqlite3* raw = connection_.get();
+    const int code = sqlite3_extended_errcode(raw);
+    std::string message = "usage store " + path_ + ": " + std::string(doing) + ": " + advice(code) +
+                          " (SQLite " + std::to_string(code) + ": " + sqlite3_errmsg(raw);
+    const int system_error = sqlite3_system_errno(raw);
+    if (system_error != 0 && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN)) {
+        message += ", " + errno_text(system_error);
+    }
+    return Error{message + ")"};
+}
+
+}  // namespace apikeyd

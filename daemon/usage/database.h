@@ -1,0 +1,107 @@
+// One SQLite connection to the usage store and its prepared statements: the only code that opens the file.
+// Private to daemon/usage.
+
+#pragma once
+
+#include <sqlite3.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace apikeyd {
+
+/// How long SQLite waits for another connection's lock before it answers busy. Short: the counts wait safely
+/// in shared memory, and whoever flushes has other work.
+inline constexpr int kBusyTimeout_ms = 100;
+
+/// A prepared statement. Binding errors are remembered and answered by the next step(), so that callers check
+/// once. Bound bytes are not copied: they must live until the statement is reset. Not thread safe. Must not
+/// outlive its Database.
+class Statement {
+  public:
+    Statement() = default;
+
+    Statement& bind(int index, int64_t value);
+    Statement& bind(int index, std::string_view text);
+    Statement& bind(int index, std::span<const uint8_t> blob);
+
+    /// SQLITE_ROW, SQLITE_DONE or an extended error code.
+    int step();
+    /// step() for a statement that gives no rows; resets. SQLITE_OK or an extended error code.
+    int run();
+    void reset();
+
+    [[nodiscard]] int64_t column_int(int column) const {
+        return sqlite3_column_int64(statement_.get(), column);
+    }
+    /// Valid until the next step() or reset().
+    [[nodiscard]] std::string_view column_text(int column) const;
+    [[nodiscard]] std::span<const uint8_t> column_blob(int column) const;
+
+  private:
+    friend class Database;
+    struct Finalizer {
+        void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+    };
+    std::unique_ptr<sqlite3_stmt, Finalizer> statement_;
+    int bind_result_ = SQLITE_OK;
+};
+
+/// Resets a statement at the end of a scope: an open read would pin the log and block a later commit.
+class ResetGuard {
+  public:
+    explicit ResetGuard(Statement& statement) : statement_(statement) {}
+    ~ResetGuard() { statement_.reset(); }
+    ResetGuard(const ResetGuard&) = delete;
+    ResetGuard& operator=(const ResetGuard&) = delete;
+
+  private:
+    Statement& statement_;
+};
+
+/// A connection to a store of the current version. One thread at a time. Movable; statements go first.
+class Database {
+  public:
+    /// Opens for writing. Creates the file (0640 whatever the umask; SQLite gives -wal and -shm the same
+    /// mode) and its tables when missing or empty. Refuses, without changing a byte: a symbolic link or
+    /// anything else that is no regular file, another program's database, a store of a newer version. The
+    /// directory must exist.
+    static Result<Database> open_writable(const std::string& path);
+    /// Opens an existing store for reading, also while a daemon writes and for a user who may only read the
+    /// files.
+    static Result<Database> open_read_only(const std::string& path);
+
+    Result<Statement> prepare(std::string_view sql) const;
+    /// Runs SQL that answers nothing. SQLITE_OK or an extended error code.
+    int execute(const char* sql) const;
+    [[nodiscard]] bool in_transaction() const { return sqlite3_get_autocommit(connection_.get()) == 0; }
+    [[nodiscard]] int64_t rows_changed() const { return sqlite3_changes64(connection_.get()); }
+
+    /// Words the connection's last error for the operator: path, what was being done, why, what to do. Call
+    /// it before anything else uses the connection (a rollback forgets the error).
+    [[nodiscard]] Error last_error(std::string_view doing) const;
+
+  private:
+    struct Closer {
+        void operator()(sqlite3* connection) const { sqlite3_close(connection); }
+    };
+    enum class Identity { kFresh, kCurrent };
+
+    explicit Database(std::string path) : path_(std::move(path)) {}
+    static Result<Database> connect(const std::string& path, const std::string& real_path, int flags);
+    Result<Identity> identify() const;
+    Result<int64_t> query_int(const char* sql) const;
+    Result<void> configure_for_writing() const;
+    Result<void> create_schema() const;
+
+    std::string path_;  ///< as the operator wrote it, for messages
+    std::unique_ptr<sqlite3, Closer> connection_;
+};
+
+}  // namespace apikeyd

@@ -1,0 +1,65 @@
+// The usage store's tables, as SQLite holds them. The one place that knows column names besides the
+// statements.
+
+#pragma once
+
+#include <cstdint>
+
+namespace apikeyd {
+
+/// PRAGMA application_id: "apku". Tells our file from any other SQLite database.
+inline constexpr int64_t kUsageApplicationId = 0x61706B75;
+/// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone.
+inline constexpr int64_t kUsageSchemaVersion = 1;
+
+/// totals, codes: what has been counted, for ever.
+/// baselines, code_baselines: how much of a generation's sums the totals already contain. Rows vanish with
+/// their generation (forget()); `uid` is the random identity of a generation's files, `digest` the key's.
+/// closed: generations whose last sums are in. Stays, so that a file that outlived its closing is never
+/// counted again. `generation` 0: forgotten without having been closed (its files were gone). quarantined:
+/// cells whose sums could not be believed, as first seen. Evidence only, nothing reads it back. A total per
+/// code has no digest; it stands there under 15 zero bytes and the code. key_id is TEXT and may hold any
+/// byte; BINARY collation compares all of them.
+inline constexpr char kUsageSchemaSql[] = R"sql(
+CREATE TABLE totals(
+  key_id TEXT NOT NULL PRIMARY KEY,
+  allowed INTEGER NOT NULL,
+  denied INTEGER NOT NULL,
+  last_used_s INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE codes(
+  code INTEGER NOT NULL PRIMARY KEY,
+  total INTEGER NOT NULL
+) STRICT;
+CREATE TABLE baselines(
+  uid BLOB NOT NULL CHECK(length(uid) = 16),
+  digest BLOB NOT NULL CHECK(length(digest) = 16),
+  allowed INTEGER NOT NULL,
+  denied INTEGER NOT NULL,
+  PRIMARY KEY(uid, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE code_baselines(
+  uid BLOB NOT NULL CHECK(length(uid) = 16),
+  code INTEGER NOT NULL,
+  total INTEGER NOT NULL,
+  PRIMARY KEY(uid, code)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE closed(
+  uid BLOB NOT NULL PRIMARY KEY CHECK(length(uid) = 16),
+  generation INTEGER NOT NULL,
+  closed_at_s INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE quarantined(
+  uid BLOB NOT NULL CHECK(length(uid) = 16),
+  digest BLOB NOT NULL CHECK(length(digest) = 16),
+  allowed INTEGER NOT NULL,
+  denied INTEGER NOT NULL,
+  seen_s INTEGER NOT NULL,
+  PRIMARY KEY(uid, digest)
+) STRICT, WITHOUT ROWID;
+PRAGMA application_id = 1634757493;
+PRAGMA user_version = 1;
+)sql";
+static_assert(kUsageApplicationId == 1634757493 && kUsageSchemaVersion == 1, "the SQL above says the same");
+
+}  // namespace apikeyd

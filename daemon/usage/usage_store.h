@@ -1,0 +1,115 @@
+// Where counts go to stay: totals per key and per verdict code, in SQLite.
+//
+// Shared memory holds sums that only grow, one per key and generation. A flush brings the sums as they stand;
+// the store remembers how much of each it has already added (the baseline) and adds the rest. Both happen in
+// one transaction, so a crash anywhere counts nothing twice and loses nothing: the next flush brings the same
+// sums.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace apikeyd {
+
+/// The random identity of one generation's files.
+using GenerationUid = std::array<uint8_t, 16>;
+/// The part of a key's SHA-256 that its slot holds.
+using KeyDigest = std::array<uint8_t, 16>;
+
+/// More than this between two flushes of one cell is no count but a scribble: 64 threads validating one key
+/// back to back take over two hours to get there. Above it lie most random words and, on x86-64, the heap and
+/// stack pointers a stray write would leave.
+inline constexpr uint64_t kImplausibleJump = uint64_t{1} << 44;
+
+/// Rows kept as evidence in `quarantined`. Cells are writable by clients: a scribbler must not fill the disk.
+inline constexpr int64_t kQuarantinedRowsMax = 10'000;
+
+/// One key's sums over all shards of one generation, as just read. The bytes behind `key_id` belong to the
+/// caller.
+struct KeyCount {
+    KeyDigest digest{};
+    std::string_view key_id;  ///< where the difference is added; any bytes
+    uint64_t allowed = 0;
+    uint64_t denied = 0;
+};
+
+/// One verdict code's sum (or total) over all shards.
+struct CodeCount {
+    uint8_t code = 0;
+    uint64_t total = 0;
+
+    friend bool operator==(const CodeCount&, const CodeCount&) = default;
+};
+
+/// What one flush brings of one generation. Keys that did not change may be left out.
+struct GenerationCounts {
+    GenerationUid uid{};
+    uint64_t generation = 0;  ///< its number, noted when it is closed
+    std::span<const KeyCount> keys;
+    std::span<const CodeCount> codes;
+    bool closing = false;  ///< these are its last sums: it is closed in the same transaction
+};
+
+struct FlushSummary {
+    uint64_t keys_changed = 0;  ///< cells that added something
+    uint64_t allowed_added = 0;
+    uint64_t denied_added = 0;
+    uint64_t quarantined = 0;      ///< cells (and codes) not believed this time
+    uint64_t quarantined_new = 0;  ///< of these, seen for the first time and recorded
+};
+
+/// Unix seconds now, by the system clock.
+int64_t unix_now_s();
+
+/// The writing side. One thread at a time; one writer a store (the daemon). A failed call leaves the
+/// store as it was and the object usable: call again later with sums read then.
+class UsageStore {
+  public:
+    /// Opens the store at `path`, creating the file (mode 0640) but no directory. Errors name the path and
+    /// what to do: a missing directory, a symbolic link, a directory, no permission, a full disk, a file that
+    /// is no store of ours or of a newer version (both left untouched).
+    static Result<UsageStore> open(const std::string& path);
+
+    UsageStore(UsageStore&&) noexcept;
+    UsageStore& operator=(UsageStore&&) noexcept;
+    ~UsageStore();
+
+    /// Adds what is new in `generations`, all or nothing, and returns once it is on the disk. Order,
+    /// repetition and omission of keys do not matter. Per cell:
+    /// - sums above the baseline: the difference goes to key_id's total, the baseline rises, last_used_s
+    /// becomes
+    ///   `now_s` (it never goes back);
+    /// - a sum below its baseline or more than kImplausibleJump above it: the cell is quarantined. Nothing is
+    ///   added, the baseline stays, a row in `quarantined` keeps what was seen first. A cell that becomes
+    ///   plausible again counts on from its old baseline.
+    /// - a generation already closed adds nothing, whatever it brings.
+    /// Totals stop at 2^63 - 1.
+    Result<FlushSummary> flush(std::span<const GenerationCounts> generations, int64_t now_s = unix_now_s());
+
+    /// Deletes a generation's baselines. Call it when its files are unlinked. Its `closed` row stays; one
+    /// that was never closed (its files vanished with a reboot) gets one now: without baselines its sums must
+    /// never be added.
+    Result<void> forget(const GenerationUid& uid, int64_t now_s = unix_now_s());
+
+    /// True when the last sums of this generation are in: a file that still carries the uid only needs
+    /// unlinking.
+    Result<bool> is_closed(const GenerationUid& uid);
+
+    /// The generations that have baselines, in no order: at a start, those without files are to be forgotten.
+    Result<std::vector<GenerationUid>> generations_with_baselines();
+
+  private:
+    struct Impl;
+    explicit UsageStore(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace apikeyd

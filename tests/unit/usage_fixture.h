@@ -1,0 +1,104 @@
+// What the tests of the usage store share: a directory, generations made of literals, a look into the file,
+// and children that SQLite's own hooks kill.
+
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "usage/usage_reader.h"
+#include "usage/usage_store.h"
+
+namespace apikeyd::test {
+
+/// A fresh directory for each test, removed at its end.
+class UsageTest : public ::testing::Test {
+  protected:
+    void SetUp() override;
+    void TearDown() override;
+
+    std::filesystem::path directory_;
+    std::string path_;
+};
+
+inline GenerationUid uid_of(uint8_t number) {
+    GenerationUid uid{};
+    uid.fill(number);
+    return uid;
+}
+
+inline KeyDigest digest_of(uint64_t number) {
+    KeyDigest digest{};
+    for (size_t i = 0; i < sizeof(number); ++i) {
+        digest[i] = static_cast<uint8_t>((number * 0x9E3779B97F4A7C15U) >> (8 * i));  // odd factor: distinct
+    }
+    return digest;
+}
+
+/// Owns what GenerationCounts points to.
+struct Generation {
+    GenerationUid uid{};
+    std::vector<KeyCount> keys;
+    std::vector<CodeCount> codes;
+    bool closing = false;
+
+    [[nodiscard]] GenerationCounts counts() const { return {uid, 7, keys, codes, closing}; }
+};
+
+/// Opens, or fails the test and throws.
+UsageStore open_store(const std::string& path);
+UsageReader open_reader(const std::string& path);
+
+/// Flushes one generation at second 1000, or fails the test.
+FlushSummary flush_one(UsageStore& store, const Generation& generation, int64_t now_s = 1000);
+
+/// Everything a reader can see.
+struct Recorded {
+    std::vector<KeyTotal> keys;
+    std::vector<CodeCount> codes;
+    friend bool operator==(const Recorded&, const Recorded&) = default;
+};
+Recorded recorded(const std::string& path);
+
+/// One integer out of the file, by a connection of its own.
+int64_t query_int(const std::string& path, const std::string& sql);
+void execute(const std::string& path, const std::string& sql);
+
+/// Runs `body` in a forked child and answers what it returned; the child may drop privileges or set a umask.
+std::string in_child(const std::function<std::string()>& body);
+
+/// A child without root's power over file modes.
+void drop_privileges();
+
+enum class CrashPoint { kStatement, kSystemCall, kTornWrite };
+
+/// Forks a child that runs `body` and kills itself with SIGKILL at the n-th point (from 1): before or after a
+/// SQL statement; before SQLite writes, truncates, maps or unlinks; in the middle of a write. True: it was
+/// killed. False: it ran to its end, having met fewer points.
+bool crashes_at(CrashPoint point, int n, const std::function<void()>& body);
+
+/// While it lives, every file write of SQLite in this process fails with this errno.
+class FailingWrites {
+  public:
+    explicit FailingWrites(int error);
+    ~FailingWrites();
+    FailingWrites(const FailingWrites&) = delete;
+    FailingWrites& operator=(const FailingWrites&) = delete;
+};
+
+/// While it lives, remembers the last connection opened in this process.
+class ConnectionSpy {
+  public:
+    ConnectionSpy();
+    ~ConnectionSpy();
+    ConnectionSpy(const ConnectionSpy&) = delete;
+    ConnectionSpy& operator=(const ConnectionSpy&) = delete;
+    static sqlite3* last();
+};
+
+}  // namespace apikeyd::test
