@@ -56,13 +56,11 @@ uint32_t crc32(const char* data, size_t len) {
     return ~crc;
 }
 
-/// The six characters of a checksum: 62^6 > 2^32, most significant first. Six independent divisions by
-/// constants; a chain of them would take longer than the rest of the check.
-void write_checksum(uint32_t crc, char* out) {
+/// The character at `place` of a checksum: six of them, 62^6 > 2^32, most significant first. Independent
+/// divisions by constants; a chain of them would take longer than the rest of the check.
+char checksum_character(uint32_t crc, size_t place) {
     constexpr uint32_t kPlaceValues[kCrcLength] = {916132832, 14776336, 238328, 3844, 62, 1};
-    for (size_t i = 0; i < kCrcLength; ++i) {
-        out[i] = kBase62[crc / kPlaceValues[i] % kBase];
-    }
+    return kBase62[crc / kPlaceValues[place] % kBase];
 }
 
 constexpr size_t kIdAndSecretLength = kIdLength + 1 + kSecretLength;
@@ -113,12 +111,14 @@ bool native_key_checksum_ok(const char* key, size_t key_len) {
     if (id == nullptr) {
         return false;
     }
-    const size_t checked_len = key_len - kCrcLength;
-    char expected[kCrcLength];
-    write_checksum(crc32(key, checked_len), expected);
-    // What the checksum's own characters may be follows from their being equal to the expected ones.
-    return memcmp(expected, key + checked_len, kCrcLength) == 0 &&
-           count_not_base62(id) == 1;  // its underscore
+    const char* const checksum = id + kIdAndSecretLength;
+    const uint32_t crc = crc32(key, static_cast<size_t>(checksum - key));
+    int different = 0;
+    for (size_t i = 0; i < kCrcLength; ++i) {
+        different |= checksum[i] ^ checksum_character(crc, i);
+    }
+    // What the checksum's own characters may be follows from their being the expected ones.
+    return different == 0 && count_not_base62(id) == 1;  // its underscore
 }
 
 size_t native_key_make(const char* prefix, size_t prefix_len, const uint8_t* random, size_t random_len,
@@ -137,7 +137,10 @@ size_t native_key_make(const char* prefix, size_t prefix_len, const uint8_t* ran
     out[prefix_len] = '_';
     id[kIdLength] = '_';
     char* const checksum = secret + kSecretLength;
-    write_checksum(crc32(out, static_cast<size_t>(checksum - out)), checksum);
+    const uint32_t crc = crc32(out, static_cast<size_t>(checksum - out));
+    for (size_t i = 0; i < kCrcLength; ++i) {
+        checksum[i] = checksum_character(crc, i);
+    }
     return static_cast<size_t>(checksum - out) + kCrcLength;
 }
 

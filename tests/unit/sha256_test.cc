@@ -201,6 +201,7 @@ class OwnStack {
         makecontext(
             &context, [] { current_->work_(); }, 0);
         ASSERT_EQ(swapcontext(&back_, &context), 0);
+        current_ = nullptr;
     }
 
     /// How many four-byte pieces of `secret`, as they stand or with their bytes reversed, are on the stack.
@@ -266,6 +267,7 @@ TEST(Sha256Choice, IsTheFirstOfTheListInEveryThread) {
     EXPECT_STREQ(kernels.back()->name, "portable");
     std::array<const Sha256Kernel*, 8> seen{};
     std::vector<std::thread> threads;
+    threads.reserve(seen.size());
     for (const Sha256Kernel*& mine : seen) {
         threads.emplace_back([&mine] { mine = &sha256_kernel(); });
     }
