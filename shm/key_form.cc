@@ -56,23 +56,26 @@ uint32_t crc32(const char* data, size_t len) {
     return ~crc;
 }
 
-/// The six characters of a checksum: 62^6 > 2^32, most significant first.
-void write_checksum(uint32_t crc, char* out) {
-    for (size_t i = kCrcLength; i > 0; --i) {
-        out[i - 1] = kBase62[crc % kBase];
-        crc /= kBase;
-    }
+/// The character at `place` of a checksum: six of them, 62^6 > 2^32, most significant first. Independent
+/// divisions by constants; a chain of them would take longer than the rest of the check.
+char checksum_character(uint32_t crc, size_t place) {
+    constexpr uint32_t kPlaceValues[kCrcLength] = {916132832, 14776336, 238328, 3844, 62, 1};
+    return kBase62[crc / kPlaceValues[place] % kBase];
 }
 
-bool all_base62(const char* text, size_t len) {
-    unsigned wrong = 0;
-    for (size_t i = 0; i < len; ++i) {
-        const auto c = static_cast<uint8_t>(text[i]);
-        const bool digit = static_cast<uint8_t>(c - '0') < 10;
-        const bool letter = static_cast<uint8_t>((c | 0x20) - 'a') < 26;
-        wrong |= static_cast<unsigned>(!(digit | letter));
+constexpr size_t kIdAndSecretLength = kIdLength + 1 + kSecretLength;
+
+/// How many of the characters from the id to the secret's end are not base62. Bytes all the way, for the
+/// vectoriser.
+uint8_t count_not_base62(const char* id) {
+    uint8_t wrong = 0;
+    for (size_t i = 0; i < kIdAndSecretLength; ++i) {
+        const auto c = static_cast<uint8_t>(id[i]);
+        const uint8_t digit = static_cast<uint8_t>(c - '0') < 10;
+        const uint8_t letter = static_cast<uint8_t>((c | 0x20) - 'a') < 26;
+        wrong = static_cast<uint8_t>(wrong + ((digit | letter) ^ 1));
     }
-    return wrong == 0;
+    return wrong;
 }
 
 /// Draws base62 characters from random bytes without bias.
@@ -108,12 +111,14 @@ bool native_key_checksum_ok(const char* key, size_t key_len) {
     if (id == nullptr) {
         return false;
     }
-    const size_t checked_len = key_len - kCrcLength;
-    char expected[kCrcLength];
-    write_checksum(crc32(key, checked_len), expected);
-    // What the checksum's own characters may be follows from their being equal to the expected ones.
-    return memcmp(expected, key + checked_len, kCrcLength) == 0 && all_base62(id, kIdLength) &&
-           all_base62(id + kIdLength + 1, kSecretLength);
+    const char* const checksum = id + kIdAndSecretLength;
+    const uint32_t crc = crc32(key, static_cast<size_t>(checksum - key));
+    int different = 0;
+    for (size_t i = 0; i < kCrcLength; ++i) {
+        different |= checksum[i] ^ checksum_character(crc, i);
+    }
+    // What the checksum's own characters may be follows from their being the expected ones.
+    return different == 0 && count_not_base62(id) == 1;  // its underscore
 }
 
 size_t native_key_make(const char* prefix, size_t prefix_len, const uint8_t* random, size_t random_len,
@@ -132,7 +137,10 @@ size_t native_key_make(const char* prefix, size_t prefix_len, const uint8_t* ran
     out[prefix_len] = '_';
     id[kIdLength] = '_';
     char* const checksum = secret + kSecretLength;
-    write_checksum(crc32(out, static_cast<size_t>(checksum - out)), checksum);
+    const uint32_t crc = crc32(out, static_cast<size_t>(checksum - out));
+    for (size_t i = 0; i < kCrcLength; ++i) {
+        checksum[i] = checksum_character(crc, i);
+    }
     return static_cast<size_t>(checksum - out) + kCrcLength;
 }
 

@@ -20,9 +20,9 @@
 
 namespace apikey::shm {
 
-extern const Sha256Kernel kSha256Portable;
-extern const Sha256Kernel kSha256ShaNi;  // x86-64 with SHA, SSSE3 and SSE4.1
-extern const Sha256Kernel kSha256Armv8;  // AArch64 with FEAT_SHA256
+extern constinit const Sha256Kernel kSha256Portable;
+extern constinit const Sha256Kernel kSha256ShaNi;  // x86-64 with SHA, SSSE3 and SSE4.1
+extern constinit const Sha256Kernel kSha256Armv8;  // AArch64 with FEAT_SHA256
 
 inline constexpr size_t kSha256BlockLength = 64;
 inline constexpr size_t kSha256Rounds = 64;

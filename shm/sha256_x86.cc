@@ -85,23 +85,24 @@ APIKEY_SHA256_INLINE void add_length_field(Schedule& schedule, size_t total) {
     schedule.group[3] = _mm_or_si128(schedule.group[3], swap_bytes_in_words(field));
 }
 
+/// Adds the constants of four rounds. In assembler because compilers load all sixteen quadruples ahead, which
+/// leaves no registers for the message: it would be spilled to the stack, where nobody could wipe it.
+APIKEY_SHA256_INLINE __m128i add_constants(__m128i words, size_t group) {
+    const auto* constants = reinterpret_cast<const __m128i*>(kSha256RoundConstants) + group;
+    __asm__("paddd %1, %0" : "+x"(words) : "m"(*constants));
+    return words;
+}
+
 /// Four rounds for each of `kLanes` messages, and the schedule's group that will be needed 16 rounds on.
 template <size_t kGroup, size_t kLanes>
 APIKEY_SHA256_INLINE void four_rounds(State* state, Schedule* schedule) {
-    const __m128i constants =
-        _mm_load_si128(reinterpret_cast<const __m128i*>(kSha256RoundConstants) + kGroup);
-    __m128i sum[kLanes];
     for (size_t lane = 0; lane < kLanes; ++lane) {
-        sum[lane] = _mm_add_epi32(schedule[lane].group[kGroup % 4], constants);
-        state[lane].cdgh = _mm_sha256rnds2_epu32(state[lane].cdgh, state[lane].abef, sum[lane]);
-    }
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-        sum[lane] = _mm_shuffle_epi32(sum[lane], _MM_SHUFFLE(0, 0, 3, 2));
-        state[lane].abef = _mm_sha256rnds2_epu32(state[lane].abef, state[lane].cdgh, sum[lane]);
-    }
-    if constexpr (kGroup < 12) {
-        for (size_t lane = 0; lane < kLanes; ++lane) {
-            __m128i* group = schedule[lane].group;
+        __m128i* group = schedule[lane].group;
+        const __m128i sum = add_constants(group[kGroup % 4], kGroup);
+        state[lane].cdgh = _mm_sha256rnds2_epu32(state[lane].cdgh, state[lane].abef, sum);
+        const __m128i upper = _mm_shuffle_epi32(sum, _MM_SHUFFLE(0, 0, 3, 2));
+        state[lane].abef = _mm_sha256rnds2_epu32(state[lane].abef, state[lane].cdgh, upper);
+        if constexpr (kGroup < 12) {
             const __m128i seventh = _mm_alignr_epi8(group[(kGroup + 3) % 4], group[(kGroup + 2) % 4], 4);
             const __m128i partial = _mm_sha256msg1_epu32(group[kGroup % 4], group[(kGroup + 1) % 4]);
             group[kGroup % 4] =
@@ -161,18 +162,27 @@ void hash(const void* message, size_t len, uint8_t* digest) {
     store_digest(state, digest);
 }
 
+/// The block of a message of 48 to 55 bytes, as all native keys are: load_last_block() without its choices.
+APIKEY_SHA256_INLINE Schedule load_native_length(const uint8_t* at, size_t len) {
+    const uint64_t end = sha256_last_bytes(at + len, len - 48, len) | uint64_t{0x80} << (8 * (len - 48));
+    return {{swap_bytes_in_words(load(at)), swap_bytes_in_words(load(at + 16)),
+             swap_bytes_in_words(load(at + 32)),
+             swap_bytes_in_words(
+                 _mm_set_epi64x(static_cast<int64_t>(sha256_length_field(len)), static_cast<int64_t>(end)))}};
+}
+
 void hash_pair(const void* message_a, size_t len_a, uint8_t* digest_a, const void* message_b, size_t len_b,
                uint8_t* digest_b) {
-    if (len_a > kSha256OneBlockMax || len_b > kSha256OneBlockMax) {
+    // Other lengths could be interleaved too, but the merging of their cases takes more registers than there
+    // are.
+    if (len_a / 8 != 6 || len_b / 8 != 6) {
         hash(message_a, len_a, digest_a);
         hash(message_b, len_b, digest_b);
         return;
     }
     State state[2] = {initial_state(), initial_state()};
-    Schedule schedule[2] = {load_last_block(static_cast<const uint8_t*>(message_a), len_a, len_a),
-                            load_last_block(static_cast<const uint8_t*>(message_b), len_b, len_b)};
-    add_length_field(schedule[0], len_a);
-    add_length_field(schedule[1], len_b);
+    Schedule schedule[2] = {load_native_length(static_cast<const uint8_t*>(message_a), len_a),
+                            load_native_length(static_cast<const uint8_t*>(message_b), len_b)};
     compress<2>(state, schedule);
     store_digest(state[0], digest_a);
     store_digest(state[1], digest_b);
