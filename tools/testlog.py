@@ -25,9 +25,19 @@ def introspect(build, what):
 
 def targets(build, *suites):
     wanted = set()
-    for test in introspect(build, "--tests"):
-        if {suite.split(":")[-1] for suite in test["suite"]} & set(suites):
-            wanted.update(test["depends"])
+    tests = [
+        test
+        for test in introspect(build, "--tests")
+        if {suite.split(":")[-1] for suite in test["suite"]} & set(suites)
+    ]
+    if not tests:
+        sys.exit(f"{build}: no test in suite {' '.join(suites)}")
+    if not all(test["depends"] for test in tests):
+        # A script: it may look at anything that is built.
+        print("all")
+        return
+    for test in tests:
+        wanted.update(test["depends"])
     for target in introspect(build, "--targets"):
         if target["id"] in wanted:
             for filename in target["filename"]:

@@ -46,7 +46,7 @@ class Check(unittest.TestCase):
         (self.top / path).write_text(text)
         (self.top / path).chmod(0o755)
 
-    def programs(self, protocol="gtest", timeout=30, **bodies):
+    def programs(self, protocol="gtest", timeouts=None, **bodies):
         lines = ["sh = find_program('sh')"]
         for name, body in bodies.items():
             self.write(f"tests/unit/{name}", f"#!/bin/sh\n{body}\n")
@@ -54,7 +54,7 @@ class Check(unittest.TestCase):
             lines.append(
                 f"t = custom_target('{name}', output: '{name}.run', input: '{name}',"
                 " command: ['cp', '@INPUT@', '@OUTPUT@'])\n"
-                f"test('{name}', sh, args: t, suite: 'unit', protocol: '{protocol}', timeout: {timeout})"
+                f"test('{name}', sh, args: t, suite: 'unit', protocol: '{protocol}', timeout: {(timeouts or {}).get(name, 60)})"
             )
         self.write("tests/unit/meson.build", "\n".join(lines) + "\n")
 
@@ -94,7 +94,7 @@ class Check(unittest.TestCase):
         self.assertEqual(self.check(), (1, "1 passed, 1 failed, 0 skipped"), self.output)
 
     def test_a_timeout_fails(self):
-        self.programs(timeout=1, one=reporting(PASSED), two="exec sleep 20")
+        self.programs(timeouts={"two": 1}, one=reporting(PASSED), two="exec sleep 20")
         self.assertEqual(self.check(), (1, "1 passed, 1 failed, 0 skipped"), self.output)
         self.assertIn("two: TIMEOUT", self.output)
 
