@@ -14,18 +14,20 @@
 namespace apikey::shm {
 namespace {
 
-constexpr mode_t kDirectoryMode = 0750;
+constexpr mode_t kBaseMode = 0755;       // instances of one host may have different groups of clients
+constexpr mode_t kInstanceMode = 0750;
 constexpr mode_t kLockMode = 0600;
 
 /// The base may be shared by instances; the instance's own directory belongs to this daemon alone.
 Result<void> make_directory(const std::string& path, gid_t group, bool exclusive) {
-    if (mkdir(path.c_str(), kDirectoryMode) == 0) {
+    const mode_t mode = exclusive ? kInstanceMode : kBaseMode;
+    if (mkdir(path.c_str(), mode) == 0) {
         if (group != static_cast<gid_t>(-1) && chown(path.c_str(), static_cast<uid_t>(-1), group) != 0) {
             const int error = errno;
             rmdir(path.c_str());
             return fail(system_error_text("cannot give it to group " + std::to_string(group), path, error));
         }
-        if (chmod(path.c_str(), kDirectoryMode) != 0) {
+        if (chmod(path.c_str(), mode) != 0) {
             return fail(system_error_text("cannot set its mode", path, errno));
         }
         return {};

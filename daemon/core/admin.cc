@@ -1,0 +1,78 @@
+#include "core/admin.h"
+
+#include <unistd.h>
+
+namespace apikeyd {
+
+bool Admin::may_operate(const Peer& peer) const {
+    return peer.uid == 0 || peer.uid == geteuid() || peer.in_group(operators_group_);
+}
+
+void Admin::handle(const Peer& peer, const std::string& line, const Responder& responder) {
+    const Result<AdminRequest> request = parse_request(line);
+    if (!request) {
+        responder.send(format_failure(request.error().message));
+        return;
+    }
+    if (!std::holds_alternative<StatusRequest>(*request) && !may_operate(peer)) {
+        log_.warn("admin.refused", {{"uid", peer.uid}, {"pid", peer.pid}});
+        responder.send(format_failure("not permitted: this needs root, the daemon's user or the operators' group"));
+        return;
+    }
+    std::visit([&](const auto& one) { answer(responder, one); }, *request);
+}
+
+DaemonStatus Admin::status() const {
+    DaemonStatus status = fixed_;
+    const apikey::shm::Control& control = publisher_.control().control();
+    if (const GenerationPtr& current = publisher_.current(); current != nullptr) {
+        const apikey::shm::TableHeader& header = current->table().header();
+        status.generation = current->number();
+        status.keys = header.live.load(std::memory_order_relaxed);
+        status.dead = header.dead.load(std::memory_order_relaxed);
+        status.slots = current->table().view().slot_count();
+        status.bytes = current->file_bytes();
+    }
+    status.building = publisher_.building();
+    for (const GenerationPtr& generation : publisher_.superseded()) {
+        status.superseded.push_back({generation->number(), generation->file_bytes()});
+    }
+    status.position = control.applied_position.load(std::memory_order_relaxed);
+    status.fingerprint = reloader_.fingerprint() ? to_hex(*reloader_.fingerprint()) : "";
+    status.loaded_s = control.source_loaded_ns.load(std::memory_order_relaxed) / 1000000000;
+    status.load_error = reloader_.last_error();
+    status.flushed_s = control.usage_flushed_ns.load(std::memory_order_relaxed) / 1000000000;
+    status.flush_error = flusher_.last_error();
+    status.quarantined = flusher_.quarantined();
+    return status;
+}
+
+void Admin::answer(const Responder& responder, const StatusRequest&) { responder.send(format_status(status())); }
+
+void Admin::answer(const Responder& responder, const ReloadRequest& request) {
+    reloader_.request(request.force, [responder](const Result<ReloadReport>& report) {
+        if (!report) {
+            responder.send(format_failure(report.error().message));
+            return;
+        }
+        responder.send(format_reload_answer(
+            {report->unchanged, report->keys, report->added, report->updated, report->removed}));
+    });
+}
+
+void Admin::answer(const Responder& responder, const FlushRequest&) {
+    flusher_.flush([responder](const Result<FlushSummary>& summary) {
+        responder.send(summary ? format_done() : format_failure(summary.error().message));
+    });
+}
+
+void Admin::answer(const Responder& responder, const ApplyRequest& request) {
+    for (const Change& change : request.changes) {
+        log_.info("key.changed", {{"id", change.row.id}, {"removed", change.kind == Change::Kind::kRemove}});
+    }
+    reloader_.apply(request.changes, request.before, request.after, [responder](const Result<void>& result) {
+        responder.send(result ? format_done() : format_failure(result.error().message));
+    });
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,96 @@
+#include "core/builder.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "core/table_rows.h"
+
+namespace apikeyd {
+
+using apikey::shm::Generation;
+using apikey::shm::GenerationPlan;
+using apikey::shm::TableGeometry;
+using apikey::shm::TableView;
+using apikey::shm::TableWriter;
+
+namespace {
+
+/// Cells are sharded by CPU while all shards together stay within this.
+constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;
+/// An insert beyond the probe cap wants another seed; after so many the table is made larger as well.
+constexpr unsigned kSeedsMax = 4;
+
+/// Keys and bytes of details to make room for.
+struct Needs {
+    uint64_t keys = 0;
+    uint64_t details_bytes = 0;
+
+    void add(const KeyRow& row) {
+        ++keys;
+        details_bytes += TableWriter::detail_bytes(row_detail(row));
+    }
+};
+
+Needs needs_of(const TableView* from, std::span<const Change> changes) {
+    Needs needs;
+    if (from != nullptr) {
+        // What is in use bounds what is alive, without a pass over all of it.
+        needs.keys = from->header().live.load(std::memory_order_relaxed);
+        needs.details_bytes = from->header().details_used.load(std::memory_order_relaxed);
+    }
+    for (const Change& change : changes) {
+        if (change.kind == Change::Kind::kUpsert) {
+            needs.add(change.row);
+        }
+    }
+    return needs;
+}
+
+/// False when the table turned out too small or its seed unlucky.
+bool fill(TableWriter& table, const TableView* from, std::span<const Change> changes) {
+    for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
+        if (std::optional<KeyRow> row = row_of_slot(*from, index)) {
+            const Change copy{Change::Kind::kUpsert, std::move(*row)};
+            if (apply_change(table, copy, Cells::kFresh) == Applied::kNeedsGeneration) {
+                return false;
+            }
+        }
+    }
+    for (const Change& change : changes) {
+        if (apply_change(table, change, Cells::kFresh) == Applied::kNeedsGeneration) {
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, const TableView* from,
+                                                     std::span<const Change> changes) {
+    Needs needs = needs_of(from, changes);
+    for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
+        const uint64_t keys = std::max(needs.keys, order.capacity_keys);
+        GenerationPlan plan{};
+        plan.generation = order.generation;
+        plan.predecessor = order.predecessor;
+        plan.geometry = TableGeometry::for_keys(keys, needs.details_bytes);
+        plan.cpus = std::max(1u, std::thread::hardware_concurrency());
+        plan.shards_budget_bytes = kShardsBudgetBytes;
+        plan.clients_group = order.clients_group;
+        auto made = Generation::create(order.directory_fd, plan);
+        if (!made) {
+            return made;
+        }
+        if (fill((*made)->table(), from, changes)) {
+            return made;
+        }
+        if (attempt >= kSeedsMax) {
+            needs.keys += needs.keys / 4 + 1;
+            needs.details_bytes += needs.details_bytes / 4;
+        }
+    }
+    return fail("the table cannot be built: more than 15 environments, or no seed spreads these keys");
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,29 @@
+// Building a new generation beside the live one. Runs on a worker; reads the live table as any reader does.
+
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "base/result.h"
+#include "core/change.h"
+#include "shm/generation.h"
+
+namespace apikeyd {
+
+/// What to build. Plain data, so that it can cross to the worker.
+struct BuildOrder {
+    int directory_fd;
+    uint32_t generation;
+    uint32_t predecessor;
+    gid_t clients_group;
+    uint64_t capacity_keys;  ///< room for at least so many keys
+};
+
+/// Every live key of `from` (nullptr: none), then `changes`, in files under temporary names. `from` may change
+/// meanwhile; the caller logs those changes and replays them. Dead slots and unused details stay behind.
+Result<std::unique_ptr<apikey::shm::Generation>> build_generation(const BuildOrder& order,
+                                                                  const apikey::shm::TableView* from,
+                                                                  std::span<const Change> changes);
+
+}  // namespace apikeyd

@@ -1,0 +1,286 @@
+#include "core/daemon.h"
+
+#include <grp.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+
+#include "core/admin.h"
+#include "core/bus_guard.h"
+#include "runtime/file_watch.h"
+#include "runtime/signals.h"
+
+namespace apikeyd {
+
+using apikey::shm::ControlState;
+using apikey::shm::Directory;
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kRetireInterval{1000};
+constexpr milliseconds kNamesInterval{10000};
+
+uint64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+/// The group's number; the daemon's own group for an empty name.
+Result<gid_t> group_number(const std::string& name) {
+    if (name.empty()) {
+        return getegid();
+    }
+    std::vector<char> buffer(1024);
+    group entry{};
+    group* found = nullptr;
+    int error;
+    while ((error = getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found)) == ERANGE) {
+        buffer.resize(buffer.size() * 2);
+    }
+    if (found == nullptr) {
+        return fail("group '" + name + "' does not exist; create it, or name another in the configuration");
+    }
+    return found->gr_gid;
+}
+
+/// Everything that lives while the daemon runs, in the order in which it comes and, backwards, goes.
+class Daemon {
+  public:
+    static Result<std::unique_ptr<Daemon>> start(const Config& config);
+    Result<void> run();
+
+  private:
+    Daemon(Config config, std::unique_ptr<Log> log, std::unique_ptr<Loop> loop)
+        : config_(std::move(config)), log_(std::move(log)), loop_(std::move(loop)) {}
+
+    Result<void> open_workers();
+    Result<void> open_instance();
+    Result<void> open_notices();
+    void first_load();
+    Result<void> open_door();
+    void start_timers();
+    void on_signal(Signal signal);
+    DaemonStatus fixed_status() const;
+
+    Config config_;
+    std::unique_ptr<Log> log_;
+    std::unique_ptr<Loop> loop_;
+    std::unique_ptr<Worker> loader_;
+    std::unique_ptr<Worker> builder_;
+    std::unique_ptr<Worker> flush_worker_;
+    std::unique_ptr<Publisher> publisher_;
+    std::unique_ptr<Reloader> reloader_;
+    std::unique_ptr<Flusher> flusher_;
+    std::unique_ptr<Admin> admin_;
+    std::unique_ptr<SignalWatch> signals_;
+    std::unique_ptr<FileWatch> watch_;
+    std::unique_ptr<UnixServer> door_;
+    gid_t operators_group_ = 0;
+    Result<void> outcome_;
+};
+
+Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
+    const char* journal = getenv("JOURNAL_STREAM");
+    auto log = Log::open({.format = config.log.format,
+                          .level_min = config.log.level,
+                          .path = config.log.file,
+                          .journal_stream = journal != nullptr ? journal : ""});
+    if (!log) {
+        return tl::unexpected(log.error());
+    }
+    auto loop = make_loop(config.event_loop);
+    if (!loop) {
+        return tl::unexpected(loop.error());
+    }
+    std::unique_ptr<Daemon> daemon(new Daemon(config, std::move(*log), std::move(*loop)));
+    for (auto step : {&Daemon::open_workers, &Daemon::open_instance, &Daemon::open_notices}) {
+        if (Result<void> opened = ((*daemon).*step)(); !opened) {
+            return tl::unexpected(opened.error());
+        }
+    }
+    daemon->start_timers();
+    daemon->first_load();
+    return daemon;
+}
+
+/// One thread each for what must not wait for the others: parsing, building, writing usage.
+Result<void> Daemon::open_workers() {
+    for (std::unique_ptr<Worker>* worker : {&loader_, &builder_, &flush_worker_}) {
+        auto started = Worker::start(*loop_);
+        if (!started) {
+            return tl::unexpected(started.error());
+        }
+        *worker = std::move(*started);
+    }
+    return {};
+}
+
+Result<void> Daemon::open_instance() {
+    const Result<gid_t> clients_group = group_number(config_.clients_group);
+    const Result<gid_t> operators_group = group_number(config_.operators_group);
+    for (const Result<gid_t>* group : {&clients_group, &operators_group}) {
+        if (!*group) {
+            return tl::unexpected(group->error());
+        }
+    }
+    operators_group_ = *operators_group;
+    auto directory = Directory::open_and_lock(config_.directory, config_.instance, *clients_group);
+    if (!directory) {
+        return tl::unexpected(directory.error());
+    }
+    auto store = UsageStore::open(config_.usage_path);
+    if (!store) {
+        return tl::unexpected(store.error());
+    }
+    auto publisher =
+        Publisher::open(std::move(*directory), *clients_group, config_.capacity_keys, *builder_, *log_);
+    if (!publisher) {
+        return tl::unexpected(publisher.error());
+    }
+    publisher_ = std::move(*publisher);
+    publisher_->control().set_started(static_cast<uint64_t>(getpid()), now_ns());
+    publisher_->control().beat(now_ns());
+    reloader_ = std::make_unique<Reloader>(
+        *loop_, *publisher_, *loader_,
+        ReloaderOptions{config_.source_path, config_.reload.max_loss_percent}, *log_);
+    flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
+    admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(), *log_);
+    return {};
+}
+
+Result<void> Daemon::open_notices() {
+    auto signals = SignalWatch::create(*loop_, [this](Signal signal) { on_signal(signal); });
+    if (!signals) {
+        return tl::unexpected(signals.error());
+    }
+    signals_ = std::move(*signals);
+    FileWatchOptions options;
+    options.debounce_ms = config_.reload.debounce_ms;
+    options.poll_ms = config_.reload.poll_ms;
+    auto watch = FileWatch::create(*loop_, config_.source_path, options, [this] {
+        admin_->set_watch_problem(watch_->inotify_problem());
+        reloader_->request(false, [](const Result<ReloadReport>&) {});
+    });
+    if (!watch) {
+        return tl::unexpected(watch.error());
+    }
+    watch_ = std::move(*watch);
+    if (!watch_->inotify_problem().empty()) {
+        admin_->set_watch_problem(watch_->inotify_problem());
+        log_->warn("source.polled_only", {{"reason", watch_->inotify_problem()}});
+    }
+    return {};
+}
+
+/// Commands come after the first load: only then do all files say no more than the source does.
+void Daemon::first_load() {
+    reloader_->request(false, [this](const Result<ReloadReport>& report) {
+        if (report) {
+            publisher_->tighten_superseded();
+        }
+        outcome_ = open_door();
+        if (!outcome_) {
+            loop_->stop();
+            return;
+        }
+        publisher_->control().set_state(ControlState::kServing);
+        log_->info("daemon.ready", {{"instance", config_.instance},
+                                    {"directory", publisher_->directory().path()},
+                                    {"loop", loop_->name()}});
+    });
+}
+
+Result<void> Daemon::open_door() {
+    UnixServerOptions options;
+    options.gid = operators_group_;
+    options.fault_line = [](ServerFault fault) { return format_failure(describe_fault(fault)); };
+    options.on_accept_error = [this](const Error& error) { log_->warn("admin.paused", {{"reason", error.message}}); };
+    auto door = UnixServer::listen(
+        *loop_, publisher_->directory().path() + "/admin.sock", options,
+        [this](const Peer& peer, const std::string& line, const Responder& responder) {
+            admin_->handle(peer, line, responder);
+        });
+    if (!door) {
+        return tl::unexpected(door.error());
+    }
+    door_ = std::move(*door);
+    return {};
+}
+
+void Daemon::start_timers() {
+    loop_->every(milliseconds(config_.heartbeat_interval_ms), [this] { publisher_->control().beat(now_ns()); });
+    loop_->every(milliseconds(config_.flush_interval_ms),
+                 [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
+    loop_->every(kRetireInterval, [this] { flusher_->retire_unused(); });
+    loop_->every(kNamesInterval, [this] {
+        if (!publisher_->directory().still_named(publisher_->control().fd())) {
+            outcome_ = fail(publisher_->directory().path() +
+                            ": the files were removed or replaced under the daemon; start it again to make new ones");
+            loop_->stop();
+        }
+    });
+}
+
+void Daemon::on_signal(Signal signal) {
+    switch (signal) {
+        case Signal::reload:
+            reloader_->request(false, [](const Result<ReloadReport>&) {});
+            return;
+        case Signal::reopen_logs:
+            (void)log_->reopen();  // says itself when it fails, and goes on with the old file
+            return;
+        case Signal::terminate:
+            loop_->stop();
+            return;
+    }
+}
+
+DaemonStatus Daemon::fixed_status() const {
+    DaemonStatus status;
+    status.pid = static_cast<uint64_t>(getpid());
+    status.version = APIKEYD_VERSION;
+    status.started_s = now_ns() / 1000000000;
+    status.instance = config_.instance;
+    status.directory = publisher_->directory().path();
+    status.source = "yaml:" + config_.source_path;
+    status.usage = "sqlite:" + config_.usage_path;
+    status.event_loop = loop_->name();
+    return status;
+}
+
+Result<void> Daemon::run() {
+    if (Result<void> ran = loop_->run(); !ran) {
+        outcome_ = ran;
+    }
+    door_.reset();
+    for (Worker* worker : {loader_.get(), builder_.get(), flush_worker_.get()}) {
+        worker->stop();
+    }
+    if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
+        log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
+    }
+    publisher_->control().set_state(ControlState::kStopped);
+    if (outcome_) {
+        log_->info("daemon.stopped");
+    } else {
+        log_->error("daemon.failed", {{"reason", outcome_.error().message}});
+    }
+    return outcome_;
+}
+
+}  // namespace
+
+Result<void> run_daemon(const Config& config) {
+    install_bus_guard();
+    if (Result<void> blocked = block_daemon_signals(); !blocked) {
+        return blocked;
+    }
+    Result<std::unique_ptr<Daemon>> daemon = Daemon::start(config);
+    return daemon ? (*daemon)->run() : tl::unexpected(daemon.error());
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,266 @@
+#include "core/flusher.h"
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+#include <map>
+
+#include "core/bus_guard.h"
+#include "shm/cells.h"
+
+namespace apikeyd {
+
+using apikey::shm::CellsView;
+using apikey::shm::CellSums;
+using apikey::shm::DetailView;
+using apikey::shm::Generation;
+using apikey::shm::Meta;
+using apikey::shm::Slot;
+using apikey::shm::SlotState;
+using apikey::shm::TableView;
+
+namespace {
+
+/// One in so many flushes looks at a cell whether it is marked or not.
+constexpr uint64_t kRollingFlushes = 600;
+
+uint64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+/// What one sweep of a generation found.
+struct Swept {
+    GenerationPtr generation;
+    std::vector<KeyCount> keys;
+    std::vector<uint64_t> indices;  // of `keys`, to mark them again when the flush fails
+    std::vector<CodeCount> codes;
+
+    GenerationCounts counts(bool closing) const {
+        GenerationCounts counts;
+        std::memcpy(counts.uid.data(), generation->uid(), counts.uid.size());
+        counts.generation = generation->number();
+        counts.keys = keys;
+        counts.codes = codes;
+        counts.closing = closing;
+        return counts;
+    }
+};
+
+/// Notes the sums of one slot's cell. Cells are clients' to scribble on: only those of slots that hold a key count,
+/// and key and digest come from the table.
+void note_cell(const Generation& generation, uint64_t index, Swept& swept) {
+    const TableView& table = generation.table().view();
+    const Slot& slot = table.slots[index];
+    const CellSums sums = sum_cell(generation.cells(), index);
+    if (sums.allowed == 0 && sums.denied == 0) {
+        return;
+    }
+    DetailView detail;
+    if (Meta::state(slot.meta.load(std::memory_order_acquire)) == SlotState::kEmpty ||
+        !read_detail(table, slot.detail.load(std::memory_order_acquire), &detail)) {
+        return;
+    }
+    KeyCount count;
+    std::memcpy(count.digest.data(), slot.digest, count.digest.size());
+    count.key_id = std::string_view(detail.id, detail.id_bytes);
+    count.allowed = sums.allowed;
+    count.denied = sums.denied;
+    swept.keys.push_back(count);
+    swept.indices.push_back(index);
+}
+
+Swept sweep_all(const GenerationPtr& generation) {
+    Swept swept;
+    swept.generation = generation;
+    for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
+        note_cell(*generation, index, swept);
+    }
+    for (uint8_t code = 0; code < apikey::shm::kCodesMax; ++code) {
+        swept.codes.push_back({code, sum_code(generation->cells(), code)});
+    }
+    return swept;
+}
+
+}  // namespace
+
+/// State of the sweeps; used by one thread at a time (the worker, or the loop after the worker's end).
+class Flusher::Sweep {
+  public:
+    Swept sweep_marked(const GenerationPtr& generation) {
+        Swept swept;
+        swept.generation = generation;
+        const CellsView& cells = generation->cells();
+        const auto note_run = [&](uint64_t first, uint64_t last) {
+            for (uint64_t index = first; index < last; ++index) {
+                note_cell(*generation, index, swept);
+            }
+        };
+        sweep_dirty(cells, note_run);
+        // A mark can be forged away; the rolling part sees every cell all the same.
+        uint64_t& cursor = cursors_[generation->number()];
+        const uint64_t last = std::min(cursor + cells.cell_count / kRollingFlushes + 1, cells.cell_count);
+        note_run(cursor, last);
+        cursor = last == cells.cell_count ? 0 : last;
+        for (uint8_t code = 0; code < apikey::shm::kCodesMax; ++code) {
+            swept.codes.push_back({code, sum_code(cells, code)});
+        }
+        return swept;
+    }
+
+    void forget(const Generation& generation) { cursors_.erase(generation.number()); }
+
+  private:
+    std::map<uint32_t, uint64_t> cursors_;  // generation -> next cell of the rolling sweep
+};
+
+/// One flush or harvest on its way through the worker.
+struct Flusher::Job {
+    std::vector<GenerationPtr> generations;
+    std::vector<Done> waiting;
+    Result<FlushSummary> result = fail("the flush has not run");
+    bool harvested = false;
+};
+
+namespace {
+
+Result<FlushSummary> flush_swept(UsageStore& store, const std::vector<Swept>& swept, bool closing) {
+    std::vector<GenerationCounts> counts;
+    counts.reserve(swept.size());
+    for (const Swept& one : swept) {
+        counts.push_back(one.counts(closing));
+    }
+    Result<FlushSummary> result = store.flush(counts);
+    if (!result) {
+        for (const Swept& one : swept) {
+            for (const uint64_t index : one.indices) {
+                mark_dirty(one.generation->cells(), index);
+            }
+        }
+    }
+    return result;
+}
+
+}  // namespace
+
+Flusher::Flusher(Publisher& publisher, Worker& worker, UsageStore store, Log& log)
+    : publisher_(publisher),
+      worker_(worker),
+      store_(std::make_shared<UsageStore>(std::move(store))),
+      sweep_(std::make_shared<Sweep>()),
+      log_(log) {}
+
+Flusher::~Flusher() = default;
+
+void Flusher::flush(Done done) {
+    waiting_.push_back(std::move(done));
+    if (!flushing_) {
+        start();
+    }
+}
+
+void Flusher::start() {
+    auto job = std::make_shared<Job>();
+    job->waiting = std::move(waiting_);
+    waiting_.clear();
+    job->generations = publisher_.superseded();
+    if (publisher_.current() != nullptr) {
+        job->generations.push_back(publisher_.current());
+    }
+    flushing_ = true;
+    const bool queued = worker_.submit(
+        [job, store = store_, sweep = sweep_] {
+            std::vector<Swept> swept;
+            for (const GenerationPtr& generation : job->generations) {
+                swept.push_back(sweep->sweep_marked(generation));
+            }
+            job->result = flush_swept(*store, swept, false);
+        },
+        [this, job] { finish(job); });
+    if (!queued) {
+        finish(job);
+    }
+}
+
+void Flusher::finish(const std::shared_ptr<Job>& job) {
+    flushing_ = false;
+    if (job->result) {
+        publisher_.control().flushed(now_ns());
+        if (!last_error_.empty()) {
+            log_.info("usage.flush_recovered");
+        }
+        last_error_.clear();
+        quarantined_ += job->result->quarantined_new;
+        if (job->result->quarantined_new != 0) {
+            log_.warn("usage.quarantined", {{"cells", job->result->quarantined_new}});
+        }
+    } else if (last_error_ != job->result.error().message) {
+        last_error_ = job->result.error().message;
+        log_.error("usage.flush_failed", {{"reason", last_error_}});
+    }
+    for (const Done& done : job->waiting) {
+        done(job->result);
+    }
+    if (!waiting_.empty()) {
+        start();
+    }
+}
+
+Result<FlushSummary> Flusher::flush_now() {
+    std::vector<Swept> swept;
+    for (const GenerationPtr& generation : publisher_.superseded()) {
+        swept.push_back(sweep_->sweep_marked(generation));
+    }
+    if (publisher_.current() != nullptr) {
+        swept.push_back(sweep_->sweep_marked(publisher_.current()));
+    }
+    return flush_swept(*store_, swept, false);
+}
+
+void Flusher::retire_unused() {
+    const std::vector<GenerationPtr> superseded = publisher_.superseded();
+    for (const GenerationPtr& generation : superseded) {
+        if (std::find(retiring_.begin(), retiring_.end(), generation) != retiring_.end()) {
+            continue;
+        }
+        if (generation->lock_unused()) {
+            retire(generation);
+        }
+    }
+}
+
+/// The write lock is held by `generation` from here to its unlinking, so nobody counts in it any more.
+void Flusher::retire(const GenerationPtr& generation) {
+    auto job = std::make_shared<Job>();
+    job->generations = {generation};
+    const bool queued = worker_.submit(
+        [job, generation, store = store_, sweep = sweep_] {
+            job->result = flush_swept(*store, {sweep_all(generation)}, true);
+            if (!job->result) {
+                return;
+            }
+            generation->unlink_files();
+            sweep->forget(*generation);
+            GenerationUid uid;
+            std::memcpy(uid.data(), generation->uid(), uid.size());
+            // A failure leaves rows that cost space and nothing else.
+            (void)store->forget(uid);
+            job->harvested = true;
+        },
+        [this, job, generation] {
+            std::erase(retiring_, generation);
+            if (job->harvested) {
+                publisher_.drop_superseded(generation);
+                log_.info("generation.harvested", {{"generation", generation->number()}});
+            } else {
+                log_.warn("generation.harvest_failed", {{"generation", generation->number()},
+                                                        {"reason", job->result.error().message}});
+            }
+        });
+    if (queued) {
+        retiring_.push_back(generation);
+    }
+}
+
+}  // namespace apikeyd

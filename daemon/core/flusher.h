@@ -1,0 +1,56 @@
+// From counters in shared memory to totals in the usage store, and the end of generations nobody uses any more.
+//
+// The counters only grow, so a flush may come at any time and fail at any time: the next one brings the same sums. A
+// generation is unlinked only when its last sums are committed.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/publisher.h"
+#include "usage/usage_store.h"
+
+namespace apikeyd {
+
+/// Lives on the loop's thread; sweeping and writing run on the worker it is given.
+class Flusher {
+  public:
+    Flusher(Publisher& publisher, Worker& worker, UsageStore store, Log& log);
+    ~Flusher();
+
+    using Done = std::function<void(Result<FlushSummary>)>;
+    /// Sums up what was counted before this call and puts it into the store.
+    void flush(Done done);
+    /// The same on the calling thread, for the daemon's end. The worker must have been stopped.
+    Result<FlushSummary> flush_now();
+    /// Harvests superseded generations that nobody maps any more.
+    void retire_unused();
+
+    /// Empty, or why the last flush failed; counts wait in shared memory meanwhile.
+    const std::string& last_error() const { return last_error_; }
+    uint64_t quarantined() const { return quarantined_; }
+
+  private:
+    class Sweep;
+    struct Job;
+
+    void start();
+    void finish(const std::shared_ptr<Job>& job);
+    void retire(const GenerationPtr& generation);
+
+    Publisher& publisher_;
+    Worker& worker_;
+    std::shared_ptr<UsageStore> store_;  // shared with the jobs on the worker
+    std::shared_ptr<Sweep> sweep_;
+    Log& log_;
+    std::vector<Done> waiting_;  // for a flush that has not begun
+    bool flushing_ = false;
+    std::vector<GenerationPtr> retiring_;
+    std::string last_error_;
+    uint64_t quarantined_ = 0;
+};
+
+}  // namespace apikeyd

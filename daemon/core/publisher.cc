@@ -1,0 +1,268 @@
+#include "core/publisher.h"
+
+#include <algorithm>
+#include <cassert>
+#include <ctime>
+
+#include "core/builder.h"
+#include "core/bus_guard.h"
+#include "core/table_rows.h"
+
+namespace apikeyd {
+
+using apikey::shm::ControlWriter;
+using apikey::shm::Directory;
+using apikey::shm::Found;
+using apikey::shm::Generation;
+using apikey::shm::Meta;
+using apikey::shm::SlotState;
+using apikey::shm::TableView;
+
+namespace {
+
+/// Generation numbers count seconds from here, so that they never repeat after the directory was lost.
+constexpr int64_t kNumbersEpoch_s = 1577836800;  // 2020-01-01
+
+/// Shares a generation whose cells a client may truncate without killing the daemon.
+GenerationPtr guarded(std::unique_ptr<Generation> generation) {
+    auto area = std::make_shared<BusGuardedArea>(generation->cells().base, generation->cells().bytes);
+    return {generation.release(), [area = std::move(area)](const Generation* held) { delete held; }};
+}
+
+/// Puts `change` in the place of an earlier one of the same key; false when there is none.
+bool replace_same_key(std::vector<Change>& changes, const Change& change) {
+    const auto same = std::find_if(changes.begin(), changes.end(),
+                                   [&](const Change& earlier) { return earlier.row.id == change.row.id; });
+    if (same == changes.end()) {
+        return false;
+    }
+    *same = change;
+    return true;
+}
+
+}  // namespace
+
+/// One build under way: what the worker reads and what it leaves.
+struct Publisher::Build {
+    GenerationPtr from;  // keeps the live table mapped while the worker reads it
+    BuildOrder order;
+    std::vector<Change> changes;
+    std::vector<Waiting> waiting;
+    Result<std::unique_ptr<Generation>> built = fail("the build has not run");
+};
+
+Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t clients_group, uint64_t capacity_keys,
+                                                   Worker& worker, Log& log) {
+    auto control = ControlWriter::open(directory.fd(), clients_group);
+    if (!control) {
+        return tl::unexpected(control.error());
+    }
+    std::unique_ptr<Publisher> publisher(
+        new Publisher(std::move(directory), std::move(*control), clients_group, capacity_keys, worker, log));
+    if (auto adopted = publisher->adopt(); !adopted) {
+        return tl::unexpected(adopted.error());
+    }
+    return publisher;
+}
+
+Result<void> Publisher::adopt() {
+    auto numbers = directory_.generations();
+    if (!numbers) {
+        return tl::unexpected(numbers.error());
+    }
+    const uint32_t announced = std::max(control_.current(), control_.next());
+    for (const uint32_t number : *numbers) {
+        Result<std::unique_ptr<Generation>> opened = Generation::open(directory_.fd(), number);
+        if (!opened) {
+            log_.warn("generation.unreadable", {{"generation", number}, {"reason", opened.error().message}});
+            continue;
+        }
+        GenerationPtr generation = guarded(std::move(*opened));
+        // Only a generation that control names, or named, was ever seen by a client. A control made anew names
+        // none: then all of them may still be mapped by clients of the old one.
+        if (announced != 0 && number > announced) {
+            generation->unlink_files();
+            log_.info("generation.discarded", {{"generation", number}, {"reason", "never announced"}});
+            continue;
+        }
+        if (number == announced && generation->table().scan()) {
+            if (control_.next() > control_.current()) {
+                control_.publish();
+                log_.info("generation.switch_finished", {{"generation", number}});
+            }
+            current_ = std::move(generation);
+            log_.info("generation.adopted",
+                      {{"generation", number}, {"keys", current_->table().header().live.load(std::memory_order_relaxed)}});
+            continue;
+        }
+        superseded_.push_back(std::move(generation));
+    }
+    return {};
+}
+
+uint32_t Publisher::next_number() const {
+    const auto clock = static_cast<uint32_t>(std::max<int64_t>(1, time(nullptr) - kNumbersEpoch_s));
+    uint32_t last = std::max(control_.current(), control_.next());
+    if (!superseded_.empty()) {
+        last = std::max(last, superseded_.back()->number());
+    }
+    return std::max(clock, last + 1);
+}
+
+bool Publisher::make(const Change& change) {
+    for (const GenerationPtr& generation : superseded_) {
+        apply_change_to_superseded(generation->table(), change);
+    }
+    const bool made =
+        current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse) != Applied::kNeedsGeneration;
+    if (building_) {
+        log_of_changes_.push_back(change);
+        // What waits for the next build must not bring back an older state of this key.
+        for (Waiting& waiting : waiting_) {
+            replace_same_key(waiting.changes, change);
+        }
+    }
+    return made;
+}
+
+void Publisher::make_room_for(std::vector<Change> changes, Done done) {
+    if (changes.empty() && current_ != nullptr) {
+        done({});
+        if (!building_ && current_->table().mostly_dead()) {
+            start_build();
+        }
+        return;
+    }
+    waiting_.push_back({std::move(changes), std::move(done)});
+    if (!building_) {
+        start_build();
+    }
+}
+
+void Publisher::apply(const std::vector<Change>& changes, Done done) {
+    std::vector<Change> unmade;
+    for (const Change& change : changes) {
+        if (!make(change)) {
+            unmade.push_back(change);
+        }
+    }
+    make_room_for(std::move(unmade), std::move(done));
+}
+
+void Publisher::start_build() {
+    auto build = std::make_shared<Build>();
+    build->from = current_;
+    build->order = {directory_.fd(), next_number(), current_ != nullptr ? current_->number() : 0, clients_group_,
+                    capacity_keys_};
+    build->waiting = std::move(waiting_);
+    waiting_.clear();
+    for (const Waiting& waiting : build->waiting) {
+        build->changes.insert(build->changes.end(), waiting.changes.begin(), waiting.changes.end());
+    }
+    building_ = true;
+    log_of_changes_.clear();
+    log_.info("generation.building", {{"generation", build->order.generation}, {"changes", build->changes.size()}});
+    const bool queued = worker_.submit(
+        [build] {
+            const TableView* from = build->from != nullptr ? &build->from->table().view() : nullptr;
+            build->built = build_generation(build->order, from, build->changes);
+        },
+        [this, build] { finish_build(*build); });
+    if (!queued) {
+        build->built = fail("the builder is busy; try again");
+        finish_build(*build);
+    }
+}
+
+/// Makes in the new table what changed while it was built, in the same order. Returns what finds no room there either:
+/// the latest state of each such key.
+std::vector<Change> Publisher::replay_log(Generation& built) const {
+    std::vector<Change> unmade;
+    for (const Change& change : log_of_changes_) {
+        const bool made = apply_change(built.table(), change, Cells::kFresh) != Applied::kNeedsGeneration;
+        if (!replace_same_key(unmade, change) && !made) {
+            unmade.push_back(change);
+        }
+    }
+    return unmade;
+}
+
+void Publisher::finish_build(Build& build) {
+    building_ = false;
+    Result<void> result;
+    std::vector<Change> unmade;
+    if (!build.built) {
+        result = tl::unexpected(build.built.error());
+    } else {
+        GenerationPtr built = guarded(std::move(*build.built));
+        unmade = replay_log(*built);
+        result = publish(std::move(built));
+    }
+    log_of_changes_.clear();
+    // What came during the build was logged, so it is made now, or stands in `unmade` and waits once more.
+    std::vector<Waiting> came_meanwhile = std::move(waiting_);
+    waiting_.clear();
+    if (!result) {
+        log_.error("generation.build_failed", {{"reason", result.error().message}});
+    }
+    for (Waiting& waiting : build.waiting) {
+        waiting.done(result);
+    }
+    auto tell_those = [came_meanwhile = std::move(came_meanwhile)](const Result<void>& outcome) {
+        for (const Waiting& waiting : came_meanwhile) {
+            waiting.done(outcome);
+        }
+    };
+    if (result && !unmade.empty()) {
+        make_room_for(std::move(unmade), tell_those);
+    } else {
+        tell_those(result);
+    }
+}
+
+Result<void> Publisher::publish(GenerationPtr built) {
+    if (auto named = built->name_files(); !named) {
+        return named;
+    }
+    control_.announce(built->number());
+    // No meter words to move: the switch is complete as it is announced.
+    control_.publish();
+    log_.info("generation.published", {{"generation", built->number()},
+                                       {"keys", built->table().header().live.load(std::memory_order_relaxed)},
+                                       {"slots", built->table().view().slot_count()},
+                                       {"bytes", built->file_bytes()}});
+    if (current_ != nullptr) {
+        superseded_.push_back(std::move(current_));
+    }
+    current_ = std::move(built);
+    return {};
+}
+
+void Publisher::tighten_superseded() {
+    if (current_ == nullptr) {
+        return;
+    }
+    for (const GenerationPtr& generation : superseded_) {
+        const TableView& table = generation->table().view();
+        for (uint64_t index = 0; index < table.slot_count(); ++index) {
+            const std::optional<KeyRow> row = row_of_slot(table, index);
+            if (!row) {
+                continue;
+            }
+            const TableView& now = current_->table().view();
+            const Found found = find_slot(now, row_hash(*row, now.hash_seed), row_digest(*row));
+            const bool there = found.index != apikey::shm::kNoSlot && Meta::state(found.meta) != SlotState::kDead;
+            const uint64_t old_meta = table.slots[index].meta.load(std::memory_order_relaxed);
+            const uint64_t meta =
+                there ? Meta::make(Meta::state(found.meta), Meta::expires_s(found.meta), 0, Meta::environment(old_meta))
+                      : Meta::with_state(old_meta, SlotState::kDead);
+            if (meta != old_meta) {
+                generation->table().set_meta(index, meta);
+            }
+        }
+    }
+}
+
+void Publisher::drop_superseded(const GenerationPtr& generation) { std::erase(superseded_, generation); }
+
+}  // namespace apikeyd

@@ -1,0 +1,100 @@
+// All generations of the instance, and every change that is made in them.
+//
+// The rules (shm/LAYOUT.md, "Who may change what"):
+//  - A change goes to every file that anyone may still map, older files first, the current one last, before it is
+//    answered. So what tightens is in force in every process, whatever generation it reads.
+//  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one and logged; the log is
+//    replayed into the new one, which is then named, announced and published in one turn of the loop.
+//  - An announced generation is finished by whoever is daemon next.
+//  - A superseded generation goes when nobody maps it and its last counts are in the usage store.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "core/change.h"
+#include "runtime/log.h"
+#include "runtime/worker.h"
+#include "shm/control_writer.h"
+#include "shm/directory.h"
+#include "shm/generation.h"
+
+namespace apikeyd {
+
+using GenerationPtr = std::shared_ptr<apikey::shm::Generation>;
+
+/// Lives on the loop's thread. The worker it is given is its own for builds and shares nothing else with it.
+class Publisher {
+  public:
+    /// Takes over what an earlier daemon left: finishes an announced switch, adopts the current generation if a scan
+    /// proves it whole, keeps older ones until they are harvested, deletes what was never announced.
+    static Result<std::unique_ptr<Publisher>> open(apikey::shm::Directory directory, gid_t clients_group,
+                                                   uint64_t capacity_keys, Worker& worker, Log& log);
+
+    /// Told once the changes are in force in every process, or with the reason why some are not.
+    using Done = std::function<void(Result<void>)>;
+
+    /// Makes one change now, everywhere. False: it needs room that the live table has not. What tightens is in force
+    /// all the same; the rest is for make_room_for().
+    bool make(const Change& change);
+    /// Has a generation built that holds `changes` too, and tells when it is published. With no changes, tells at once
+    /// when there is a generation already.
+    void make_room_for(std::vector<Change> changes, Done done);
+    /// Both: for sets small enough not to hold up the loop.
+    void apply(const std::vector<Change>& changes, Done done);
+
+    /// Makes every superseded file no more permissive than the current generation. For start-up, after the source was
+    /// loaded: changes that an earlier daemon was killed in the middle of reach all files.
+    void tighten_superseded();
+
+    /// nullptr before the first.
+    const GenerationPtr& current() const { return current_; }
+    const std::vector<GenerationPtr>& superseded() const { return superseded_; }
+    /// Forgets a superseded generation whose files are gone.
+    void drop_superseded(const GenerationPtr& generation);
+    bool building() const { return building_; }
+
+    apikey::shm::ControlWriter& control() { return control_; }
+    const apikey::shm::Directory& directory() const { return directory_; }
+
+  private:
+    struct Waiting {
+        std::vector<Change> changes;  ///< what could not be made in the live table
+        Done done;
+    };
+    struct Build;
+
+    Publisher(apikey::shm::Directory directory, apikey::shm::ControlWriter control, gid_t clients_group,
+              uint64_t capacity_keys, Worker& worker, Log& log)
+        : directory_(std::move(directory)),
+          control_(std::move(control)),
+          clients_group_(clients_group),
+          capacity_keys_(capacity_keys),
+          worker_(worker),
+          log_(log) {}
+
+    Result<void> adopt();
+    uint32_t next_number() const;
+    void start_build();
+    void finish_build(Build& build);
+    std::vector<Change> replay_log(apikey::shm::Generation& built) const;
+    Result<void> publish(GenerationPtr built);
+
+    apikey::shm::Directory directory_;
+    apikey::shm::ControlWriter control_;
+    gid_t clients_group_;
+    uint64_t capacity_keys_;
+    Worker& worker_;
+    Log& log_;
+
+    GenerationPtr current_;
+    std::vector<GenerationPtr> superseded_;  // ascending
+    std::vector<Waiting> waiting_;           // for the next build
+    bool building_ = false;
+    std::vector<Change> log_of_changes_;  // made in the live table since the build began
+};
+
+}  // namespace apikeyd

@@ -1,0 +1,263 @@
+#include "core/reloader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+
+#include "core/table_rows.h"
+#include "source/text_file.h"
+#include "source/yaml_source.h"
+
+namespace apikeyd {
+
+using apikey::shm::Found;
+using apikey::shm::kNoSlot;
+using apikey::shm::Meta;
+using apikey::shm::SlotState;
+using apikey::shm::TableView;
+
+namespace {
+
+/// Changes applied in one turn of the loop: some hundred microseconds.
+constexpr size_t kSliceChanges = 256;
+/// Below so many keys the loss guard does not speak: small sets are edited by hand.
+constexpr uint64_t kLossGuardKeysMin = 10;
+constexpr size_t kSourceBytesMax = size_t{256} << 20;
+
+uint64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint64_t short_fingerprint(const Fingerprint& fingerprint) {
+    uint64_t first = 0;
+    std::memcpy(&first, fingerprint.data(), sizeof first);
+    return first;
+}
+
+bool same_row(const TableView& table, const Found& found, const KeyRow& row) {
+    std::optional<KeyRow> stored = row_of_slot(table, found.index);
+    if (!stored) {
+        return false;
+    }
+    stored->digest = row.digest;  // equal as far as the slot knows
+    return *stored == row;
+}
+
+}  // namespace
+
+/// One load on its way: filled on the worker, applied on the loop.
+struct Reloader::Load {
+    bool force = false;
+    std::vector<Request> requests;
+    GenerationPtr live;  // keeps the table mapped while the worker compares
+    std::optional<Fingerprint> in_force;
+    std::string path;
+
+    Fingerprint fingerprint{};
+    std::string error;
+    ReloadReport report;
+    uint64_t live_keys = 0;
+    std::vector<Change> changes;  // upserts, then removals
+    size_t applied = 0;
+    std::vector<Change> unmade;
+    bool again = false;
+
+    void run();
+
+  private:
+    void collect(KeyRow row, std::vector<bool>& seen);
+    void collect_removals(const std::vector<bool>& seen);
+};
+
+void Reloader::Load::collect(KeyRow row, std::vector<bool>& seen) {
+    ++report.keys;
+    if (live != nullptr) {
+        const TableView& table = live->table().view();
+        const Found found = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
+        if (found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead) {
+            seen[found.index] = true;
+            if (same_row(table, found, row)) {
+                return;
+            }
+            ++report.updated;
+            changes.push_back({Change::Kind::kUpsert, std::move(row)});
+            return;
+        }
+    }
+    ++report.added;
+    changes.push_back({Change::Kind::kUpsert, std::move(row)});
+}
+
+void Reloader::Load::collect_removals(const std::vector<bool>& seen) {
+    if (live == nullptr) {
+        return;
+    }
+    const TableView& table = live->table().view();
+    for (uint64_t index = 0; index < table.slot_count(); ++index) {
+        if (seen[index]) {
+            continue;
+        }
+        if (std::optional<KeyRow> row = row_of_slot(table, index)) {
+            ++report.removed;
+            changes.push_back({Change::Kind::kRemove, std::move(*row)});
+        }
+    }
+}
+
+/// On the worker.
+void Reloader::Load::run() {
+    const Result<std::string> text = read_text_file(path, kSourceBytesMax);
+    if (!text) {
+        error = text.error().message;
+        return;
+    }
+    fingerprint = apikeyd::fingerprint(*text);
+    if (!force && in_force == fingerprint) {
+        report.unchanged = true;
+        return;
+    }
+    std::vector<bool> seen(live != nullptr ? live->table().view().slot_count() : 0);
+    live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
+    const auto parsed = parse_key_set(*text, path, [&](KeyRow row) { collect(std::move(row), seen); });
+    if (!parsed) {
+        error = parsed.error().joined();
+        changes.clear();
+        return;
+    }
+    collect_removals(seen);
+}
+
+Reloader::Reloader(Loop& loop, Publisher& publisher, Worker& worker, ReloaderOptions options, Log& log)
+    : loop_(loop), publisher_(publisher), worker_(worker), options_(std::move(options)), log_(log) {}
+
+Reloader::~Reloader() = default;
+
+void Reloader::request(bool force, Done done) {
+    waiting_.push_back({force, std::move(done)});
+    if (!loading_) {
+        start();
+    }
+}
+
+void Reloader::start() {
+    auto load = std::make_shared<Load>();
+    load->requests = std::move(waiting_);
+    waiting_.clear();
+    load->force = std::any_of(load->requests.begin(), load->requests.end(),
+                              [](const Request& request) { return request.force; });
+    load->live = publisher_.current();
+    load->in_force = in_force_;
+    load->path = options_.source_path;
+    loading_ = true;
+    changed_meanwhile_.clear();
+    if (!worker_.submit([load] { load->run(); }, [this, load] { loaded(load); })) {
+        finish(load, fail("the loader is busy; try again"));
+    }
+}
+
+/// Why this set must not be applied without force; empty when it may.
+std::string Reloader::loss_refusal(const Load& load) const {
+    if (load.force || load.live_keys < kLossGuardKeysMin ||
+        load.report.removed * 100 <= load.live_keys * options_.max_loss_percent) {
+        return {};
+    }
+    return options_.source_path + ": would remove " + std::to_string(load.report.removed) + " of " +
+           std::to_string(load.live_keys) + " keys, more than the allowed " +
+           std::to_string(options_.max_loss_percent) +
+           "% (`apikeyctl reload --force` if that is meant, or raise reload.max_loss_percent)";
+}
+
+void Reloader::loaded(const std::shared_ptr<Load>& load) {
+    if (load->error.empty()) {
+        load->error = loss_refusal(*load);
+    }
+    if (!load->error.empty()) {
+        finish(load, fail(load->error));
+        return;
+    }
+    if (load->report.unchanged) {
+        finish(load, {});
+        return;
+    }
+    apply_slice(load);
+}
+
+void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
+    // Before the first generation nobody can be waiting behind us, and all keys are wanted in one build.
+    const size_t slice = publisher_.current() == nullptr ? load->changes.size() : kSliceChanges;
+    const size_t end = std::min(load->applied + slice, load->changes.size());
+    for (; load->applied < end; ++load->applied) {
+        Change& change = load->changes[load->applied];
+        if (changed_meanwhile_.contains(change.row.id)) {
+            load->again = true;
+        } else if (!publisher_.make(change)) {
+            load->unmade.push_back(std::move(change));
+        }
+    }
+    if (load->applied < load->changes.size()) {
+        loop_.after(std::chrono::milliseconds(0), [this, load] { apply_slice(load); });
+        return;
+    }
+    std::erase_if(load->unmade, [&](const Change& change) { return changed_meanwhile_.contains(change.row.id); });
+    publisher_.make_room_for(std::move(load->unmade),
+                             [this, load](Result<void> result) { finish(load, std::move(result)); });
+}
+
+void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
+    loading_ = false;
+    Result<ReloadReport> outcome = fail("");
+    if (result) {
+        outcome = load->report;
+        last_error_.clear();
+        last_report_ = load->report;
+        // What the tool changed since the file was read may not be what the file said then.
+        load->again = load->again || !changed_meanwhile_.empty();
+        // No hash keeps the next notice from being taken for 'unchanged'.
+        in_force_ = load->again ? std::nullopt : std::optional(load->fingerprint);
+        if (!load->report.unchanged) {
+            publisher_.control().applied(short_fingerprint(load->fingerprint), now_ns());
+            log_.info("reload.done", {{"source", load->path},
+                                      {"keys", load->report.keys},
+                                      {"added", load->report.added},
+                                      {"updated", load->report.updated},
+                                      {"removed", load->report.removed}});
+        }
+    } else {
+        outcome = tl::unexpected(result.error());
+        last_error_ = result.error().message;
+        publisher_.control().refused();
+        log_.error("reload.refused", {{"source", load->path}, {"reason", last_error_}});
+    }
+    for (const Request& request : load->requests) {
+        request.done(outcome);
+    }
+    if (result && load->again) {
+        request(false, [](const Result<ReloadReport>&) {});
+    } else if (!waiting_.empty()) {
+        start();
+    }
+}
+
+void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
+                     Publisher::Done done) {
+    if (loading_) {
+        for (const Change& change : changes) {
+            changed_meanwhile_.insert(change.row.id);
+        }
+    }
+    const bool in_step = in_force_ == before;
+    publisher_.apply(changes, [this, in_step, before, after, done = std::move(done)](Result<void> result) {
+        if (result && in_step && in_force_ == before) {
+            in_force_ = after;
+            publisher_.control().applied(short_fingerprint(after), now_ns());
+        } else if (result) {
+            request(false, [](const Result<ReloadReport>&) {});
+        }
+        done(std::move(result));
+    });
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,87 @@
+// Bringing the table to what the source says, in two phases.
+//
+// First, on the worker: read, compare the content's hash with the one in force, parse, and collect the difference
+// against the live table. Nothing is applied before an error-free end of the source. Second, on the loop, in slices so
+// that revocations never wait: additions and updates, then removals, then a new generation for what needs room.
+//
+// A key that was changed by the tool meanwhile is left alone, and another reload follows.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "core/publisher.h"
+#include "source/fingerprint.h"
+
+namespace apikeyd {
+
+struct ReloadReport {
+    bool unchanged = false;  ///< the content is what is in force already
+    uint64_t keys = 0;
+    uint64_t added = 0;
+    uint64_t updated = 0;
+    uint64_t removed = 0;
+};
+
+struct ReloaderOptions {
+    std::string source_path;
+    uint32_t max_loss_percent;
+};
+
+/// Lives on the loop's thread. The worker is for reading and parsing.
+class Reloader {
+  public:
+    Reloader(Loop& loop, Publisher& publisher, Worker& worker, ReloaderOptions options, Log& log);
+    ~Reloader();
+
+    using Done = std::function<void(const Result<ReloadReport>&)>;
+
+    /// Reads the source at some moment after this call, and tells how it went. `force` lifts the loss guard and
+    /// parses even what looks unchanged. Requests that come while one is under way share the next.
+    void request(bool force, Done done);
+
+    /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told success.
+    /// `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in force, `after` is from now on, and the
+    /// rename's notice starts no parse; else a reload follows.
+    void apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
+               Publisher::Done done);
+
+    const std::optional<Fingerprint>& fingerprint() const { return in_force_; }
+    /// Empty, or what the last load was refused for; then what is in force stays.
+    const std::string& last_error() const { return last_error_; }
+    const ReloadReport& last_report() const { return last_report_; }
+
+  private:
+    struct Load;
+    struct Request {
+        bool force;
+        Done done;
+    };
+
+    void start();
+    void loaded(const std::shared_ptr<Load>& load);
+    void apply_slice(const std::shared_ptr<Load>& load);
+    void finish(const std::shared_ptr<Load>& load, Result<void> result);
+    std::string loss_refusal(const Load& load) const;
+
+    Loop& loop_;
+    Publisher& publisher_;
+    Worker& worker_;
+    ReloaderOptions options_;
+    Log& log_;
+
+    std::optional<Fingerprint> in_force_;
+    std::vector<Request> waiting_;
+    bool loading_ = false;
+    std::set<std::string> changed_meanwhile_;  // ids changed by the tool since the load began
+    std::string last_error_;
+    ReloadReport last_report_;
+};
+
+}  // namespace apikeyd

@@ -1,0 +1,177 @@
+#include "core/table_rows.h"
+
+#include "shm/index_hash.h"
+
+namespace apikeyd {
+
+using apikey::shm::DetailText;
+using apikey::shm::DetailView;
+using apikey::shm::DigestKey;
+using apikey::shm::Found;
+using apikey::shm::kNoSlot;
+using apikey::shm::Meta;
+using apikey::shm::SlotState;
+using apikey::shm::TableView;
+using apikey::shm::TableWriter;
+
+namespace {
+
+SlotState slot_state(KeyState state) {
+    switch (state) {
+        case KeyState::kDisabled:
+            return SlotState::kDisabled;
+        case KeyState::kRevoked:
+            return SlotState::kRevoked;
+        case KeyState::kActive:
+            break;
+    }
+    return SlotState::kActive;
+}
+
+uint64_t expiry_of(const KeyRow& row) {
+    return row.expires_s ? static_cast<uint64_t>(*row.expires_s) : Meta::kNever;
+}
+
+/// The id a slot's details name; empty when they cannot be read.
+std::string_view id_of_slot(const TableView& table, uint64_t index) {
+    DetailView detail;
+    const uint32_t reference = table.slots[index].detail.load(std::memory_order_acquire);
+    return read_detail(table, reference, &detail) ? std::string_view(detail.id, detail.id_bytes) : std::string_view();
+}
+
+bool alive(const Found& found) {
+    return found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead;
+}
+
+Applied remove(TableWriter& table, const Found& found) {
+    if (!alive(found)) {
+        return Applied::kUnchanged;
+    }
+    table.set_meta(found.index, Meta::with_state(found.meta, SlotState::kDead));
+    return Applied::kDone;
+}
+
+Applied add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t hash, uint32_t environment, Cells cells) {
+    const DetailText detail = row_detail(row);
+    if (found.index != kNoSlot && cells == Cells::kInUse) {
+        // A dead slot's counts belong to the id it had. The same id goes on with them; another needs fresh cells.
+        if (id_of_slot(table.view(), found.index) != row.id) {
+            return Applied::kNeedsGeneration;
+        }
+    }
+    if (!table.has_room(found.index == kNoSlot ? 1 : 0, TableWriter::detail_bytes(detail))) {
+        return Applied::kNeedsGeneration;
+    }
+    const uint32_t reference = table.append_detail(detail);
+    if (reference == 0 || table.publish(hash, row_digest(row), row_meta(row, environment), reference, row.foreign) !=
+                              TableWriter::Publish::kDone) {
+        return Applied::kNeedsGeneration;
+    }
+    return Applied::kDone;
+}
+
+Applied update(TableWriter& table, const Found& found, const KeyRow& row, uint32_t environment, Cells cells) {
+    Applied applied = Applied::kUnchanged;
+    const DetailText detail = row_detail(row);
+    const uint32_t old_reference = table.view().slots[found.index].detail.load(std::memory_order_relaxed);
+    const bool same_detail = table.same_detail(old_reference, detail);
+    const bool same_id = same_detail || cells == Cells::kFresh || id_of_slot(table.view(), found.index) == row.id;
+    // Meta first: whatever becomes of the details, what tightens is in force.
+    if (const uint64_t meta = row_meta(row, environment); meta != found.meta) {
+        table.set_meta(found.index, meta);
+        applied = Applied::kDone;
+    }
+    if (same_detail) {
+        return applied;
+    }
+    const uint32_t reference =
+        same_id && table.has_room(0, TableWriter::detail_bytes(detail)) ? table.append_detail(detail) : 0;
+    if (reference == 0) {
+        return Applied::kNeedsGeneration;
+    }
+    table.set_detail(found.index, reference);
+    return Applied::kDone;
+}
+
+}  // namespace
+
+uint64_t row_hash(const KeyRow& row, uint64_t seed) {
+    return row.foreign ? apikey::shm::index_hash_digest(row.digest.data(), seed)
+                       : apikey::shm::index_hash_id(row.id.data(), seed);
+}
+
+DigestKey row_digest(const KeyRow& row) { return DigestKey::from(row.digest.data()); }
+
+DetailText row_detail(const KeyRow& row) {
+    DetailText text;
+    text.id = row.id;
+    text.owner = row.owner;
+    text.name = row.name;
+    text.metadata = row.metadata;
+    text.created_s = static_cast<uint32_t>(row.created_s);
+    text.foreign = row.foreign;
+    return text;
+}
+
+uint64_t row_meta(const KeyRow& row, uint32_t environment) {
+    return Meta::make(slot_state(row.state), expiry_of(row), 0, environment);
+}
+
+std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
+    const apikey::shm::Slot& slot = table.slots[index];
+    const uint64_t meta = slot.meta.load(std::memory_order_acquire);  // SYNC slot-published
+    DetailView detail;
+    if (Meta::state(meta) == SlotState::kEmpty || Meta::state(meta) == SlotState::kDead ||
+        !read_detail(table, slot.detail.load(std::memory_order_acquire), &detail)) {  // SYNC detail-published
+        return std::nullopt;
+    }
+    KeyRow row;
+    row.id.assign(detail.id, detail.id_bytes);
+    std::memcpy(row.digest.data(), slot.digest, sizeof slot.digest);
+    std::memcpy(row.digest.data() + sizeof slot.digest, &slot.tag, sizeof slot.tag);
+    row.foreign = detail.foreign;
+    row.state = Meta::state(meta) == SlotState::kRevoked    ? KeyState::kRevoked
+                : Meta::state(meta) == SlotState::kDisabled ? KeyState::kDisabled
+                                                            : KeyState::kActive;
+    const char* environment = table.header().environments[Meta::environment(meta)];
+    row.environment.assign(environment, strnlen(environment, apikey::shm::kEnvironmentNameBytes));
+    row.owner.assign(detail.owner, detail.owner_bytes);
+    row.name.assign(detail.name, detail.name_bytes);
+    row.metadata.assign(detail.metadata, detail.metadata_bytes);
+    row.created_s = detail.created_s;
+    if (const uint64_t expires_s = Meta::expires_s(meta); expires_s != Meta::kNever) {
+        row.expires_s = static_cast<int64_t>(expires_s);
+    }
+    return row;
+}
+
+Applied apply_change(TableWriter& table, const Change& change, Cells cells) {
+    const uint64_t hash = row_hash(change.row, table.view().hash_seed);
+    const Found found = find_slot(table.view(), hash, row_digest(change.row));
+    if (change.kind == Change::Kind::kRemove) {
+        return remove(table, found);
+    }
+    const std::optional<uint32_t> environment = table.environment(change.row.environment);
+    if (alive(found)) {
+        // An environment too many is named in a new generation; until then the key keeps the one it had.
+        const Applied applied =
+            update(table, found, change.row, environment.value_or(Meta::environment(found.meta)), cells);
+        return environment ? applied : Applied::kNeedsGeneration;
+    }
+    return environment ? add(table, found, change.row, hash, *environment, cells) : Applied::kNeedsGeneration;
+}
+
+void apply_change_to_superseded(TableWriter& table, const Change& change) {
+    const uint64_t hash = row_hash(change.row, table.view().hash_seed);
+    const Found found = find_slot(table.view(), hash, row_digest(change.row));
+    if (!alive(found)) {
+        return;
+    }
+    const uint64_t meta = change.kind == Change::Kind::kRemove
+                              ? Meta::with_state(found.meta, SlotState::kDead)
+                              : row_meta(change.row, Meta::environment(found.meta));
+    // Stored even when it is the same: revoking a revoked key stores everywhere again.
+    table.set_meta(found.index, meta);
+}
+
+}  // namespace apikeyd

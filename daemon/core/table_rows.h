@@ -1,0 +1,43 @@
+// Rows of the source as slots of a table, and back.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/change.h"
+#include "shm/table_writer.h"
+
+namespace apikeyd {
+
+/// Where a row's slot is looked for in a table with this seed.
+uint64_t row_hash(const KeyRow& row, uint64_t seed);
+apikey::shm::DigestKey row_digest(const KeyRow& row);
+/// Views into `row`.
+apikey::shm::DetailText row_detail(const KeyRow& row);
+/// The meta word that says what `row` says, with the table's number for its environment.
+uint64_t row_meta(const KeyRow& row, uint32_t environment);
+
+/// A slot's row as the table has it; nullopt for an empty or dead slot. Of the digest only the first 20 bytes are known.
+std::optional<KeyRow> row_of_slot(const apikey::shm::TableView& table, uint64_t index);
+
+/// How a change fared in one table.
+enum class Applied : uint8_t {
+    kUnchanged,
+    kDone,
+    kNeedsGeneration,  ///< what tightens is in force; the rest needs room that this table has not
+};
+
+/// Whether the table's cells already carry counts under another id for the same digest.
+enum class Cells : uint8_t {
+    kInUse,  ///< an id may not change under a digest: what was counted belongs to the old one
+    kFresh,
+};
+
+/// Makes one change in one table. The only place that turns rows into stores.
+Applied apply_change(apikey::shm::TableWriter& table, const Change& change, Cells cells);
+
+/// The same for a superseded table: the key's state and expiry as the change says, nothing added, details left.
+void apply_change_to_superseded(apikey::shm::TableWriter& table, const Change& change);
+
+}  // namespace apikeyd

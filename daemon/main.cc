@@ -1,0 +1,63 @@
+// apikeyd: parse, check or run.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+
+#include "core/daemon.h"
+#include "source/config_yaml.h"
+#include "source/text_file.h"
+#include "source/yaml_source.h"
+
+namespace {
+
+constexpr size_t kSourceBytesMax = size_t{256} << 20;
+
+enum Exit : int { kDone = 0, kFailed = 1, kUsage = 2 };
+
+int tell(const apikeyd::Error& error) {
+    std::fprintf(stderr, "%s\n", error.message.c_str());
+    return kFailed;
+}
+
+/// Parses what a start would parse, and changes nothing.
+int check(const std::string& config_path, const apikeyd::Config& config) {
+    const auto text = apikeyd::read_text_file(config.source_path, kSourceBytesMax);
+    if (!text) {
+        return tell(text.error());
+    }
+    const auto rows = apikeyd::parse_key_set(*text, config.source_path, [](const apikeyd::KeyRow&) {});
+    if (!rows) {
+        return tell({rows.error().joined()});
+    }
+    std::printf("%s: ok\n%s: ok, %llu keys\n", config_path.c_str(), config.source_path.c_str(),
+                static_cast<unsigned long long>(rows->keys));
+    return kDone;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app{"Keeps a table of API key hashes in shared memory and answers for it. See apikeyd(8)."};
+    std::string config_path = "/etc/apikeyd/apikeyd.yaml";
+    bool only_check = false;
+    app.add_option("-c,--config", config_path, "the configuration file")->capture_default_str();
+    app.add_flag("--check", only_check, "check configuration and key set, then exit: 0 good, 1 errors");
+    app.set_version_flag("--version", "apikeyd " APIKEYD_VERSION);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? kDone : kUsage;
+    }
+    const auto config = apikeyd::load_config(config_path);
+    if (!config) {
+        return tell(config.error());
+    }
+    if (only_check) {
+        return check(config_path, *config);
+    }
+    if (const auto ran = apikeyd::run_daemon(*config); !ran) {
+        return tell(ran.error());
+    }
+    return kDone;
+}

@@ -1,0 +1,96 @@
+// What the tool and the daemon say to each other on the admin socket: one JSON object a line, one answer a request.
+//
+//   {"verb":"status"}
+//   {"verb":"reload","force":false}
+//   {"verb":"flush"}
+//   {"verb":"apply","before":"<hex>","after":"<hex>","changes":[{"op":"upsert","row":{…}},{"op":"remove","row":{…}}]}
+//
+// Answers: {"ok":true,…} or {"ok":false,"error":"<one or more lines for people>"}. No plaintext key ever travels here.
+
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/result.h"
+#include "core/change.h"
+#include "source/fingerprint.h"
+
+namespace apikeyd {
+
+struct StatusRequest {};
+struct FlushRequest {};
+struct ReloadRequest {
+    bool force = false;
+};
+/// Changes that are durable in the source already. The hashes are the source's before and after.
+struct ApplyRequest {
+    Fingerprint before{};
+    Fingerprint after{};
+    std::vector<Change> changes;
+};
+using AdminRequest = std::variant<StatusRequest, ReloadRequest, FlushRequest, ApplyRequest>;
+
+/// The line for a request, without its line feed.
+std::string format_request(const AdminRequest& request);
+/// Errors name the field. Nothing of the line is repeated in them.
+Result<AdminRequest> parse_request(std::string_view line);
+
+/// {"ok":false,"error":…}
+std::string format_failure(std::string_view error);
+
+struct ReloadAnswer {
+    bool unchanged = false;
+    uint64_t keys = 0;
+    uint64_t added = 0;
+    uint64_t updated = 0;
+    uint64_t removed = 0;
+};
+std::string format_reload_answer(const ReloadAnswer& answer);
+/// The daemon's error, when it answered with one.
+Result<ReloadAnswer> parse_reload_answer(std::string_view line);
+
+/// {"ok":true}
+std::string format_done();
+/// Success, or the daemon's error.
+Result<void> parse_done(std::string_view line);
+
+struct SupersededStatus {
+    uint32_t generation = 0;
+    uint64_t bytes = 0;
+};
+/// What the daemon says of itself.
+struct DaemonStatus {
+    uint64_t pid = 0;
+    std::string version;
+    uint64_t started_s = 0;
+    std::string instance;
+    std::string directory;
+    std::string source;
+    std::string usage;
+    std::string event_loop;
+    uint32_t generation = 0;
+    bool building = false;
+    uint64_t keys = 0;
+    uint64_t slots = 0;
+    uint64_t dead = 0;
+    uint64_t bytes = 0;
+    std::vector<SupersededStatus> superseded;
+    uint64_t position = 0;
+    std::string fingerprint;  ///< hex; empty while unknown
+    uint64_t loaded_s = 0;
+    std::string load_error;   ///< why the last load was refused; empty when it was not
+    uint64_t flushed_s = 0;
+    std::string flush_error;
+    uint64_t quarantined = 0;
+    std::string watch_problem;  ///< why the source is only polled
+};
+std::string format_status(const DaemonStatus& status);
+Result<DaemonStatus> parse_status(std::string_view line);
+
+std::string to_hex(std::string_view bytes);
+std::string to_hex(const Fingerprint& fingerprint);
+
+}  // namespace apikeyd
