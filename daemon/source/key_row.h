@@ -13,16 +13,16 @@ enum class KeyState : uint8_t { kActive, kDisabled, kRevoked };
 
 /// A row of the source of record. `digest` is all that is kept of the key.
 struct KeyRow {
-    std::string id;                      ///< public, unique; 12 base62 characters
-    std::array<uint8_t, 32> digest{};    ///< SHA-256 of the whole key
-    bool foreign = false;                ///< imported: found by its digest, not by the id in it
+    std::string id;                    ///< public, unique; 12 base62 characters
+    std::array<uint8_t, 32> digest{};  ///< SHA-256 of the whole key
+    bool foreign = false;              ///< imported: found by its digest, not by the id in it
     KeyState state = KeyState::kActive;
-    std::string environment;             ///< `live` in `ak_live_…`; may be empty for foreign keys
-    std::string owner;                   ///< the account that registered; may be empty
+    std::string environment;  ///< `live` in `ak_live_…`; may be empty for foreign keys
+    std::string owner;        ///< the account that registered; may be empty
     std::string name;
-    std::string metadata;                ///< compact JSON object, at most kMetadataBytesMax; empty for none
-    int64_t created_s = 0;               ///< Unix seconds; 0 when the source does not say
-    std::optional<int64_t> expires_s;    ///< Unix seconds, exclusive: refused from then on; nullopt: never
+    std::string metadata;              ///< compact JSON object, at most kMetadataBytesMax; empty for none
+    int64_t created_s = 0;             ///< Unix seconds; 0 when the source does not say
+    std::optional<int64_t> expires_s;  ///< Unix seconds, exclusive: refused from then on; nullopt: never
 
     friend bool operator==(const KeyRow&, const KeyRow&) = default;
 };

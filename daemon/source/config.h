@@ -1,0 +1,54 @@
+// What the daemon is told by its configuration file.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace apikeyd {
+
+enum class LogFormat : uint8_t { kLogfmt, kJson };
+enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
+enum class EventLoopKind : uint8_t { kAuto, kIoUring, kEpoll };
+
+/// Bounds and defaults, each stated here and nowhere else.
+inline constexpr std::size_t kInstanceBytesMax = 32;
+inline constexpr uint32_t kDebounceDefault_ms = 100, kDebounceMin_ms = 0, kDebounceMax_ms = 60'000;
+inline constexpr uint32_t kPollDefault_ms = 2'000, kPollMin_ms = 100, kPollMax_ms = 3'600'000;
+inline constexpr uint32_t kLossDefault_percent = 50, kLossMin_percent = 0, kLossMax_percent = 100;
+inline constexpr uint32_t kFlushDefault_ms = 1'000, kFlushMin_ms = 10, kFlushMax_ms = 600'000;
+inline constexpr uint32_t kHeartbeatDefault_ms = 1'000, kHeartbeatMin_ms = 10, kHeartbeatMax_ms = 60'000;
+inline constexpr uint64_t kCapacityMax_keys = 1'000'000'000;
+
+struct LogConfig {
+    LogFormat format = LogFormat::kLogfmt;
+    LogLevel level = LogLevel::kInfo;
+    std::string file;  ///< absolute; empty: standard error
+};
+
+struct ReloadConfig {
+    uint32_t debounce_ms = kDebounceDefault_ms;  ///< quiet time after a change before the source is read
+    uint32_t poll_ms = kPollDefault_ms;          ///< between looks at the source where notices are silent
+    uint32_t max_loss_percent =
+        kLossDefault_percent;  ///< a set that loses more keys is refused unless forced
+};
+
+struct Config {
+    std::string instance = "default";
+    std::string directory;        ///< absolute; the segments stand in directory/instance
+    std::string source_path;      ///< absolute, of the YAML key set
+    std::string usage_path;       ///< absolute, of the SQLite usage store
+    std::string clients_group;    ///< name; empty: the daemon's own group
+    std::string operators_group;  ///< name; empty: the daemon's own group
+    LogConfig log;
+    ReloadConfig reload;
+    uint32_t flush_interval_ms = kFlushDefault_ms;
+    uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
+    uint64_t capacity_keys = 0;  ///< room to leave at the first build; 0: by what is loaded
+    EventLoopKind event_loop = EventLoopKind::kAuto;
+};
+
+/// /run/apikeyd for root, /dev/shm/apikeyd-<uid> for others.
+std::string default_directory(unsigned uid);
+
+}  // namespace apikeyd

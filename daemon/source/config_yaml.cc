@@ -1,0 +1,343 @@
+#include "source/config_yaml.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <filesystem>
+#include <functional>
+#include <set>
+#include <vector>
+
+#include "source/text_check.h"
+#include "source/text_file.h"
+#include "source/yaml_events.h"
+
+namespace apikeyd {
+
+namespace {
+
+constexpr size_t kConfigBytesMax = size_t{1} << 20;
+constexpr size_t kGroupBytesMax = 32;  // LOGIN_NAME_MAX of useradd and groupadd
+constexpr size_t kPathBytesMax = 4095;
+
+/// Empty when the value was taken; else what is wrong and what is wanted.
+using Taken = std::string;
+using Setter = std::function<Taken(const YamlScalar& value, Config& config)>;
+
+struct Field {
+    std::string_view name;  // `reload.poll_ms` for a field of a section
+    Setter set;
+    bool required = false;
+};
+
+template <typename T>
+Setter number(T Config::*member, uint64_t min, uint64_t max) {
+    return [=](const YamlScalar& value, Config& config) -> Taken {
+        uint64_t parsed = 0;
+        const char* const end = value.text.data() + value.text.size();
+        const auto [stop, error] = std::from_chars(value.text.data(), end, parsed);
+        if (value.kind != YamlScalarKind::kPlain || error != std::errc{} || stop != end || parsed < min ||
+            parsed > max) {
+            return yaml_quote(value.text) + " (want a whole number from " + std::to_string(min) + " to " +
+                   std::to_string(max) + ")";
+        }
+        config.*member = static_cast<T>(parsed);
+        return {};
+    };
+}
+
+template <typename Section>
+Setter in_section(Section Config::*section, uint32_t Section::*member, uint64_t min, uint64_t max) {
+    return [=](const YamlScalar& value, Config& config) -> Taken {
+        Config scratch;
+        Taken taken = number(&Config::flush_interval_ms, min, max)(value, scratch);
+        if (taken.empty()) {
+            (config.*section).*member = scratch.flush_interval_ms;
+        }
+        return taken;
+    };
+}
+
+template <typename E>
+using Choices = std::vector<std::pair<std::string_view, E>>;
+
+template <typename E>
+Taken choose(const YamlScalar& value, const Choices<E>& choices, E& out) {
+    std::string wanted;
+    for (const auto& [name, choice] : choices) {
+        if (value.text == name) {
+            out = choice;
+            return {};
+        }
+        wanted += (wanted.empty() ? "" : ", ") + std::string(name);
+    }
+    return yaml_quote(value.text) + " (want one of " + wanted + ")";
+}
+
+/// A path, made absolute from the directory of the configuration file.
+Taken take_path(std::string_view text, const std::filesystem::path& base, std::string& out) {
+    if (text.empty() || text.size() > kPathBytesMax || has_control(text)) {
+        return yaml_quote(text) + " is no path (want 1 to " + std::to_string(kPathBytesMax) +
+               " bytes without control characters)";
+    }
+    out = (base / std::filesystem::path(text)).lexically_normal().string();
+    return {};
+}
+
+Taken take_url(const YamlScalar& value, std::string_view scheme, const std::filesystem::path& base,
+               std::string& out) {
+    if (!value.text.starts_with(scheme)) {
+        return yaml_quote(value.text) + " (want " + std::string(scheme) + "PATH)";
+    }
+    return take_path(value.text.substr(scheme.size()), base, out);
+}
+
+Taken take_group(const YamlScalar& value, std::string& out) {
+    const auto allowed = [](char c) {
+        return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '_' || c == '-' ||
+               c == '.';
+    };
+    if (value.text.empty() || value.text.size() > kGroupBytesMax || value.text.front() == '-' ||
+        !std::all_of(value.text.begin(), value.text.end(), allowed)) {
+        return yaml_quote(value.text) + " is no group name (want 1 to " + std::to_string(kGroupBytesMax) +
+               " characters A-Za-z0-9_.-)";
+    }
+    out = value.text;
+    return {};
+}
+
+Taken take_instance(const YamlScalar& value, Config& config) {
+    const auto allowed = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-'; };
+    if (value.text.empty() || value.text.size() > kInstanceBytesMax ||
+        !std::all_of(value.text.begin(), value.text.end(), allowed)) {
+        return yaml_quote(value.text) + " is no instance name (want 1 to " +
+               std::to_string(kInstanceBytesMax) + " characters a-z0-9-)";
+    }
+    config.instance = value.text;
+    return {};
+}
+
+std::vector<Field> config_fields(const std::filesystem::path& base) {
+    const auto path = [base](auto member) {
+        return [=](const YamlScalar& v, Config& c) { return take_path(v.text, base, member(c)); };
+    };
+    return {
+        {"instance", take_instance},
+        {"directory", path([](Config& c) -> std::string& { return c.directory; })},
+        {"source",
+         [base](const YamlScalar& v, Config& c) { return take_url(v, "yaml:", base, c.source_path); }, true},
+        {"usage",
+         [base](const YamlScalar& v, Config& c) { return take_url(v, "sqlite:", base, c.usage_path); }, true},
+        {"clients_group", [](const YamlScalar& v, Config& c) { return take_group(v, c.clients_group); }},
+        {"operators_group", [](const YamlScalar& v, Config& c) { return take_group(v, c.operators_group); }},
+        {"log.format",
+         [](const YamlScalar& v, Config& c) {
+             return choose<LogFormat>(v, {{"logfmt", LogFormat::kLogfmt}, {"json", LogFormat::kJson}},
+                                      c.log.format);
+         }},
+        {"log.level",
+         [](const YamlScalar& v, Config& c) {
+             return choose<LogLevel>(v,
+                                     {{"debug", LogLevel::kDebug},
+                                      {"info", LogLevel::kInfo},
+                                      {"warning", LogLevel::kWarning},
+                                      {"error", LogLevel::kError}},
+                                     c.log.level);
+         }},
+        {"log.file", path([](Config& c) -> std::string& { return c.log.file; })},
+        {"reload.debounce_ms",
+         in_section(&Config::reload, &ReloadConfig::debounce_ms, kDebounceMin_ms, kDebounceMax_ms)},
+        {"reload.poll_ms", in_section(&Config::reload, &ReloadConfig::poll_ms, kPollMin_ms, kPollMax_ms)},
+        {"reload.max_loss_percent",
+         in_section(&Config::reload, &ReloadConfig::max_loss_percent, kLossMin_percent, kLossMax_percent)},
+        {"flush_interval_ms", number(&Config::flush_interval_ms, kFlushMin_ms, kFlushMax_ms)},
+        {"heartbeat_interval_ms", number(&Config::heartbeat_interval_ms, kHeartbeatMin_ms, kHeartbeatMax_ms)},
+        {"capacity", number(&Config::capacity_keys, 0, kCapacityMax_keys)},
+        {"event_loop",
+         [](const YamlScalar& v, Config& c) {
+             return choose<EventLoopKind>(v,
+                                          {{"auto", EventLoopKind::kAuto},
+                                           {"io_uring", EventLoopKind::kIoUring},
+                                           {"epoll", EventLoopKind::kEpoll}},
+                                          c.event_loop);
+         }},
+    };
+}
+
+/// Depth 0: before the document's mapping; 1: in it; 2: in a section.
+class ConfigVisitor final : public YamlVisitor {
+  public:
+    ConfigVisitor(std::vector<Field> fields, Config& config, YamlReporter& reporter)
+        : fields_(std::move(fields)), config_(config), reporter_(reporter) {}
+
+    void on_scalar(const YamlScalar& scalar) override {
+        if (ignored_depth_ > 0) {
+            return;
+        }
+        if (depth_ == 0) {
+            stop(scalar.place, "the configuration is empty or a single value (want 'name: value' lines)");
+        }
+        if (name_next_) {
+            on_name(scalar);
+        } else {
+            on_value(scalar);
+            name_next_ = true;
+        }
+    }
+    void on_map_begin(YamlPlace place, bool) override {
+        if (depth_ > 0 && (ignored_depth_ > 0 || name_next_ || ignore_value_ || !is_section_)) {
+            ignore(place, "a mapping (want a single value)");
+            return;
+        }
+        section_ = depth_ == 0 ? "" : name_ + ".";
+        ++depth_;
+        name_next_ = true;
+    }
+    void on_map_end() override {
+        if (ignored_depth_ > 0) {
+            leave_ignored();
+            return;
+        }
+        --depth_;
+        section_.clear();
+        name_next_ = true;
+        if (depth_ == 0) {
+            report_missing();
+        }
+    }
+    void on_sequence_begin(YamlPlace place, bool) override {
+        if (depth_ == 0) {
+            stop(place, "the configuration is a list (want 'name: value' lines)");
+        }
+        ignore(place, is_section_ ? "a list (want a mapping)" : "a list (want a single value)");
+    }
+    void on_sequence_end() override { leave_ignored(); }
+
+  private:
+    [[noreturn]] void stop(YamlPlace place, std::string_view what) {
+        reporter_.add(place, what);
+        throw YamlStop{};
+    }
+
+    /// Enters a collection that stands where none is wanted, reporting the outermost.
+    void ignore(YamlPlace place, std::string_view what) {
+        if (name_next_ && ignored_depth_ == 0) {
+            stop(place, "a list or a mapping as a field's name (want 'name: value' lines)");
+        }
+        if (ignored_depth_ == 0 && !ignore_value_) {
+            reporter_.add(place, name_ + ": " + std::string(what));
+        }
+        ++ignored_depth_;
+    }
+    void leave_ignored() {
+        if (--ignored_depth_ == 0) {
+            name_next_ = true;
+        }
+    }
+
+    void on_name(const YamlScalar& scalar) {
+        name_next_ = false;
+        ignore_value_ = true;
+        name_ = section_ + std::string(scalar.text);
+        name_place_ = scalar.place;
+        const auto named = [&](const Field& field) { return field.name == name_; };
+        const auto found = std::find_if(fields_.begin(), fields_.end(), named);
+        field_ = found == fields_.end() || name_.find('.') != section_.find('.') ? nullptr : &*found;
+        is_section_ = section_.empty() && (name_ == "log" || name_ == "reload");
+        if (field_ == nullptr && !is_section_) {
+            reporter_.add(scalar.place,
+                          "unknown field " + yaml_quote(name_) + " (want one of " + wanted_names() + ")");
+        } else if (!seen_.insert(name_).second) {
+            reporter_.add(scalar.place, name_ + ": stands twice (want it once)");
+        } else {
+            ignore_value_ = false;
+        }
+    }
+
+    void on_value(const YamlScalar& scalar) {
+        if (ignore_value_) {
+            return;
+        }
+        const bool null = scalar.kind == YamlScalarKind::kNull;
+        const YamlPlace place = null ? name_place_ : scalar.place;
+        if (is_section_) {
+            reporter_.add(place, name_ + ": no mapping (want {name: value, ...}, or leave it out)");
+        } else if (null) {
+            reporter_.add(place, name_ + ": no value (want one, or leave the field out for its default)");
+        } else if (const Taken wrong = field_->set(scalar, config_); !wrong.empty()) {
+            reporter_.add(place, name_ + ": " + wrong);
+        }
+    }
+
+    [[nodiscard]] std::string wanted_names() const {
+        std::set<std::string_view> names;
+        for (const Field& field : fields_) {
+            const bool inside = section_.empty() || field.name.starts_with(section_);
+            const std::string_view rest = inside ? field.name.substr(section_.size()) : std::string_view{};
+            names.insert(rest.substr(0, rest.find('.')));
+        }
+        std::string all;
+        for (const std::string_view name : names) {
+            all += (all.empty() || name.empty() ? "" : ", ") + std::string(name);
+        }
+        return all;
+    }
+
+    void report_missing() {
+        for (const Field& field : fields_) {
+            if (field.required && seen_.find(field.name) == seen_.end()) {
+                reporter_.add({}, std::string(field.name) + ": missing (required)");
+            }
+        }
+    }
+
+    std::vector<Field> fields_;
+    Config& config_;
+    YamlReporter& reporter_;
+    std::set<std::string, std::less<>> seen_;
+    std::string section_;  // `log.` inside of log
+    std::string name_;     // of the value that comes next, section in front
+    YamlPlace name_place_;
+    const Field* field_ = nullptr;
+    bool is_section_ = false;
+    bool ignore_value_ = false;
+    bool name_next_ = false;
+    int depth_ = 0;
+    int ignored_depth_ = 0;
+};
+
+}  // namespace
+
+std::string default_directory(unsigned uid) {
+    return uid == 0 ? "/run/apikeyd" : "/dev/shm/apikeyd-" + std::to_string(uid);
+}
+
+Result<Config> parse_config(std::string_view text, const std::string& file) {
+    std::error_code error;
+    const std::filesystem::path absolute = std::filesystem::absolute(file, error);
+    if (error) {
+        return fail(file + ": cannot find its directory: " + error.message());
+    }
+    Config config;
+    config.directory = default_directory(geteuid());
+    YamlLimits limits;
+    limits.file_bytes_max = kConfigBytesMax;
+    YamlReporter reporter(file, text);
+    ConfigVisitor visitor(config_fields(absolute.parent_path()), config, reporter);
+    if (!run_yaml_events(text, limits, visitor, reporter)) {
+        return fail(reporter.errors().joined());
+    }
+    return config;
+}
+
+Result<Config> load_config(const std::string& path) {
+    const auto text = read_text_file(path, kConfigBytesMax);
+    if (!text) {
+        return tl::unexpected(text.error());
+    }
+    return parse_config(*text, path);
+}
+
+}  // namespace apikeyd

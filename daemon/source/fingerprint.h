@@ -1,0 +1,16 @@
+// The identity of a source's content, by which a rename's notice is told from a change.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace apikeyd {
+
+using Fingerprint = std::array<uint8_t, 32>;
+
+/// SHA-256 of `text`, raw.
+Fingerprint fingerprint(std::string_view text);
+
+}  // namespace apikeyd

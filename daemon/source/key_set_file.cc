@@ -1,0 +1,271 @@
+#include "source/key_set_file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "source/text_file.h"
+
+namespace apikeyd {
+
+namespace {
+
+constexpr mode_t kLockMode = 0600;
+constexpr mode_t kNewFileMode = 0600;
+constexpr uint32_t kLockPollMax_ms = 50;
+constexpr std::string_view kLockSuffix = ".lock";
+constexpr std::string_view kTemporaryMark = ".apikey-tmp.";
+
+struct Place {
+    std::string directory;
+    std::string name;
+    std::string path;  // directory/name, no symbolic link in it (when the file exists)
+};
+
+/// Where the text itself stands: links resolved, so that a link is kept and two names of one file share a
+/// lock.
+Result<Place> resolve(const std::string& path) {
+    std::string full;
+    if (const std::unique_ptr<char, decltype(&free)> real(realpath(path.c_str(), nullptr), &free); real) {
+        full = real.get();
+    } else if (errno == ENOENT) {
+        struct stat st {};
+        if (lstat(path.c_str(), &st) == 0) {
+            return fail(path + ": a symbolic link to nowhere (create its target, or name the file itself)");
+        }
+        full = path;
+    } else {
+        return tl::unexpected(file_error(path, "resolve", errno));
+    }
+    const size_t slash = full.rfind('/');
+    Place place{slash == std::string::npos ? "." : full.substr(0, std::max<size_t>(slash, 1)),
+                full.substr(slash + 1), full};
+    if (place.name.empty()) {
+        return fail(path + ": no file name (want the path of a key set file)");
+    }
+    return place;
+}
+
+/// Who holds the lock, by what it wrote into the lock file. For display only.
+std::string lock_holder(int fd) {
+    char text[32] = {};
+    const ssize_t got = pread(fd, text, sizeof text - 1, 0);
+    const long pid = got > 0 ? std::strtol(text, nullptr, 10) : 0;
+    return pid > 0 ? "process " + std::to_string(pid) : "another process";
+}
+
+void sign_lock(int fd) {
+    const std::string pid = std::to_string(getpid()) + "\n";
+    // Display only: a full disk must not keep anyone from the lock.
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) {
+        return;
+    }
+}
+
+/// The lock file, locked until it is closed. F_OFD_SETLKW cannot be bounded without a signal, so F_OFD_SETLK
+/// is polled.
+Result<FileHandle> take_lock(const Place& place, uint32_t wait_ms_max) {
+    const std::string path = place.path + std::string(kLockSuffix);
+    FileHandle lock(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, kLockMode));
+    if (!lock.valid()) {
+        return tl::unexpected(file_error(path, "open the lock file", errno));
+    }
+    struct stat st {};
+    if (fstat(lock.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
+        return fail(path + ": no regular file (remove it; it is made anew)");
+    }
+    using Clock = std::chrono::steady_clock;
+    const auto deadline = Clock::now() + std::chrono::milliseconds(wait_ms_max);
+    for (uint32_t pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kLockPollMax_ms)) {
+        struct flock range {};
+        range.l_type = F_WRLCK;
+        range.l_whence = SEEK_SET;
+        if (fcntl(lock.get(), F_OFD_SETLK, &range) == 0) {
+            sign_lock(lock.get());
+            return lock;
+        }
+        if (errno != EAGAIN && errno != EACCES && errno != EINTR) {
+            return tl::unexpected(file_error(path, "lock", errno));
+        }
+        if (Clock::now() >= deadline) {
+            return fail(path + ": still locked by " + lock_holder(lock.get()) + " after " +
+                        std::to_string(wait_ms_max) + " ms (wait for it to end, then try again)");
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
+    }
+}
+
+struct CloseDirectory {
+    void operator()(DIR* directory) const { closedir(directory); }
+};
+
+/// Removes what killed rewrites left. Under the lock no temporary file of this key set is in use.
+void remove_stale(const Place& place) {
+    const std::unique_ptr<DIR, CloseDirectory> directory(opendir(place.directory.c_str()));
+    if (!directory) {
+        return;
+    }
+    const std::string prefix = "." + place.name + std::string(kTemporaryMark);
+    while (const dirent* entry = readdir(directory.get())) {
+        if (std::string_view(entry->d_name).starts_with(prefix)) {
+            unlinkat(dirfd(directory.get()), entry->d_name, 0);
+        }
+    }
+}
+
+/// A temporary file that removes itself unless it has been renamed.
+class Temporary {
+  public:
+    Temporary() = default;
+    Temporary(const Temporary&) = delete;
+    Temporary& operator=(const Temporary&) = delete;
+    ~Temporary() {
+        if (!path_.empty()) {
+            unlink(path_.c_str());
+        }
+    }
+
+    Result<void> create(const Place& place) {
+        uint64_t random = 0;
+        if (getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
+            return tl::unexpected(file_error(place.path, "draw a random name", errno));
+        }
+        char tail[20];
+        std::snprintf(tail, sizeof tail, "%016llx", static_cast<unsigned long long>(random));
+        const std::string path = place.directory + "/." + place.name + std::string(kTemporaryMark) + tail;
+        file_ = FileHandle(
+            open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kNewFileMode));
+        if (!file_.valid()) {
+            return tl::unexpected(file_error(path, "create", errno));
+        }
+        path_ = path;
+        return {};
+    }
+
+    /// Content, then owner and mode, on disk. Owner before mode: chown clears set-id bits.
+    Result<void> fill(const Place& place, std::string_view text, const std::optional<struct stat>& like) {
+        if (const int error = write_all(file_.get(), text); error != 0) {
+            return tl::unexpected(file_error(place.path, "write the new text", error));
+        }
+        if (like) {
+            struct stat mine {};
+            if (fstat(file_.get(), &mine) != 0) {
+                return tl::unexpected(file_error(path_, "examine", errno));
+            }
+            const bool other_owner = mine.st_uid != like->st_uid || mine.st_gid != like->st_gid;
+            if (other_owner && fchown(file_.get(), like->st_uid, like->st_gid) != 0) {
+                return tl::unexpected(file_error(place.path, "keep its owner and group", errno));
+            }
+        }
+        if (fchmod(file_.get(), like ? like->st_mode & 07777u : kNewFileMode) != 0) {
+            return tl::unexpected(file_error(place.path, "keep its mode", errno));
+        }
+        if (fsync(file_.get()) != 0) {
+            return tl::unexpected(file_error(place.path, "make the new text durable", errno));
+        }
+        return {};
+    }
+
+    Result<void> rename_to(const Place& place) {
+        if (rename(path_.c_str(), place.path.c_str()) != 0) {
+            return tl::unexpected(file_error(place.path, "replace the file", errno));
+        }
+        path_.clear();
+        return {};
+    }
+
+  private:
+    FileHandle file_;
+    std::string path_;
+};
+
+Result<void> sync_directory(const Place& place) {
+    const FileHandle directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.valid() || fsync(directory.get()) != 0) {
+        Error error = file_error(place.directory, "make the change durable", errno);
+        error.message += " (the new text is in place, but may be lost with the machine)";
+        return tl::unexpected(std::move(error));
+    }
+    return {};
+}
+
+/// True while nobody who ignores the lock (an editor) has put another text in place since it was read.
+bool unchanged(const Place& place, const std::optional<struct stat>& read) {
+    struct stat now {};
+    if (stat(place.path.c_str(), &now) != 0) {
+        return !read && errno == ENOENT;
+    }
+    return read && now.st_ino == read->st_ino && now.st_dev == read->st_dev && now.st_size == read->st_size &&
+           now.st_mtim.tv_sec == read->st_mtim.tv_sec && now.st_mtim.tv_nsec == read->st_mtim.tv_nsec;
+}
+
+Result<void> replace(const Place& place, std::string_view text, const std::optional<struct stat>& old) {
+    Temporary temporary;
+    if (auto done = temporary.create(place); !done) {
+        return done;
+    }
+    if (auto done = temporary.fill(place, text, old); !done) {
+        return done;
+    }
+    if (!unchanged(place, old)) {
+        return fail(place.path + ": changed by someone else while it was being edited (try again)");
+    }
+    if (auto done = temporary.rename_to(place); !done) {
+        return done;
+    }
+    return sync_directory(place);
+}
+
+}  // namespace
+
+Result<Rewrite> rewrite_file(const std::string& path, const TextEdit& edit, const RewriteOptions& options) {
+    const auto place = resolve(path);
+    if (!place) {
+        return tl::unexpected(place.error());
+    }
+    const auto lock = take_lock(*place, options.lock_wait_ms_max);
+    if (!lock) {
+        return tl::unexpected(lock.error());
+    }
+    const auto again = resolve(path);
+    if (!again || again->path != place->path) {
+        return fail(path + ": points elsewhere since the lock was asked for (try again)");
+    }
+    remove_stale(*place);
+    std::string old_text = options.initial_text;
+    std::optional<struct stat> old_status;
+    if (options.initial_text.empty() || access(place->path.c_str(), F_OK) == 0) {
+        auto read = read_text_file(place->path, options.file_bytes_max, &old_status.emplace());
+        if (!read) {
+            return tl::unexpected(read.error());
+        }
+        old_text = *std::move(read);
+    }
+    const auto new_text = edit(old_text);
+    if (!new_text) {
+        return tl::unexpected(new_text.error());
+    }
+    Rewrite result{fingerprint(old_text), fingerprint(*new_text), false};
+    if (old_status && *new_text == old_text) {
+        return result;
+    }
+    if (auto done = replace(*place, *new_text, old_status); !done) {
+        return tl::unexpected(done.error());
+    }
+    result.written = true;
+    return result;
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,129 @@
+// The state machine that makes rows of a key set's events.
+
+#pragma once
+
+#include <array>
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "source/key_row.h"
+#include "source/metadata_json.h"
+#include "source/yaml_events.h"
+#include "source/yaml_source.h"
+
+namespace apikeyd {
+
+enum class KeyField : uint8_t {
+    kId,
+    kSha256,
+    kState,
+    kExpires,
+    kEnvironment,
+    kOwner,
+    kName,
+    kCreated,
+    kForeign,
+    kMetadata,
+};
+inline constexpr size_t kKeyFieldCount = 10;
+
+/// Names by KeyField. The order is the one in which new rows are written: what restricts a key stands before
+/// the required `environment`, so a file cut at the end of a line cannot lose a revocation or an expiry and
+/// still parse.
+inline constexpr std::array<std::string_view, kKeyFieldCount> kKeyFieldNames = {
+    "id", "sha256", "state", "expires", "environment", "owner", "name", "created", "foreign", "metadata",
+};
+
+std::string_view key_state_name(KeyState state);
+
+class KeySetVisitor final : public YamlVisitor {
+  public:
+    KeySetVisitor(const YamlLimits& limits, const RowSink& sink, YamlReporter& reporter)
+        : limits_(limits), sink_(sink), reporter_(reporter) {}
+
+    void on_scalar(const YamlScalar& scalar) override;
+    void on_map_begin(YamlPlace place, bool flow) override;
+    void on_map_end() override;
+    void on_sequence_begin(YamlPlace place, bool flow) override;
+    void on_sequence_end() override;
+
+    [[nodiscard]] uint64_t keys() const { return keys_; }
+
+  private:
+    enum class At : uint8_t {
+        kRoot,
+        kRootName,
+        kVersion,
+        kKeys,
+        kItem,
+        kRowName,
+        kRowValue,
+        kMetadata,
+        kSkip,
+        kDone
+    };
+    enum class Row : uint8_t { kKept, kBad };
+
+    struct IdHash {
+        size_t operator()(const std::array<char, kKeyIdLength>& id) const;
+    };
+    struct DigestHash {
+        size_t operator()(const std::array<uint8_t, 32>& digest) const;
+    };
+
+    void skip(unsigned nodes, At then);
+    void skipped_node();
+    void root_name(const YamlScalar& scalar);
+    void version(const YamlScalar& scalar);
+    void row_name(const YamlScalar& scalar);
+    void row_value(const YamlScalar& scalar);
+    void row_end();
+    void row_error(YamlPlace place, std::string_view what);
+    void field_error(YamlPlace place, std::string_view what);
+    void collection(YamlPlace place, bool map);
+    [[nodiscard]] std::string label() const;
+
+    void set_id(const YamlScalar& scalar, YamlPlace place);
+    void set_sha256(const YamlScalar& scalar, YamlPlace place);
+    void set_state(const YamlScalar& scalar, YamlPlace place);
+    void set_time(const YamlScalar& scalar, YamlPlace place, bool expiry);
+    void set_environment(const YamlScalar& scalar, YamlPlace place);
+    void set_foreign(const YamlScalar& scalar, YamlPlace place);
+    void set_text(const YamlScalar& scalar, YamlPlace place, size_t bytes_max, std::string& out);
+
+    [[nodiscard]] bool has(KeyField field) const {
+        return (fields_ >> static_cast<unsigned>(field) & 1u) != 0;
+    }
+
+    const YamlLimits& limits_;
+    const RowSink& sink_;
+    YamlReporter& reporter_;
+    uint64_t keys_ = 0;
+    At at_ = At::kRoot;
+    bool seen_version_ = false;
+    bool seen_keys_ = false;
+    std::string_view root_field_;
+    YamlPlace root_place_;
+
+    // skipping
+    At skip_then_ = At::kRoot;
+    unsigned skip_nodes_ = 0;
+    unsigned skip_depth_ = 0;
+
+    // the row at hand
+    KeyRow row_;
+    Row row_quality_ = Row::kKept;
+    YamlPlace row_place_;
+    YamlPlace name_place_;  // of the field's name
+    KeyField field_ = KeyField::kId;
+    unsigned fields_ = 0;  // bit per KeyField
+    std::optional<MetadataJson> metadata_;
+
+    boost::unordered_flat_map<std::array<char, kKeyIdLength>, uint32_t, IdHash> id_lines_;
+    boost::unordered_flat_map<std::array<uint8_t, 32>, uint32_t, DigestHash> digest_lines_;
+};
+
+}  // namespace apikeyd

@@ -1,0 +1,44 @@
+// Small things about files that the source and the configuration share: bounded reading, complete writing.
+
+#pragma once
+
+#include <sys/stat.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/result.h"
+
+namespace apikeyd {
+
+/// Owns a descriptor; closes it. -1: none.
+class FileHandle {
+  public:
+    FileHandle() = default;
+    explicit FileHandle(int fd) : fd_(fd) {}
+    FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    FileHandle& operator=(FileHandle&& other) noexcept {
+        std::swap(fd_, other.fd_);
+        return *this;
+    }
+    ~FileHandle();
+
+    [[nodiscard]] int get() const { return fd_; }
+    [[nodiscard]] bool valid() const { return fd_ >= 0; }
+
+  private:
+    int fd_ = -1;
+};
+
+/// `path: cannot <doing>: <reason of errno>`.
+Error file_error(std::string_view path, std::string_view doing, int error_number);
+
+/// The whole content of a regular file of at most `bytes_max` bytes; symbolic links are followed. `status`
+/// receives what fstat says of the very file that was read. Never blocks on a FIFO.
+Result<std::string> read_text_file(const std::string& path, size_t bytes_max, struct stat* status = nullptr);
+
+/// Writes all of `text`; 0 or an errno.
+int write_all(int fd, std::string_view text);
+
+}  // namespace apikeyd

@@ -1,0 +1,84 @@
+// Edits a key set's text and keeps the comments, the order and the form of everything that is not touched.
+//
+// The text is kept as pieces: what stands before the keys, each key's own lines, what stands between and
+// behind. An edit changes one piece and is proved by parsing that piece alone, so the cost of an edit does
+// not grow with the file. A piece parses alone as it does in its place because it holds whole lines of one
+// list entry at its own indentation. A list in flow form (`keys: [{…}]`, 64 KiB at most) is edited as one
+// text and parsed whole.
+
+#pragma once
+
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "source/key_row.h"
+#include "source/yaml_events.h"
+#include "source/yaml_locate.h"
+
+namespace apikeyd {
+
+class KeySetText {
+  public:
+    /// A set without keys, as the tool writes it.
+    static std::string empty_text() { return "version: 1\nkeys: []\n"; }
+
+    /// Refuses whatever parse_key_set refuses; `file` is for its errors.
+    static Result<KeySetText> parse(std::string text, const std::string& file, const YamlLimits& limits = {});
+
+    /// Replaces the key with this id, or appends it. Only fields that differ are rewritten, in place; a key
+    /// whose form defies that is rewritten whole. On an error (a field that the file format refuses, a digest
+    /// that another key has) nothing has changed.
+    Result<void> upsert(const KeyRow& row);
+
+    /// Removes the key's lines. Comments above them stay. False when there is no such key.
+    Result<bool> erase(std::string_view id);
+
+    /// The row with this id, or nullptr. Valid until the next change.
+    [[nodiscard]] const KeyRow* find(std::string_view id) const;
+
+    /// All rows in the order of the text.
+    [[nodiscard]] std::vector<KeyRow> rows() const;
+    [[nodiscard]] size_t size() const { return live_; }
+
+    /// The text as it is now; byte for byte what was parsed when nothing was changed.
+    [[nodiscard]] std::string text() const;
+
+  private:
+    struct Piece {
+        std::string before;  // comments and blank lines above the key
+        std::string body;    // the key's lines
+        KeyRow row;
+        bool live = true;
+    };
+
+    Result<void> split(std::string text);
+    Result<void> split_block(std::string_view text, LocatedKeySet located);
+    void index();
+    Result<void> append(const KeyRow& row);
+    Result<void> replace(size_t at, const KeyRow& row);
+    Result<void> check_piece(const Piece& piece) const;
+    [[nodiscard]] Result<KeyRow> parse_piece(std::string_view body) const;
+    Result<void> append_flow(const KeyRow& row);
+    Result<void> replace_flow(size_t at, const KeyRow& row);
+    Result<void> erase_flow(size_t at);
+    Result<void> set_flow_text(std::string text, const std::vector<KeyRow>& wanted);
+
+    std::string file_;
+    YamlLimits limits_;
+    std::string head_;                // up to the colon of `keys:`; in flow form the whole text
+    std::string empty_list_ = " []";  // what stands behind the colon while there are no keys
+    std::string line_rest_;           // of the line that holds `keys:`
+    std::string tail_;
+    std::string newline_ = "\n";
+    size_t indent_ = 2;  // of the dashes
+    bool flow_ = false;
+    std::vector<Piece> pieces_;
+    size_t live_ = 0;
+    boost::unordered_flat_map<std::string, size_t> by_id_;  // to the index in pieces_
+    boost::unordered_flat_map<std::string, size_t> by_digest_;
+};
+
+}  // namespace apikeyd

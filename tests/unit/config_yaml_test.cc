@@ -1,0 +1,160 @@
+#include "source/config_yaml.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+namespace apikeyd {
+namespace {
+
+const std::string kRequired = "source: yaml:/etc/apikeyd/keys.yaml\nusage: sqlite:/var/lib/apikeyd/usage.db\n";
+
+std::string error_of(const std::string& text) {
+    const auto config = parse_config(text, "/etc/apikeyd/c.yaml");
+    EXPECT_FALSE(config) << text;
+    return config ? "no error" : config.error().message;
+}
+
+/// The error of one more field, in line 3, behind the required ones.
+std::string field_error(const std::string& line) { return error_of(kRequired + line + "\n"); }
+
+TEST(source_ConfigYaml, Defaults) {
+    const auto config = parse_config(kRequired, "/etc/apikeyd/c.yaml");
+    ASSERT_TRUE(config) << config.error().message;
+    EXPECT_EQ(config->instance, "default");
+    EXPECT_EQ(config->directory, default_directory(geteuid()));
+    EXPECT_EQ(config->source_path, "/etc/apikeyd/keys.yaml");
+    EXPECT_EQ(config->usage_path, "/var/lib/apikeyd/usage.db");
+    EXPECT_EQ(config->clients_group, "");
+    EXPECT_EQ(config->operators_group, "");
+    EXPECT_EQ(config->log.format, LogFormat::kLogfmt);
+    EXPECT_EQ(config->log.level, LogLevel::kInfo);
+    EXPECT_EQ(config->log.file, "");
+    EXPECT_EQ(config->reload.debounce_ms, 100u);
+    EXPECT_EQ(config->reload.poll_ms, 2000u);
+    EXPECT_EQ(config->reload.max_loss_percent, 50u);
+    EXPECT_EQ(config->flush_interval_ms, 1000u);
+    EXPECT_EQ(config->heartbeat_interval_ms, 1000u);
+    EXPECT_EQ(config->capacity_keys, 0u);
+    EXPECT_EQ(config->event_loop, EventLoopKind::kAuto);
+    EXPECT_EQ(default_directory(0), "/run/apikeyd");
+    EXPECT_EQ(default_directory(1000), "/dev/shm/apikeyd-1000");
+}
+
+TEST(source_ConfigYaml, EveryField) {
+    const auto config = parse_config(
+        "instance: blue-2\ndirectory: run/x\nsource: yaml:keys.yaml\nusage: sqlite:../usage.db\n"
+        "clients_group: apikey\noperators_group: apikey-ops\n"
+        "log: {format: json, level: error, file: log/a.log}\n"
+        "reload:\n  debounce_ms: 0\n  poll_ms: 100\n  max_loss_percent: 100\n"
+        "flush_interval_ms: 10\nheartbeat_interval_ms: 60000\ncapacity: 1000000\nevent_loop: epoll\n",
+        "/etc/apikeyd/c.yaml");
+    ASSERT_TRUE(config) << config.error().message;
+    EXPECT_EQ(config->instance, "blue-2");
+    EXPECT_EQ(config->directory, "/etc/apikeyd/run/x");
+    EXPECT_EQ(config->source_path, "/etc/apikeyd/keys.yaml");
+    EXPECT_EQ(config->usage_path, "/etc/usage.db");
+    EXPECT_EQ(config->clients_group, "apikey");
+    EXPECT_EQ(config->operators_group, "apikey-ops");
+    EXPECT_EQ(config->log.format, LogFormat::kJson);
+    EXPECT_EQ(config->log.level, LogLevel::kError);
+    EXPECT_EQ(config->log.file, "/etc/apikeyd/log/a.log");
+    EXPECT_EQ(config->reload.debounce_ms, 0u);
+    EXPECT_EQ(config->reload.poll_ms, 100u);
+    EXPECT_EQ(config->reload.max_loss_percent, 100u);
+    EXPECT_EQ(config->flush_interval_ms, 10u);
+    EXPECT_EQ(config->heartbeat_interval_ms, 60000u);
+    EXPECT_EQ(config->capacity_keys, 1000000u);
+    EXPECT_EQ(config->event_loop, EventLoopKind::kEpoll);
+}
+
+TEST(source_ConfigYaml, WrongValues) {
+    const std::string at = "/etc/apikeyd/c.yaml:3:";
+    EXPECT_EQ(field_error("instance: Blue"),
+              at + "11: instance: 'Blue' is no instance name (want 1 to 32 characters a-z0-9-)");
+    EXPECT_EQ(field_error("instance: ../x"),
+              at + "11: instance: '../x' is no instance name (want 1 to 32 characters a-z0-9-)");
+    EXPECT_EQ(field_error("directory: \"a\\nb\""),
+              at + "12: directory: 'a\\u000Ab' is no path (want 1 to 4095 bytes without control characters)");
+    EXPECT_EQ(field_error("clients_group: a b"),
+              at + "16: clients_group: 'a b' is no group name (want 1 to 32 characters A-Za-z0-9_.-)");
+    EXPECT_EQ(field_error("operators_group: -x"),
+              at + "18: operators_group: '-x' is no group name (want 1 to 32 characters A-Za-z0-9_.-)");
+    EXPECT_EQ(field_error("flush_interval_ms: 9"),
+              at + "20: flush_interval_ms: '9' (want a whole number from 10 to 600000)");
+    EXPECT_EQ(field_error("heartbeat_interval_ms: 60001"),
+              at + "24: heartbeat_interval_ms: '60001' (want a whole number from 10 to 60000)");
+    EXPECT_EQ(field_error("capacity: -1"), at + "11: capacity: '-1' (want a whole number from 0 to 1000000000)");
+    EXPECT_EQ(field_error("capacity: 1e3"), at + "11: capacity: '1e3' (want a whole number from 0 to 1000000000)");
+    EXPECT_EQ(field_error("capacity: 99999999999999999999"),
+              at + "11: capacity: '99999999999999999999' (want a whole number from 0 to 1000000000)");
+    EXPECT_EQ(field_error("capacity: '5'"), at + "11: capacity: '5' (want a whole number from 0 to 1000000000)");
+    EXPECT_EQ(field_error("event_loop: kqueue"), at + "13: event_loop: 'kqueue' (want one of auto, io_uring, epoll)");
+    EXPECT_EQ(field_error("log: {format: xml}"), at + "15: log.format: 'xml' (want one of logfmt, json)");
+    EXPECT_EQ(field_error("log: {level: loud}"), at + "14: log.level: 'loud' (want one of debug, info, warning, error)");
+    EXPECT_EQ(field_error("reload: {max_loss_percent: 101}"),
+              at + "28: reload.max_loss_percent: '101' (want a whole number from 0 to 100)");
+    EXPECT_EQ(field_error("reload: {poll_ms: 99}"), at + "19: reload.poll_ms: '99' (want a whole number from 100 to 3600000)");
+    EXPECT_EQ(field_error("reload: {debounce_ms: 60001}"),
+              at + "23: reload.debounce_ms: '60001' (want a whole number from 0 to 60000)");
+}
+
+TEST(source_ConfigYaml, WrongShapes) {
+    const std::string at = "/etc/apikeyd/c.yaml:3:";
+    EXPECT_EQ(field_error("colour: [red, {a: b}]"),
+              at + "1: unknown field 'colour' (want one of capacity, clients_group, directory, event_loop, "
+                   "flush_interval_ms, heartbeat_interval_ms, instance, log, operators_group, reload, source, usage)");
+    EXPECT_EQ(field_error("log: {colour: red}"), at + "7: unknown field 'log.colour' (want one of file, format, level)");
+    EXPECT_EQ(field_error("log.level: info").substr(0, 56), at + "1: unknown field 'log.level' (w");
+    EXPECT_EQ(field_error("instance: a\ninstance: b"), "/etc/apikeyd/c.yaml:4:1: instance: stands twice (want it once)");
+    EXPECT_EQ(field_error("instance: [a, [b]]"), at + "11: instance: a list (want a single value)");
+    EXPECT_EQ(field_error("instance: {a: {b: c}}"), at + "11: instance: a mapping (want a single value)");
+    EXPECT_EQ(field_error("instance:"), at + "1: instance: no value (want one, or leave the field out for its default)");
+    EXPECT_EQ(field_error("log: verbose"), at + "6: log: no mapping (want {name: value, ...}, or leave it out)");
+    EXPECT_EQ(field_error("reload: [1]"), at + "9: reload: a list (want a mapping)");
+    EXPECT_EQ(field_error("? [a]\n: b"), at + "3: a list or a mapping as a field's name (want 'name: value' lines)");
+    const std::string want = " (want 'name: value' lines)";
+    EXPECT_EQ(error_of(""), "/etc/apikeyd/c.yaml:1:1: the configuration is empty or a single value" + want);
+    EXPECT_EQ(error_of("x\n"), "/etc/apikeyd/c.yaml:1:1: the configuration is empty or a single value" + want);
+    EXPECT_EQ(error_of("- x\n"), "/etc/apikeyd/c.yaml:1:1: the configuration is a list" + want);
+}
+
+TEST(source_ConfigYaml, SourcesAndStores) {
+    EXPECT_EQ(error_of("instance: a\n"),
+              "/etc/apikeyd/c.yaml:1:1: source: missing (required)\n/etc/apikeyd/c.yaml:1:1: usage: missing (required)");
+    EXPECT_EQ(error_of("source: /k.yaml\nusage: sqlite:\n"),
+              "/etc/apikeyd/c.yaml:1:9: source: '/k.yaml' (want yaml:PATH)\n"
+              "/etc/apikeyd/c.yaml:2:8: usage: '' is no path (want 1 to 4095 bytes without control characters)");
+}
+
+TEST(source_ConfigYaml, ErrorsDoNotEndTheReading) {
+    EXPECT_EQ(field_error("capacity: x\nlog: {level: y, format: json}\nreload: {a: 1}"),
+              "/etc/apikeyd/c.yaml:3:11: capacity: 'x' (want a whole number from 0 to 1000000000)\n"
+              "/etc/apikeyd/c.yaml:4:14: log.level: 'y' (want one of debug, info, warning, error)\n"
+              "/etc/apikeyd/c.yaml:5:10: unknown field 'reload.a' (want one of debounce_ms, max_loss_percent, poll_ms)");
+}
+
+TEST(source_ConfigYaml, LoadsAFileAndNamesWhatItCannotRead) {
+    char name[] = "/tmp/apikeyd-config-test.XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    const std::string directory = name;
+    std::ofstream(directory + "/c.yaml") << "source: yaml:keys.yaml\nusage: sqlite:u.db\n";
+    const auto config = load_config(directory + "/c.yaml");
+    ASSERT_TRUE(config) << config.error().message;
+    EXPECT_EQ(config->source_path, directory + "/keys.yaml");
+    EXPECT_EQ(load_config(directory + "/none.yaml").error().message,
+              directory + "/none.yaml: cannot open: No such file or directory");
+    EXPECT_EQ(load_config(directory).error().message, directory + ": no regular file (want a text file)");
+    ASSERT_EQ(mkfifo((directory + "/pipe").c_str(), 0600), 0);
+    EXPECT_EQ(load_config(directory + "/pipe").error().message, directory + "/pipe: no regular file (want a text file)");
+    std::ofstream(directory + "/big.yaml") << std::string((1u << 20) + 1, '#');
+    EXPECT_EQ(load_config(directory + "/big.yaml").error().message, directory + "/big.yaml: more than 1048576 bytes (the limit)");
+    std::filesystem::remove_all(directory);
+}
+
+}  // namespace
+}  // namespace apikeyd

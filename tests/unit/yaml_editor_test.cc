@@ -1,0 +1,433 @@
+#include "source/yaml_editor.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <random>
+
+#include "source/rfc3339.h"
+#include "source/row_text.h"
+#include "source/yaml_source.h"
+
+namespace apikeyd {
+namespace {
+
+std::string hex64(unsigned n) {
+    char digits[65];
+    std::snprintf(digits, sizeof digits, "%064x", n);
+    return digits;
+}
+
+KeyRow make_row(unsigned n) {
+    KeyRow row;
+    char id[13];
+    std::snprintf(id, sizeof id, "key%09u", n);
+    row.id = id;
+    for (size_t i = 0; i < 4; ++i) {
+        row.digest[31 - i] = static_cast<uint8_t>(n >> (8 * i));
+    }
+    row.digest[0] = 0xAB;
+    row.environment = "live";
+    return row;
+}
+
+KeySetText parsed(const std::string& text) {
+    auto set = KeySetText::parse(text, "keys.yaml");
+    EXPECT_TRUE(set) << set.error().message << "\n" << text;
+    return set ? *std::move(set) : KeySetText{};
+}
+
+/// The text of `set`, which must parse to exactly the rows it says it has.
+std::string checked(const KeySetText& set) {
+    const std::string text = set.text();
+    const auto rows = parse_key_rows(text, "keys.yaml");
+    EXPECT_TRUE(rows) << rows.error().message << "\n" << text;
+    EXPECT_TRUE(rows && *rows == set.rows()) << text;
+    return text;
+}
+
+const std::string kTwo =
+    "# my keys\n"
+    "version: 1   # of the format\n"
+    "\n"
+    "keys:   # all of them\n"
+    "  # the build server\n"
+    "  - id: key000000001   # public\n"
+    "    sha256: '" + hex64(1) + "'\n"
+    "    environment:   live # not test\n"
+    "    # about the name\n"
+    "    name: \"CI \\\n"
+    "      deploy\"\n"
+    "\n"
+    "  # the other\n"
+    "  -\n"
+    "    sha256: \"" + hex64(2) + "\"\n"
+    "    id: key000000002\n"
+    "    environment: test\n"
+    "    expires:\n"
+    "    metadata:\n"
+    "      team: x # inside\n"
+    "      tags: [a,\n"
+    "             b]\n"
+    "    owner: acme\n"
+    "# the end\n";
+
+TEST(source_YamlEditor, UntouchedTextStaysByteForByte) {
+    for (const std::string& text :
+         {kTwo, std::string("keys:   [ ]  # none\n"), std::string("\xEF\xBB\xBFkeys:\n  []\nversion: 1\n"),
+          std::string("{keys: [], version: 1}\n"), std::string("---\r\nkeys: []\r\n...\r\n")}) {
+        EXPECT_EQ(checked(parsed(text)), text);
+    }
+}
+
+TEST(source_YamlEditor, ChangesOneValueInPlace) {
+    KeySetText set = parsed(kTwo);
+    KeyRow row = *set.find("key000000001");
+    EXPECT_EQ(row.name, "CI deploy");
+    row.environment = "test";
+    row.name = "a: b";
+    ASSERT_TRUE(set.upsert(row));
+    std::string wanted = kTwo;
+    wanted.replace(wanted.find("live # not"), 4, "test");
+    const std::string name = "\"CI \\\n      deploy\"";
+    wanted.replace(wanted.find(name), name.size(), "\"a: b\"");
+    EXPECT_EQ(checked(set), wanted);
+}
+
+TEST(source_YamlEditor, RevokesByOneNewLineAndFillsEmptyValues) {
+    KeySetText set = parsed(kTwo);
+    KeyRow row = *set.find("key000000002");
+    row.state = KeyState::kRevoked;
+    row.expires_s = parse_rfc3339("2027-12-01T00:00:00Z");
+    row.metadata = R"({"team": "y"})";
+    ASSERT_TRUE(set.upsert(row));
+    std::string wanted = kTwo;
+    const std::string sha = "    sha256: \"" + hex64(2) + "\"\n";
+    wanted.insert(wanted.find(sha) + sha.size(), "    state: revoked\n");
+    wanted.replace(wanted.find("expires:\n"), 9, "expires: 2027-12-01T00:00:00Z\n");
+    const std::string metadata = "team: x # inside\n      tags: [a,\n             b]";
+    wanted.replace(wanted.find(metadata), metadata.size(), "{\"team\":\"y\"}");
+    EXPECT_EQ(checked(set), wanted);
+}
+
+TEST(source_YamlEditor, DropsWhatARowNoLongerHas) {
+    KeySetText set = parsed(kTwo);
+    KeyRow row = *set.find("key000000002");
+    row.metadata.clear();
+    row.owner.clear();
+    ASSERT_TRUE(set.upsert(row));
+    const std::string text = checked(set);
+    EXPECT_NE(text.find("      {}\n    owner: \"\"\n# the end\n"), std::string::npos) << text;
+}
+
+TEST(source_YamlEditor, AppendsInTheStyleOfTheFile) {
+    KeySetText set = parsed(kTwo);
+    KeyRow row = make_row(3);
+    row.name = "third";
+    row.state = KeyState::kDisabled;
+    ASSERT_TRUE(set.upsert(row));
+    const std::string added = "  - id: key000000003\n    sha256: ab" + hex64(3).substr(2) +
+                              "\n    state: disabled\n    environment: live\n    name: third\n";
+    std::string wanted = kTwo;
+    wanted.insert(wanted.find("# the end"), added);
+    EXPECT_EQ(checked(set), wanted);
+    set = parsed("keys:\r\n- id: key000000001\r\n  sha256: " + hex64(0xa1) + "\r\n  environment: live\r\nversion: 1\r\n");
+    ASSERT_TRUE(set.upsert(make_row(3)));
+    EXPECT_NE(checked(set).find("live\r\n- id: key000000003\r\n  sha256: ab"), std::string::npos);
+    EXPECT_TRUE(set.text().ends_with("  environment: live\r\nversion: 1\r\n")) << set.text();
+}
+
+TEST(source_YamlEditor, FirstKeyAndLastKey) {
+    for (const std::string text : {"version: 1\nkeys: []  # none yet\n# end\n", "  keys:\n    []\n  version: 1\n", "keys: []\n"}) {
+        KeySetText set = parsed(text);
+        ASSERT_TRUE(set.upsert(make_row(1)));
+        EXPECT_EQ(checked(set).find('['), std::string::npos) << set.text();
+        set = parsed(set.text());
+        EXPECT_EQ(set.erase("key000000001").value(), true);
+        EXPECT_EQ(set.erase("key000000001").value(), false);
+        EXPECT_EQ(set.size(), 0u);
+        EXPECT_NE(checked(set).find("keys: []"), std::string::npos) << set.text();
+    }
+    KeySetText set = parsed(KeySetText::empty_text());
+    ASSERT_TRUE(set.upsert(make_row(1)));
+    ASSERT_TRUE(set.erase("key000000001").value());
+    EXPECT_EQ(checked(set), KeySetText::empty_text());
+}
+
+TEST(source_YamlEditor, ErasesTheLinesOfOneKey) {
+    KeySetText set = parsed(kTwo);
+    ASSERT_TRUE(set.erase("key000000001").value());
+    const size_t begin = kTwo.find("  - id: key000000001");
+    const std::string last = "      deploy\"\n";
+    const size_t end = kTwo.find(last) + last.size();
+    EXPECT_EQ(checked(set), kTwo.substr(0, begin) + kTwo.substr(end));
+}
+
+TEST(source_YamlEditor, FlowForms) {
+    const auto flow = [](unsigned n) { return "{id: key00000000" + std::to_string(n) + ", sha256: '" + hex64(n) + "', environment: live}"; };
+    KeySetText set = parsed("keys:\n  - " + flow(1) + "  # one\n  - {\"id\":\"key000000002\",\"sha256\":\"" + hex64(2) + "\",\"environment\":\"live\",\n     }\n");
+    KeyRow row = *set.find("key000000001");
+    row.state = KeyState::kRevoked;
+    ASSERT_TRUE(set.upsert(row));
+    row = *set.find("key000000002");
+    row.environment = "test";
+    row.owner = "a, b";
+    ASSERT_TRUE(set.upsert(row));
+    EXPECT_EQ(checked(set), "keys:\n  - {id: key000000001, sha256: '" + hex64(1) + "', state: revoked, environment: live}  # one\n"
+                            "  - {\"id\":\"key000000002\",\"sha256\":\"" + hex64(2) + "\",\"environment\":test, owner: \"a, b\",\n     }\n");
+    for (const std::string text : {"keys: [" + flow(1) + ", " + flow(2) + "]\n", "keys: [\n  " + flow(1) + ",\n  " + flow(2) + " # two\n]\n",
+                                   "{keys: [\n  " + flow(1) + ",\n  " + flow(2) + ", # two\n], version: 1}\n"}) {
+        set = parsed(text);
+        ASSERT_TRUE(set.upsert(make_row(3)));
+        EXPECT_EQ(set.size(), 3u);
+        checked(set);
+        ASSERT_TRUE(set.erase("key000000003").value());
+        EXPECT_EQ(set.size(), 2u);
+        ASSERT_TRUE(set.erase("key000000001").value());
+        row = *set.find("key000000002");
+        row.state = KeyState::kRevoked;
+        ASSERT_TRUE(set.upsert(row));
+        EXPECT_EQ(checked(set).find("# two") == std::string::npos, text.find("# two") == std::string::npos) << set.text();
+        ASSERT_TRUE(set.erase("key000000002").value());
+        checked(set);
+    }
+    set = parsed("{keys: [ # none\n]}\n");
+    ASSERT_TRUE(set.upsert(make_row(3)));
+    EXPECT_NE(checked(set).find("# none"), std::string::npos);
+}
+
+TEST(source_YamlEditor, WhatTheFormatRefusesChangesNothing) {
+    KeySetText set = parsed(kTwo);
+    KeyRow row = make_row(3);
+    row.digest = set.find("key000000002")->digest;
+    EXPECT_EQ(set.upsert(row).error().message, "key key000000003: sha256: the same digest as key key000000002 (want each key once)");
+    row = make_row(3);
+    row.name = "two\nlines";
+    EXPECT_EQ(set.upsert(row).error().message, "key key000000003: name: 'two\\u000Alines' has control characters (want one line of plain text)");
+    row = *set.find("key000000001");
+    row.environment = "Live!";
+    EXPECT_EQ(set.upsert(row).error().message, "key key000000001: environment: 'Live!' is no environment (want 1 to 15 characters a-z0-9)");
+    row = make_row(3);
+    row.id = "short";
+    EXPECT_FALSE(set.upsert(row));
+    row = make_row(3);
+    row.metadata = "[1]";
+    EXPECT_FALSE(set.upsert(row));
+    row = make_row(3);
+    row.name = "\xFF";
+    EXPECT_FALSE(set.upsert(row));
+    row = make_row(3);
+    row.expires_s = kExpiresMax_s + 1;
+    EXPECT_FALSE(set.upsert(row));
+    EXPECT_EQ(checked(set), kTwo);
+    EXPECT_EQ(KeySetText::parse("keys: 1\n", "k.yaml").error().message, "k.yaml:1:7: keys: a single value (want a list of keys)");
+}
+
+TEST(source_YamlEditor, StringsThatNeedQuotes) {
+    for (const char* plain : {"acme", "CI deploy", "a.b@c", "2RkT9pQwX4Za", "deadbeef1", "/x", "v1.2-rc"}) {
+        EXPECT_EQ(yaml_string(plain), plain);
+    }
+    for (const char* quoted : {"", " a", "a ", "123", "1e5", "12345678e901", "0x1F", "null", "Yes", "off", "~", "-a", "a: b", "a #b", "{", "1.5",
+                               "2027-12-01", "12:30", "ä", "@a", "%a", "!x", "&x", "*x", "-", "a,b"}) {
+        EXPECT_EQ(yaml_string(quoted), "\"" + std::string(quoted) + "\"");
+    }
+    EXPECT_EQ(yaml_string("a\"\\\n\x01"), R"("a\"\\\n\u0001")");
+}
+
+/// Draws rows, the ways to write them, and edits.
+class Dice {
+  public:
+    explicit Dice(unsigned seed) : random_(seed) {}
+
+    unsigned below(unsigned n) { return static_cast<unsigned>(random_() % n); }
+    bool one_in(unsigned n) { return below(n) == 0; }
+    template <typename T>
+    const T& of(const std::vector<T>& choices) { return choices[below(static_cast<unsigned>(choices.size()))]; }
+
+    std::string name() {
+        return of<std::string>({"", "CI deploy", "a: b", "# x", "Zürich", "it's", "say \"x\"", "null", "0123", "- a", "{a}", "[b", "x,y", "back\\slash",
+                   "two  blanks", "trailing ", "|", ">", "&a", "*b", "!c", "%d", "@e", "`f", "? g", "a:b", "a #b", "key: value, other", "~", "true"});
+    }
+    KeyRow row(unsigned n) {
+        KeyRow row = make_row(n);
+        change(row, 8);
+        return row;
+    }
+    void change(KeyRow& row, unsigned times) {
+        for (unsigned i = 0; i < times; ++i) {
+            switch (below(8)) {
+                case 0: row.state = static_cast<KeyState>(below(3)); break;
+                case 1: row.name = name(); break;
+                case 2: row.owner = name(); break;
+                case 3: row.environment = of<std::string>({"live", "test", "007", "e1"}); break;
+                case 4: row.expires_s = one_in(3) ? std::nullopt : std::optional<int64_t>(1 + below(2'000'000'000)); break;
+                case 5: row.created_s = below(2'000'000'000); break;
+                case 6: row.foreign = one_in(2); break;
+                default: row.metadata = of<std::string>({"", R"({"team":"x"})", R"({"a":[1,{"b":null}],"c":"#:,}]"})", R"({"n":-1.5,"t":true,"u":"Zürich"})"}); break;
+            }
+        }
+    }
+
+    /// A string in one of the styles that can hold it.
+    std::string scalar(const std::string& text, bool flow, const std::string& indent) {
+        switch (below(flow ? 3 : 5)) {
+            case 0: {
+                std::string out = "'";
+                for (const char c : text) {
+                    out += c == '\'' ? "''" : std::string(1, c);
+                }
+                return out + "'";
+            }
+            case 1: {
+                std::string out;
+                append_json_string(out, text);
+                return out;
+            }
+            case 3:
+                return text.empty() || text.front() == ' ' || text.back() == ' ' ? yaml_string(text) : "|-  # block\n" + indent + "   " + text;
+            case 4:
+                return text.empty() || text.front() == ' ' || text.back() == ' ' ? yaml_string(text) : ">-\n\n"[0] + std::string("-\n") + indent + " " + text + "\n";
+            default:
+                return yaml_string(text);
+        }
+    }
+    std::string comment() { return of<std::string>({"", "", "  # c", " #: '\"[{"}); }
+    std::string gap(const std::string& indent) { return of<std::string>({"", "", "", "\n", indent + "# between\n", "# at the margin\n\n", "        # deep\n"}); }
+
+    std::vector<std::string> pairs(const KeyRow& row, bool flow, const std::string& indent) {
+        std::string plain = flow_key_row(row);
+        std::vector<std::string> out = {"id: " + scalar(row.id, flow, indent), "sha256: " + plain.substr(plain.find("sha256: ") + 8, plain.find(", state") - plain.find("sha256: ") - 8)};
+        const auto add = [&](bool needed, const std::string& pair) {
+            if (needed || one_in(3)) {
+                out.push_back(pair);
+            }
+        };
+        add(row.state != KeyState::kActive, "state: " + scalar(std::string(key_state_name(row.state)), flow, indent));
+        add(!row.environment.empty(), "environment: " + scalar(row.environment, flow, indent));
+        add(!row.owner.empty(), "owner: " + scalar(row.owner, flow, indent));
+        add(!row.name.empty(), "\"name\": " + scalar(row.name, flow, indent));
+        add(row.foreign, std::string("foreign: ") + (row.foreign ? "TRUE" : "false"));
+        add(row.expires_s.has_value(), row.expires_s ? "expires: '" + format_rfc3339(*row.expires_s) + "'" : of<std::string>({"expires: ", "expires: null", "expires: ~"}));
+        add(row.created_s != 0, "created: " + (row.created_s != 0 ? format_rfc3339(row.created_s) : "null"));
+        if (row.metadata == R"({"team":"x"})" && !flow && one_in(2)) {
+            out.push_back("metadata: # open\n" + indent + "  team:\n" + indent + "    x");
+        } else {
+            add(!row.metadata.empty(), "metadata: " + (row.metadata.empty() ? std::string("{}") : row.metadata));
+        }
+        std::shuffle(out.begin(), out.end(), random_);
+        return out;
+    }
+
+    std::string entry(const KeyRow& row, size_t indent, bool flow) {
+        const std::string lead(indent, ' ');
+        std::string out;
+        if (flow || one_in(4)) {
+            out = flow ? "" : lead + "- ";
+            out += "{";
+            for (const std::string& pair : pairs(row, true, "")) {
+                out += (out.ends_with('{') ? "" : of<std::string>({", ", " ,", ",\n      ", ", # c\n         "})) + pair;
+            }
+            out += of<std::string>({"}", " }", ",}", "\n     }"});
+            return flow ? out : out + comment() + "\n";
+        }
+        const std::string gap_after_dash = of<std::string>({" ", "   ", "\n", " # dash\n"});
+        const std::string inner = gap_after_dash.ends_with('\n') ? lead + "  " : lead + std::string(1 + gap_after_dash.size(), ' ');
+        out = lead + "-" + gap_after_dash + (gap_after_dash.ends_with('\n') ? inner : "");
+        bool first = true;
+        for (const std::string& pair : pairs(row, false, inner)) {
+            out += first ? "" : gap(inner) + inner;
+            first = false;
+            out += pair;
+            const bool block = pair.find("|-") != std::string::npos || pair.find(">-") != std::string::npos;
+            out += (block ? "" : comment()) + std::string("\n");
+        }
+        return out;
+    }
+
+    std::string file(const std::map<std::string, KeyRow>& rows) {
+        const size_t indent = of<size_t>({0, 2, 4});
+        std::string out = of<std::string>({"", "# head\n\n", "---\n", "version: 1\n"});
+        if (rows.empty() || one_in(5)) {
+            out += "keys: [";
+            bool first = true;
+            for (const auto& [id, row] : rows) {
+                out += (first ? of<std::string>({"", "\n  "}) : of<std::string>({", ", ",\n  ", ", # k\n  "})) + entry(row, 0, true);
+                first = false;
+            }
+            out += of<std::string>({"]", "\n  ]"}) + comment() + "\n";
+        } else {
+            out += "keys:" + comment() + "\n";
+            for (const auto& [id, row] : rows) {
+                out += gap(std::string(indent, ' ')) + entry(row, indent, false);
+            }
+        }
+        out += of<std::string>({"", "# end\n", "\n\n"});
+        return out.find("version") == std::string::npos && one_in(2) ? out + "version: 1\n" : out;
+    }
+
+  private:
+    std::mt19937 random_;
+};
+
+std::map<std::string, KeyRow> by_id(const std::vector<KeyRow>& rows) {
+    std::map<std::string, KeyRow> out;
+    for (const KeyRow& row : rows) {
+        out.emplace(row.id, row);
+    }
+    return out;
+}
+
+/// Every line of `text` that is only a comment.
+size_t comment_lines(const std::string& text) {
+    size_t count = 0;
+    for (size_t at = 0; at < text.size(); at = line_end(text, at)) {
+        const size_t first = text.find_first_not_of(' ', at);
+        count += first < text.size() && text[first] == '#' ? 1 : 0;
+    }
+    return count;
+}
+
+TEST(source_YamlEditor, RandomFilesAndEditsMatchAModel) {
+    size_t edits = 0;
+    for (unsigned seed = 1; seed <= 400; ++seed) {
+        Dice dice(seed);
+        std::map<std::string, KeyRow> model;
+        for (unsigned n = dice.below(5); n > 0; --n) {
+            const KeyRow row = dice.row(n);
+            model[row.id] = row;
+        }
+        const std::string text = dice.file(model);
+        auto set = KeySetText::parse(text, "keys.yaml");
+        ASSERT_TRUE(set) << "seed " << seed << ": " << set.error().message << "\n" << text;
+        ASSERT_EQ(by_id(set->rows()), model) << "seed " << seed << "\n" << text;
+        ASSERT_EQ(set->text(), text);
+        for (int i = 0; i < 8; ++i, ++edits) {
+            const std::string before = set->text();
+            KeyRow row = dice.row(dice.below(8));
+            if (const KeyRow* present = set->find(row.id); present != nullptr && dice.one_in(2)) {
+                row = *present;
+                dice.change(row, 1);
+            }
+            if (dice.one_in(4)) {
+                const auto erased = set->erase(row.id);
+                ASSERT_TRUE(erased) << "seed " << seed << ": " << erased.error().message << "\n" << before;
+                ASSERT_EQ(*erased, model.erase(row.id) == 1);
+            } else {
+                const auto done = set->upsert(row);
+                ASSERT_TRUE(done) << "seed " << seed << ": " << done.error().message << "\n" << before;
+                model[row.id] = row;
+                ASSERT_GE(comment_lines(set->text()) + 3, comment_lines(before)) << before << "\n-----\n" << set->text();
+            }
+            const auto rows = parse_key_rows(set->text(), "keys.yaml");
+            ASSERT_TRUE(rows) << "seed " << seed << ": " << rows.error().message << "\n" << before << "\n-----\n" << set->text();
+            ASSERT_EQ(by_id(*rows), model) << "seed " << seed << "\n" << before << "\n-----\n" << set->text();
+            ASSERT_EQ(*rows, set->rows());
+        }
+    }
+    EXPECT_EQ(edits, 3200u);
+}
+
+}  // namespace
+}  // namespace apikeyd
