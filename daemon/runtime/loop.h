@@ -27,14 +27,9 @@
 #include <vector>
 
 #include "base/result.h"
+#include "runtime/loop_kind.h"
 
 namespace apikeyd {
-
-enum class LoopKind {
-    automatic,  ///< io_uring, or epoll where io_uring cannot be had
-    io_uring,
-    epoll,
-};
 
 /// What a watch waits for.
 enum class Interest : std::uint8_t {

@@ -5,11 +5,10 @@
 #include <cstdint>
 #include <string>
 
-namespace apikeyd {
+#include "runtime/log_format.h"
+#include "runtime/loop_kind.h"
 
-enum class LogFormat : uint8_t { kLogfmt, kJson };
-enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
-enum class EventLoopKind : uint8_t { kAuto, kIoUring, kEpoll };
+namespace apikeyd {
 
 /// Bounds and defaults, each stated here and nowhere else.
 inline constexpr std::size_t kInstanceBytesMax = 32;
@@ -21,8 +20,8 @@ inline constexpr uint32_t kHeartbeatDefault_ms = 1'000, kHeartbeatMin_ms = 10, k
 inline constexpr uint64_t kCapacityMax_keys = 1'000'000'000;
 
 struct LogConfig {
-    LogFormat format = LogFormat::kLogfmt;
-    LogLevel level = LogLevel::kInfo;
+    LogFormat format = LogFormat::logfmt;
+    LogLevel level = LogLevel::info;
     std::string file;  ///< absolute; empty: standard error
 };
 
@@ -45,7 +44,7 @@ struct Config {
     uint32_t flush_interval_ms = kFlushDefault_ms;
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
     uint64_t capacity_keys = 0;  ///< room to leave at the first build; 0: by what is loaded
-    EventLoopKind event_loop = EventLoopKind::kAuto;
+    LoopKind event_loop = LoopKind::automatic;
 };
 
 /// /run/apikeyd for root, /dev/shm/apikeyd-<uid> for others.

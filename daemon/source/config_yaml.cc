@@ -134,16 +134,16 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"operators_group", [](const YamlScalar& v, Config& c) { return take_group(v, c.operators_group); }},
         {"log.format",
          [](const YamlScalar& v, Config& c) {
-             return choose<LogFormat>(v, {{"logfmt", LogFormat::kLogfmt}, {"json", LogFormat::kJson}},
+             return choose<LogFormat>(v, {{"logfmt", LogFormat::logfmt}, {"json", LogFormat::json}},
                                       c.log.format);
          }},
         {"log.level",
          [](const YamlScalar& v, Config& c) {
              return choose<LogLevel>(v,
-                                     {{"debug", LogLevel::kDebug},
-                                      {"info", LogLevel::kInfo},
-                                      {"warning", LogLevel::kWarning},
-                                      {"error", LogLevel::kError}},
+                                     {{"debug", LogLevel::debug},
+                                      {"info", LogLevel::info},
+                                      {"warning", LogLevel::warn},
+                                      {"error", LogLevel::error}},
                                      c.log.level);
          }},
         {"log.file", path([](Config& c) -> std::string& { return c.log.file; })},
@@ -157,10 +157,10 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"capacity", number(&Config::capacity_keys, 0, kCapacityMax_keys)},
         {"event_loop",
          [](const YamlScalar& v, Config& c) {
-             return choose<EventLoopKind>(v,
-                                          {{"auto", EventLoopKind::kAuto},
-                                           {"io_uring", EventLoopKind::kIoUring},
-                                           {"epoll", EventLoopKind::kEpoll}},
+             return choose<LoopKind>(v,
+                                          {{"auto", LoopKind::automatic},
+                                           {"io_uring", LoopKind::io_uring},
+                                           {"epoll", LoopKind::epoll}},
                                           c.event_loop);
          }},
     };

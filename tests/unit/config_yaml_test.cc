@@ -31,8 +31,8 @@ TEST(source_ConfigYaml, Defaults) {
     EXPECT_EQ(config->usage_path, "/var/lib/apikeyd/usage.db");
     EXPECT_EQ(config->clients_group, "");
     EXPECT_EQ(config->operators_group, "");
-    EXPECT_EQ(config->log.format, LogFormat::kLogfmt);
-    EXPECT_EQ(config->log.level, LogLevel::kInfo);
+    EXPECT_EQ(config->log.format, LogFormat::logfmt);
+    EXPECT_EQ(config->log.level, LogLevel::info);
     EXPECT_EQ(config->log.file, "");
     EXPECT_EQ(config->reload.debounce_ms, 100u);
     EXPECT_EQ(config->reload.poll_ms, 2000u);
@@ -40,7 +40,7 @@ TEST(source_ConfigYaml, Defaults) {
     EXPECT_EQ(config->flush_interval_ms, 1000u);
     EXPECT_EQ(config->heartbeat_interval_ms, 1000u);
     EXPECT_EQ(config->capacity_keys, 0u);
-    EXPECT_EQ(config->event_loop, EventLoopKind::kAuto);
+    EXPECT_EQ(config->event_loop, LoopKind::automatic);
     EXPECT_EQ(default_directory(0), "/run/apikeyd");
     EXPECT_EQ(default_directory(1000), "/dev/shm/apikeyd-1000");
 }
@@ -60,8 +60,8 @@ TEST(source_ConfigYaml, EveryField) {
     EXPECT_EQ(config->usage_path, "/etc/usage.db");
     EXPECT_EQ(config->clients_group, "apikey");
     EXPECT_EQ(config->operators_group, "apikey-ops");
-    EXPECT_EQ(config->log.format, LogFormat::kJson);
-    EXPECT_EQ(config->log.level, LogLevel::kError);
+    EXPECT_EQ(config->log.format, LogFormat::json);
+    EXPECT_EQ(config->log.level, LogLevel::error);
     EXPECT_EQ(config->log.file, "/etc/apikeyd/log/a.log");
     EXPECT_EQ(config->reload.debounce_ms, 0u);
     EXPECT_EQ(config->reload.poll_ms, 100u);
@@ -69,7 +69,7 @@ TEST(source_ConfigYaml, EveryField) {
     EXPECT_EQ(config->flush_interval_ms, 10u);
     EXPECT_EQ(config->heartbeat_interval_ms, 60000u);
     EXPECT_EQ(config->capacity_keys, 1000000u);
-    EXPECT_EQ(config->event_loop, EventLoopKind::kEpoll);
+    EXPECT_EQ(config->event_loop, LoopKind::epoll);
 }
 
 TEST(source_ConfigYaml, WrongValues) {
