@@ -20,9 +20,12 @@
 
 namespace apikey::shm {
 
+// All are constant-initialised, which the declarations alone do not tell clang-tidy.
+// NOLINTBEGIN(bugprone-dynamic-static-initializers)
 extern constinit const Sha256Kernel kSha256Portable;
 extern constinit const Sha256Kernel kSha256ShaNi;  // x86-64 with SHA, SSSE3 and SSE4.1
 extern constinit const Sha256Kernel kSha256Armv8;  // AArch64 with FEAT_SHA256
+// NOLINTEND(bugprone-dynamic-static-initializers)
 
 inline constexpr size_t kSha256BlockLength = 64;
 inline constexpr size_t kSha256Rounds = 64;
