@@ -17,7 +17,7 @@ class UsageCrashTest : public UsageTest, public ::testing::WithParamInterface<Cr
     static Generation at(uint64_t step, bool closing) {
         static const std::vector<std::string> ids = [] {
             std::vector<std::string> names;
-            for (int i = 0; i < 12; ++i) {
+            for (int i = 0; i < 4; ++i) {
                 names.push_back("key" + std::to_string(i));
             }
             return names;

@@ -32,7 +32,7 @@ int on_statement(unsigned, void*, void*, void*) {
 }
 
 int hook_statements(sqlite3* connection, char**, const sqlite3_api_routines*) {
-    return sqlite3_trace_v2(connection, SQLITE_TRACE_STMT | SQLITE_TRACE_PROFILE, on_statement, nullptr);
+    return sqlite3_trace_v2(connection, SQLITE_TRACE_STMT, on_statement, nullptr);
 }
 
 int remember_connection(sqlite3* connection, char**, const sqlite3_api_routines*) {

@@ -77,7 +77,7 @@ void drop_privileges();
 
 enum class CrashPoint { kStatement, kSystemCall, kTornWrite };
 
-/// Forks a child that runs `body` and kills itself with SIGKILL at the n-th point (from 1): before or after a
+/// Forks a child that runs `body` and kills itself with SIGKILL at the n-th point (from 1): before a
 /// SQL statement; before SQLite writes, truncates, maps or unlinks; in the middle of a write. True: it was
 /// killed. False: it ran to its end, having met fewer points.
 bool crashes_at(CrashPoint point, int n, const std::function<void()>& body);
