@@ -12,7 +12,6 @@ that reports no case at all. A test that never ran leaves no line and is nobody'
 
 import json
 import pathlib
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -20,14 +19,15 @@ GOOD = {"OK", "EXPECTEDFAIL"}
 
 
 def introspect(build, what):
-    return json.loads(subprocess.check_output(["meson", "introspect", what, str(build)]))
+    """Meson keeps what it knows for others to read in BUILD/meson-info, up to date with every configuration."""
+    return json.loads((build / "meson-info" / f"intro-{what}.json").read_text())
 
 
 def targets(build, *suites):
     wanted = set()
     tests = [
         test
-        for test in introspect(build, "--tests")
+        for test in introspect(build, "tests")
         if {suite.split(":")[-1] for suite in test["suite"]} & set(suites)
     ]
     if not tests:
@@ -38,7 +38,7 @@ def targets(build, *suites):
         return
     for test in tests:
         wanted.update(test["depends"])
-    for target in introspect(build, "--targets"):
+    for target in introspect(build, "targets"):
         if target["id"] in wanted:
             for filename in target["filename"]:
                 print(pathlib.Path(filename).relative_to(build))
@@ -46,7 +46,7 @@ def targets(build, *suites):
 
 def clear(build):
     """Meson merges BUILD/<test>.xml when the test ends, even one that an earlier run wrote."""
-    for test in introspect(build, "--tests"):
+    for test in introspect(build, "tests"):
         if test["protocol"] == "gtest":
             (pathlib.Path(test["workdir"] or build) / f"{test['name']}.xml").unlink(missing_ok=True)
     for name in ("testlog.json", "testlog.junit.xml"):
@@ -70,7 +70,7 @@ def count(build):
     passed, failed, skipped = 0, [], 0
     reports = {
         test["name"]: pathlib.Path(test["workdir"] or build) / f"{test['name']}.xml"
-        for test in introspect(build, "--tests")
+        for test in introspect(build, "tests")
         if test["protocol"] == "gtest"
     }
     log = build / "meson-logs" / "testlog.json"

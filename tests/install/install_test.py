@@ -20,6 +20,8 @@ FILES = {
     "include/apikey/apikey.hpp": 0o644,
     "lib/systemd/system/apikeyd.service": 0o644,
     "lib/sysusers.d/apikeyd.conf": 0o644,
+    "share/doc/apikeyd/examples/apikeyd.yaml.example": 0o644,
+    "share/doc/apikeyd/examples/keys.yaml.example": 0o644,
     "share/man/man1/apikeyctl.1": 0o644,
     "share/man/man3/libapikey.3": 0o644,
     "share/man/man5/apikeyd.yaml.5": 0o644,

@@ -104,4 +104,4 @@ class Setup(unittest.TestCase):
 
 if __name__ == "__main__":
     os.umask(0o022)
-    unittest.main(argv=["setup_test"], verbosity=2)
+    unittest.main(argv=["setup_test", *sys.argv[2:]], verbosity=2)
