@@ -14,7 +14,7 @@
 namespace apikey::shm {
 namespace {
 
-constexpr mode_t kBaseMode = 0755;       // instances of one host may have different groups of clients
+constexpr mode_t kBaseMode = 0755;  // instances of one host may have different groups of clients
 constexpr mode_t kInstanceMode = 0750;
 constexpr mode_t kLockMode = 0600;
 

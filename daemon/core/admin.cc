@@ -16,7 +16,8 @@ void Admin::handle(const Peer& peer, const std::string& line, const Responder& r
     }
     if (!std::holds_alternative<StatusRequest>(*request) && !may_operate(peer)) {
         log_.warn("admin.refused", {{"uid", peer.uid}, {"pid", peer.pid}});
-        responder.send(format_failure("not permitted: this needs root, the daemon's user or the operators' group"));
+        responder.send(
+            format_failure("not permitted: this needs root, the daemon's user or the operators' group"));
         return;
     }
     std::visit([&](const auto& one) { answer(responder, one); }, *request);
@@ -47,7 +48,9 @@ DaemonStatus Admin::status() const {
     return status;
 }
 
-void Admin::answer(const Responder& responder, const StatusRequest&) { responder.send(format_status(status())); }
+void Admin::answer(const Responder& responder, const StatusRequest&) {
+    responder.send(format_status(status()));
+}
 
 void Admin::answer(const Responder& responder, const ReloadRequest& request) {
     reloader_.request(request.force, [responder](const Result<ReloadReport>& report) {

@@ -1,7 +1,7 @@
 // The verbs of the admin socket.
 //
-// Whoever may connect (the socket's group) may ask for the status. Verbs that change or force anything are for root, the
-// daemon's own user and members of the operators' group, as the kernel names the peer.
+// Whoever may connect (the socket's group) may ask for the status. Verbs that change or force anything are
+// for root, the daemon's own user and members of the operators' group, as the kernel names the peer.
 
 #pragma once
 
@@ -17,7 +17,8 @@ namespace apikeyd {
 class Admin {
   public:
     /// `fixed` holds what does not change while the daemon runs.
-    Admin(Publisher& publisher, Reloader& reloader, Flusher& flusher, gid_t operators_group, DaemonStatus fixed, Log& log)
+    Admin(Publisher& publisher, Reloader& reloader, Flusher& flusher, gid_t operators_group,
+          DaemonStatus fixed, Log& log)
         : publisher_(publisher),
           reloader_(reloader),
           flusher_(flusher),

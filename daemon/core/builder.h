@@ -20,8 +20,9 @@ struct BuildOrder {
     uint64_t capacity_keys;  ///< room for at least so many keys
 };
 
-/// Every live key of `from` (nullptr: none), then `changes`, in files under temporary names. `from` may change
-/// meanwhile; the caller logs those changes and replays them. Dead slots and unused details stay behind.
+/// Every live key of `from` (nullptr: none), then `changes`, in files under temporary names. `from` may
+/// change meanwhile; the caller logs those changes and replays them. Dead slots and unused details stay
+/// behind.
 Result<std::unique_ptr<apikey::shm::Generation>> build_generation(const BuildOrder& order,
                                                                   const apikey::shm::TableView* from,
                                                                   std::span<const Change> changes);

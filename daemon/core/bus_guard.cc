@@ -50,7 +50,8 @@ BusGuardedArea::BusGuardedArea(void* base, size_t bytes) : slot_(-1) {
     for (int i = 0; i < kAreas && slot_ < 0; ++i) {
         if (g_areas[i].base.load(std::memory_order_relaxed) == 0) {
             g_areas[i].bytes.store(bytes, std::memory_order_relaxed);
-            g_areas[i].base.store(reinterpret_cast<uintptr_t>(base), std::memory_order_release);  // SYNC area-guarded
+            g_areas[i].base.store(reinterpret_cast<uintptr_t>(base),
+                                  std::memory_order_release);  // SYNC area-guarded
             slot_ = i;
         }
     }

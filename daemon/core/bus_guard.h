@@ -1,5 +1,5 @@
-// Survives a client that truncates cells: the files' one writable part for clients is the daemon's only way to die by
-// SIGBUS, and tmpfs files cannot be sealed against it.
+// Survives a client that truncates cells: the files' one writable part for clients is the daemon's only way
+// to die by SIGBUS, and tmpfs files cannot be sealed against it.
 
 #pragma once
 
@@ -7,7 +7,8 @@
 
 namespace apikeyd {
 
-/// Installs the handler, once per process. A SIGBUS outside guarded areas ends the process as it would without.
+/// Installs the handler, once per process. A SIGBUS outside guarded areas ends the process as it would
+/// without.
 void install_bus_guard();
 
 /// While it lives, a fault in [base, base + bytes) puts zero pages there instead of killing the daemon.

@@ -145,10 +145,11 @@ Result<void> Daemon::open_instance() {
     publisher_->control().set_started(static_cast<uint64_t>(getpid()), now_ns());
     publisher_->control().beat(now_ns());
     reloader_ = std::make_unique<Reloader>(
-        *loop_, *publisher_, *loader_,
-        ReloaderOptions{config_.source_path, config_.reload.max_loss_percent}, *log_);
+        *loop_, *publisher_, *loader_, ReloaderOptions{config_.source_path, config_.reload.max_loss_percent},
+        *log_);
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
-    admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(), *log_);
+    admin_ =
+        std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(), *log_);
     return {};
 }
 
@@ -198,12 +199,14 @@ Result<void> Daemon::open_door() {
     UnixServerOptions options;
     options.gid = operators_group_;
     options.fault_line = [](ServerFault fault) { return format_failure(describe_fault(fault)); };
-    options.on_accept_error = [this](const Error& error) { log_->warn("admin.paused", {{"reason", error.message}}); };
-    auto door = UnixServer::listen(
-        *loop_, publisher_->directory().path() + "/admin.sock", options,
-        [this](const Peer& peer, const std::string& line, const Responder& responder) {
-            admin_->handle(peer, line, responder);
-        });
+    options.on_accept_error = [this](const Error& error) {
+        log_->warn("admin.paused", {{"reason", error.message}});
+    };
+    auto door =
+        UnixServer::listen(*loop_, publisher_->directory().path() + "/admin.sock", options,
+                           [this](const Peer& peer, const std::string& line, const Responder& responder) {
+                               admin_->handle(peer, line, responder);
+                           });
     if (!door) {
         return tl::unexpected(door.error());
     }
@@ -212,14 +215,16 @@ Result<void> Daemon::open_door() {
 }
 
 void Daemon::start_timers() {
-    loop_->every(milliseconds(config_.heartbeat_interval_ms), [this] { publisher_->control().beat(now_ns()); });
+    loop_->every(milliseconds(config_.heartbeat_interval_ms),
+                 [this] { publisher_->control().beat(now_ns()); });
     loop_->every(milliseconds(config_.flush_interval_ms),
                  [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
     loop_->every(kRetireInterval, [this] { flusher_->retire_unused(); });
     loop_->every(kNamesInterval, [this] {
         if (!publisher_->directory().still_named(publisher_->control().fd())) {
-            outcome_ = fail(publisher_->directory().path() +
-                            ": the files were removed or replaced under the daemon; start it again to make new ones");
+            outcome_ = fail(
+                publisher_->directory().path() +
+                ": the files were removed or replaced under the daemon; start it again to make new ones");
             loop_->stop();
         }
     });

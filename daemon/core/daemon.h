@@ -7,9 +7,9 @@
 
 namespace apikeyd {
 
-/// Runs until SIGTERM or SIGINT, then flushes, marks the table stopped and returns; the files stay, so that clients go
-/// on. An error means that the daemon could not start or had to give up; what was serving goes on serving.
-/// Call once, on the main thread, before any other thread is started.
+/// Runs until SIGTERM or SIGINT, then flushes, marks the table stopped and returns; the files stay, so that
+/// clients go on. An error means that the daemon could not start or had to give up; what was serving goes on
+/// serving. Call once, on the main thread, before any other thread is started.
 Result<void> run_daemon(const Config& config);
 
 }  // namespace apikeyd

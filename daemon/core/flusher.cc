@@ -10,8 +10,8 @@
 
 namespace apikeyd {
 
-using apikey::shm::CellsView;
 using apikey::shm::CellSums;
+using apikey::shm::CellsView;
 using apikey::shm::DetailView;
 using apikey::shm::Generation;
 using apikey::shm::Meta;
@@ -48,8 +48,8 @@ struct Swept {
     }
 };
 
-/// Notes the sums of one slot's cell. Cells are clients' to scribble on: only those of slots that hold a key count,
-/// and key and digest come from the table.
+/// Notes the sums of one slot's cell. Cells are clients' to scribble on: only those of slots that hold a key
+/// count, and key and digest come from the table.
 void note_cell(const Generation& generation, uint64_t index, Swept& swept) {
     const TableView& table = generation.table().view();
     const Slot& slot = table.slots[index];
@@ -254,8 +254,8 @@ void Flusher::retire(const GenerationPtr& generation) {
                 publisher_.drop_superseded(generation);
                 log_.info("generation.harvested", {{"generation", generation->number()}});
             } else {
-                log_.warn("generation.harvest_failed", {{"generation", generation->number()},
-                                                        {"reason", job->result.error().message}});
+                log_.warn("generation.harvest_failed",
+                          {{"generation", generation->number()}, {"reason", job->result.error().message}});
             }
         });
     if (queued) {

@@ -1,7 +1,8 @@
-// From counters in shared memory to totals in the usage store, and the end of generations nobody uses any more.
+// From counters in shared memory to totals in the usage store, and the end of generations nobody uses any
+// more.
 //
-// The counters only grow, so a flush may come at any time and fail at any time: the next one brings the same sums. A
-// generation is unlinked only when its last sums are committed.
+// The counters only grow, so a flush may come at any time and fail at any time: the next one brings the same
+// sums. A generation is unlinked only when its last sums are committed.
 
 #pragma once
 

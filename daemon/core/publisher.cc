@@ -51,8 +51,8 @@ struct Publisher::Build {
     Result<std::unique_ptr<Generation>> built = fail("the build has not run");
 };
 
-Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t clients_group, uint64_t capacity_keys,
-                                                   Worker& worker, Log& log) {
+Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t clients_group,
+                                                   uint64_t capacity_keys, Worker& worker, Log& log) {
     auto control = ControlWriter::open(directory.fd(), clients_group);
     if (!control) {
         return tl::unexpected(control.error());
@@ -78,8 +78,8 @@ Result<void> Publisher::adopt() {
             continue;
         }
         GenerationPtr generation = guarded(std::move(*opened));
-        // Only a generation that control names, or named, was ever seen by a client. A control made anew names
-        // none: then all of them may still be mapped by clients of the old one.
+        // Only a generation that control names, or named, was ever seen by a client. A control made anew
+        // names none: then all of them may still be mapped by clients of the old one.
         if (announced != 0 && number > announced) {
             generation->unlink_files();
             log_.info("generation.discarded", {{"generation", number}, {"reason", "never announced"}});
@@ -92,7 +92,8 @@ Result<void> Publisher::adopt() {
             }
             current_ = std::move(generation);
             log_.info("generation.adopted",
-                      {{"generation", number}, {"keys", current_->table().header().live.load(std::memory_order_relaxed)}});
+                      {{"generation", number},
+                       {"keys", current_->table().header().live.load(std::memory_order_relaxed)}});
             continue;
         }
         superseded_.push_back(std::move(generation));
@@ -113,8 +114,8 @@ bool Publisher::make(const Change& change) {
     for (const GenerationPtr& generation : superseded_) {
         apply_change_to_superseded(generation->table(), change);
     }
-    const bool made =
-        current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse) != Applied::kNeedsGeneration;
+    const bool made = current_ != nullptr &&
+                      apply_change(current_->table(), change, Cells::kInUse) != Applied::kNeedsGeneration;
     if (building_) {
         log_of_changes_.push_back(change);
         // What waits for the next build must not bring back an older state of this key.
@@ -152,8 +153,8 @@ void Publisher::apply(const std::vector<Change>& changes, Done done) {
 void Publisher::start_build() {
     auto build = std::make_shared<Build>();
     build->from = current_;
-    build->order = {directory_.fd(), next_number(), current_ != nullptr ? current_->number() : 0, clients_group_,
-                    capacity_keys_};
+    build->order = {directory_.fd(), next_number(), current_ != nullptr ? current_->number() : 0,
+                    clients_group_, capacity_keys_};
     build->waiting = std::move(waiting_);
     waiting_.clear();
     for (const Waiting& waiting : build->waiting) {
@@ -161,7 +162,8 @@ void Publisher::start_build() {
     }
     building_ = true;
     log_of_changes_.clear();
-    log_.info("generation.building", {{"generation", build->order.generation}, {"changes", build->changes.size()}});
+    log_.info("generation.building",
+              {{"generation", build->order.generation}, {"changes", build->changes.size()}});
     const bool queued = worker_.submit(
         [build] {
             const TableView* from = build->from != nullptr ? &build->from->table().view() : nullptr;
@@ -174,8 +176,8 @@ void Publisher::start_build() {
     }
 }
 
-/// Makes in the new table what changed while it was built, in the same order. Returns what finds no room there either:
-/// the latest state of each such key.
+/// Makes in the new table what changed while it was built, in the same order. Returns what finds no room
+/// there either: the latest state of each such key.
 std::vector<Change> Publisher::replay_log(Generation& built) const {
     std::vector<Change> unmade;
     for (const Change& change : log_of_changes_) {
@@ -251,11 +253,12 @@ void Publisher::tighten_superseded() {
             }
             const TableView& now = current_->table().view();
             const Found found = find_slot(now, row_hash(*row, now.hash_seed), row_digest(*row));
-            const bool there = found.index != apikey::shm::kNoSlot && Meta::state(found.meta) != SlotState::kDead;
+            const bool there =
+                found.index != apikey::shm::kNoSlot && Meta::state(found.meta) != SlotState::kDead;
             const uint64_t old_meta = table.slots[index].meta.load(std::memory_order_relaxed);
-            const uint64_t meta =
-                there ? Meta::make(Meta::state(found.meta), Meta::expires_s(found.meta), 0, Meta::environment(old_meta))
-                      : Meta::with_state(old_meta, SlotState::kDead);
+            const uint64_t meta = there ? Meta::make(Meta::state(found.meta), Meta::expires_s(found.meta), 0,
+                                                     Meta::environment(old_meta))
+                                        : Meta::with_state(old_meta, SlotState::kDead);
             if (meta != old_meta) {
                 generation->table().set_meta(index, meta);
             }
@@ -263,6 +266,8 @@ void Publisher::tighten_superseded() {
     }
 }
 
-void Publisher::drop_superseded(const GenerationPtr& generation) { std::erase(superseded_, generation); }
+void Publisher::drop_superseded(const GenerationPtr& generation) {
+    std::erase(superseded_, generation);
+}
 
 }  // namespace apikeyd

@@ -1,9 +1,11 @@
 // All generations of the instance, and every change that is made in them.
 //
 // The rules (shm/LAYOUT.md, "Who may change what"):
-//  - A change goes to every file that anyone may still map, older files first, the current one last, before it is
+//  - A change goes to every file that anyone may still map, older files first, the current one last, before
+//  it is
 //    answered. So what tightens is in force in every process, whatever generation it reads.
-//  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one and logged; the log is
+//  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one
+//  and logged; the log is
 //    replayed into the new one, which is then named, announced and published in one turn of the loop.
 //  - An announced generation is finished by whoever is daemon next.
 //  - A superseded generation goes when nobody maps it and its last counts are in the usage store.
@@ -29,25 +31,25 @@ using GenerationPtr = std::shared_ptr<apikey::shm::Generation>;
 /// Lives on the loop's thread. The worker it is given is its own for builds and shares nothing else with it.
 class Publisher {
   public:
-    /// Takes over what an earlier daemon left: finishes an announced switch, adopts the current generation if a scan
-    /// proves it whole, keeps older ones until they are harvested, deletes what was never announced.
+    /// Takes over what an earlier daemon left: finishes an announced switch, adopts the current generation if
+    /// a scan proves it whole, keeps older ones until they are harvested, deletes what was never announced.
     static Result<std::unique_ptr<Publisher>> open(apikey::shm::Directory directory, gid_t clients_group,
                                                    uint64_t capacity_keys, Worker& worker, Log& log);
 
     /// Told once the changes are in force in every process, or with the reason why some are not.
     using Done = std::function<void(Result<void>)>;
 
-    /// Makes one change now, everywhere. False: it needs room that the live table has not. What tightens is in force
-    /// all the same; the rest is for make_room_for().
+    /// Makes one change now, everywhere. False: it needs room that the live table has not. What tightens is
+    /// in force all the same; the rest is for make_room_for().
     bool make(const Change& change);
-    /// Has a generation built that holds `changes` too, and tells when it is published. With no changes, tells at once
-    /// when there is a generation already.
+    /// Has a generation built that holds `changes` too, and tells when it is published. With no changes,
+    /// tells at once when there is a generation already.
     void make_room_for(std::vector<Change> changes, Done done);
     /// Both: for sets small enough not to hold up the loop.
     void apply(const std::vector<Change>& changes, Done done);
 
-    /// Makes every superseded file no more permissive than the current generation. For start-up, after the source was
-    /// loaded: changes that an earlier daemon was killed in the middle of reach all files.
+    /// Makes every superseded file no more permissive than the current generation. For start-up, after the
+    /// source was loaded: changes that an earlier daemon was killed in the middle of reach all files.
     void tighten_superseded();
 
     /// nullptr before the first.

@@ -201,7 +201,8 @@ void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
         loop_.after(std::chrono::milliseconds(0), [this, load] { apply_slice(load); });
         return;
     }
-    std::erase_if(load->unmade, [&](const Change& change) { return changed_meanwhile_.contains(change.row.id); });
+    std::erase_if(load->unmade,
+                  [&](const Change& change) { return changed_meanwhile_.contains(change.row.id); });
     publisher_.make_room_for(std::move(load->unmade),
                              [this, load](Result<void> result) { finish(load, std::move(result)); });
 }

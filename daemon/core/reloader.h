@@ -1,8 +1,9 @@
 // Bringing the table to what the source says, in two phases.
 //
-// First, on the worker: read, compare the content's hash with the one in force, parse, and collect the difference
-// against the live table. Nothing is applied before an error-free end of the source. Second, on the loop, in slices so
-// that revocations never wait: additions and updates, then removals, then a new generation for what needs room.
+// First, on the worker: read, compare the content's hash with the one in force, parse, and collect the
+// difference against the live table. Nothing is applied before an error-free end of the source. Second, on
+// the loop, in slices so that revocations never wait: additions and updates, then removals, then a new
+// generation for what needs room.
 //
 // A key that was changed by the tool meanwhile is left alone, and another reload follows.
 
@@ -42,13 +43,13 @@ class Reloader {
 
     using Done = std::function<void(const Result<ReloadReport>&)>;
 
-    /// Reads the source at some moment after this call, and tells how it went. `force` lifts the loss guard and
-    /// parses even what looks unchanged. Requests that come while one is under way share the next.
+    /// Reads the source at some moment after this call, and tells how it went. `force` lifts the loss guard
+    /// and parses even what looks unchanged. Requests that come while one is under way share the next.
     void request(bool force, Done done);
 
-    /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told success.
-    /// `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in force, `after` is from now on, and the
-    /// rename's notice starts no parse; else a reload follows.
+    /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told
+    /// success. `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in
+    /// force, `after` is from now on, and the rename's notice starts no parse; else a reload follows.
     void apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                Publisher::Done done);
 

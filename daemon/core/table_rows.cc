@@ -36,7 +36,8 @@ uint64_t expiry_of(const KeyRow& row) {
 std::string_view id_of_slot(const TableView& table, uint64_t index) {
     DetailView detail;
     const uint32_t reference = table.slots[index].detail.load(std::memory_order_acquire);
-    return read_detail(table, reference, &detail) ? std::string_view(detail.id, detail.id_bytes) : std::string_view();
+    return read_detail(table, reference, &detail) ? std::string_view(detail.id, detail.id_bytes)
+                                                  : std::string_view();
 }
 
 bool alive(const Found& found) {
@@ -51,10 +52,12 @@ Applied remove(TableWriter& table, const Found& found) {
     return Applied::kDone;
 }
 
-Applied add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t hash, uint32_t environment, Cells cells) {
+Applied add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t hash, uint32_t environment,
+            Cells cells) {
     const DetailText detail = row_detail(row);
     if (found.index != kNoSlot && cells == Cells::kInUse) {
-        // A dead slot's counts belong to the id it had. The same id goes on with them; another needs fresh cells.
+        // A dead slot's counts belong to the id it had. The same id goes on with them; another needs fresh
+        // cells.
         if (id_of_slot(table.view(), found.index) != row.id) {
             return Applied::kNeedsGeneration;
         }
@@ -63,8 +66,8 @@ Applied add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t 
         return Applied::kNeedsGeneration;
     }
     const uint32_t reference = table.append_detail(detail);
-    if (reference == 0 || table.publish(hash, row_digest(row), row_meta(row, environment), reference, row.foreign) !=
-                              TableWriter::Publish::kDone) {
+    if (reference == 0 || table.publish(hash, row_digest(row), row_meta(row, environment), reference,
+                                        row.foreign) != TableWriter::Publish::kDone) {
         return Applied::kNeedsGeneration;
     }
     return Applied::kDone;
@@ -75,7 +78,8 @@ Applied update(TableWriter& table, const Found& found, const KeyRow& row, uint32
     const DetailText detail = row_detail(row);
     const uint32_t old_reference = table.view().slots[found.index].detail.load(std::memory_order_relaxed);
     const bool same_detail = table.same_detail(old_reference, detail);
-    const bool same_id = same_detail || cells == Cells::kFresh || id_of_slot(table.view(), found.index) == row.id;
+    const bool same_id =
+        same_detail || cells == Cells::kFresh || id_of_slot(table.view(), found.index) == row.id;
     // Meta first: whatever becomes of the details, what tightens is in force.
     if (const uint64_t meta = row_meta(row, environment); meta != found.meta) {
         table.set_meta(found.index, meta);
@@ -100,7 +104,9 @@ uint64_t row_hash(const KeyRow& row, uint64_t seed) {
                        : apikey::shm::index_hash_id(row.id.data(), seed);
 }
 
-DigestKey row_digest(const KeyRow& row) { return DigestKey::from(row.digest.data()); }
+DigestKey row_digest(const KeyRow& row) {
+    return DigestKey::from(row.digest.data());
+}
 
 DetailText row_detail(const KeyRow& row) {
     DetailText text;

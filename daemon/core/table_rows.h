@@ -18,7 +18,8 @@ apikey::shm::DetailText row_detail(const KeyRow& row);
 /// The meta word that says what `row` says, with the table's number for its environment.
 uint64_t row_meta(const KeyRow& row, uint32_t environment);
 
-/// A slot's row as the table has it; nullopt for an empty or dead slot. Of the digest only the first 20 bytes are known.
+/// A slot's row as the table has it; nullopt for an empty or dead slot. Of the digest only the first 20 bytes
+/// are known.
 std::optional<KeyRow> row_of_slot(const apikey::shm::TableView& table, uint64_t index);
 
 /// How a change fared in one table.
@@ -37,7 +38,8 @@ enum class Cells : uint8_t {
 /// Makes one change in one table. The only place that turns rows into stores.
 Applied apply_change(apikey::shm::TableWriter& table, const Change& change, Cells cells);
 
-/// The same for a superseded table: the key's state and expiry as the change says, nothing added, details left.
+/// The same for a superseded table: the key's state and expiry as the change says, nothing added, details
+/// left.
 void apply_change_to_superseded(apikey::shm::TableWriter& table, const Change& change);
 
 }  // namespace apikeyd

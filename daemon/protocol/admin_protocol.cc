@@ -243,10 +243,16 @@ struct Formatter {
 
 }  // namespace
 
-std::string to_hex(std::string_view bytes) { return hex_of(bytes); }
-std::string to_hex(const Fingerprint& fingerprint) { return hex_of(fingerprint); }
+std::string to_hex(std::string_view bytes) {
+    return hex_of(bytes);
+}
+std::string to_hex(const Fingerprint& fingerprint) {
+    return hex_of(fingerprint);
+}
 
-std::string format_request(const AdminRequest& request) { return json::serialize(std::visit(Formatter{}, request)); }
+std::string format_request(const AdminRequest& request) {
+    return json::serialize(std::visit(Formatter{}, request));
+}
 
 Result<AdminRequest> parse_request(std::string_view line) {
     Result<json::object> object = parse_object(line);
@@ -272,10 +278,13 @@ Result<AdminRequest> parse_request(std::string_view line) {
 }
 
 std::string format_failure(std::string_view error) {
-    return json::serialize(json::object{{"ok", false}, {"error", json::string_view(error.data(), error.size())}});
+    return json::serialize(
+        json::object{{"ok", false}, {"error", json::string_view(error.data(), error.size())}});
 }
 
-std::string format_done() { return json::serialize(json::object{{"ok", true}}); }
+std::string format_done() {
+    return json::serialize(json::object{{"ok", true}});
+}
 
 Result<void> parse_done(std::string_view line) {
     const Result<json::object> answer = parse_answer(line);

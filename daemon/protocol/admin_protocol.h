@@ -1,11 +1,13 @@
-// What the tool and the daemon say to each other on the admin socket: one JSON object a line, one answer a request.
+// What the tool and the daemon say to each other on the admin socket: one JSON object a line, one answer a
+// request.
 //
 //   {"verb":"status"}
 //   {"verb":"reload","force":false}
 //   {"verb":"flush"}
 //   {"verb":"apply","before":"<hex>","after":"<hex>","changes":[{"op":"upsert","row":{…}},{"op":"remove","row":{…}}]}
 //
-// Answers: {"ok":true,…} or {"ok":false,"error":"<one or more lines for people>"}. No plaintext key ever travels here.
+// Answers: {"ok":true,…} or {"ok":false,"error":"<one or more lines for people>"}. No plaintext key ever
+// travels here.
 
 #pragma once
 
@@ -81,7 +83,7 @@ struct DaemonStatus {
     uint64_t position = 0;
     std::string fingerprint;  ///< hex; empty while unknown
     uint64_t loaded_s = 0;
-    std::string load_error;   ///< why the last load was refused; empty when it was not
+    std::string load_error;  ///< why the last load was refused; empty when it was not
     uint64_t flushed_s = 0;
     std::string flush_error;
     uint64_t quarantined = 0;
