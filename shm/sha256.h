@@ -22,8 +22,8 @@ struct Sha256Kernel {
     /// Any length; `message` may be nullptr when it is 0. `digest` receives 32 bytes, big-endian words as
     /// FIPS 180-4 says.
     void (*hash)(const void* message, size_t len, uint8_t* digest);
-    /// Two messages. Interleaved, where that pays, when both are at most kSha256OneBlockMax bytes long;
-    /// longer ones are hashed one after the other.
+    /// Two messages of any lengths. Interleaved, where that pays, when both have a native key's length (48 to
+    /// 55 bytes; on ARM any up to kSha256OneBlockMax); others are hashed one after the other.
     void (*hash_pair)(const void* message_a, size_t len_a, uint8_t* digest_a, const void* message_b,
                       size_t len_b, uint8_t* digest_b);
 };
