@@ -257,7 +257,7 @@ TEST_P(UnixServerTest, HalfARequestIsNotCarriedOut) {
 }
 
 TEST_P(UnixServerTest, ASlowRequestAndAnIdleConnectionEnd) {
-    listen({.idle_ms = 5}, echo);
+    listen({.idle_ms = 500}, echo);  // time enough for the bytes sent below to be seen
     RawClient half(path_);
     RawClient idle(path_);
     half.send("never finis");
@@ -278,8 +278,8 @@ TEST_P(UnixServerTest, AHandlerThatForgetsToAnswerDoesNotKeepTheConnection) {
     EXPECT_FALSE(kept->send("late"));
 }
 
-TEST_P(UnixServerTest, APeerThatDoesNotReadHoldsUpNobodyElseAndEnds) {
-    listen({.idle_ms = 50}, [](const Peer&, const std::string&, const Responder& responder) {
+TEST_P(UnixServerTest, APeerThatDoesNotReadHoldsUpNobodyElse) {
+    listen({}, [](const Peer&, const std::string&, const Responder& responder) {
         responder.send(std::string(8 << 20, 'x'));
     });
     RawClient deaf(path_);
@@ -287,8 +287,24 @@ TEST_P(UnixServerTest, APeerThatDoesNotReadHoldsUpNobodyElseAndEnds) {
     const auto other = ask("b");
     ASSERT_TRUE(other.has_value()) << other.error().message;
     EXPECT_EQ(other->size(), std::size_t{8} << 20U);
+    run_until([&] { return server_->connections() == 1; });
+    deaf.poll();
+    EXPECT_FALSE(deaf.ended());
+}
+
+TEST_P(UnixServerTest, APeerThatDoesNotReadLosesItsConnection) {
+    int handled = 0;
+    listen({.idle_ms = 500}, [&](const Peer&, const std::string&, const Responder& responder) {
+        ++handled;
+        responder.send(std::string(8 << 20, 'x'));
+    });
+    RawClient deaf(path_);
+    deaf.send("a\n");
+    run_until([&] { return handled == 1; });
     run_until([&] { return server_->connections() == 0; });
     EXPECT_EQ(server_->connections(), 0U);
+    deaf.poll();
+    EXPECT_EQ(deaf.received().find('\n'), std::string::npos);
 }
 
 TEST_P(UnixServerTest, OneConnectionTooManyGetsOneErrorLine) {
@@ -316,7 +332,8 @@ TEST_P(UnixServerTest, OutOfDescriptorsItPausesAndRecovers) {
                     EXPECT_NE(error.message.find(path_), std::string::npos);
                 }},
            echo);
-    // UBSan checks an object's type at the first call through it, and needs a descriptor for that: have it done now.
+    // UBSan checks an object's type at the first call through it, and needs a descriptor for that: have it
+    // done now.
     run_until([] { return true; });
     RawClient client(path_);
     client.send("a\n");
