@@ -104,43 +104,43 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
 void ControlWriter::announce(uint32_t generation) {
     assert(generation > current() && generation > next());
     // SYNC generation-announced: pairs with the acquire load of whoever maps `next`; both files are complete.
-    control().current_next.store(make_current_next(current(), generation), std::memory_order_seq_cst);
+    words().current_next.store(make_current_next(current(), generation), std::memory_order_seq_cst);
 }
 
 void ControlWriter::publish() {
     assert(next() > current());
     // SYNC generation-published: pairs with the acquire load at the start of each validation.
-    control().current_next.store(make_current_next(next(), next()), std::memory_order_seq_cst);
+    words().current_next.store(make_current_next(next(), next()), std::memory_order_seq_cst);
 }
 
 void ControlWriter::set_state(ControlState state) {
-    control().state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
+    words().state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
 }
 
 void ControlWriter::beat(uint64_t now_ns) {
-    control().heartbeat_ns.store(now_ns, std::memory_order_release);
+    words().heartbeat_ns.store(now_ns, std::memory_order_release);
 }
 
 void ControlWriter::set_started(uint64_t pid, uint64_t now_ns) {
-    control().daemon_pid.store(pid, std::memory_order_relaxed);
-    control().started_ns.store(now_ns, std::memory_order_relaxed);
+    words().daemon_pid.store(pid, std::memory_order_relaxed);
+    words().started_ns.store(now_ns, std::memory_order_relaxed);
 }
 
 void ControlWriter::applied(uint64_t fingerprint, uint64_t now_ns) {
-    control().source_loaded_ns.store(now_ns, std::memory_order_relaxed);
-    control().source_refused.store(0, std::memory_order_relaxed);
-    control().source_fingerprint.store(fingerprint, std::memory_order_relaxed);
+    words().source_loaded_ns.store(now_ns, std::memory_order_relaxed);
+    words().source_refused.store(0, std::memory_order_relaxed);
+    words().source_fingerprint.store(fingerprint, std::memory_order_relaxed);
     // SYNC position-applied: whoever sees the new position (acquire) sees the words above and every slot's
     // change.
-    control().applied_position.fetch_add(1, std::memory_order_seq_cst);
+    words().applied_position.fetch_add(1, std::memory_order_seq_cst);
 }
 
 void ControlWriter::refused() {
-    control().source_refused.fetch_add(1, std::memory_order_relaxed);
+    words().source_refused.fetch_add(1, std::memory_order_relaxed);
 }
 
 void ControlWriter::flushed(uint64_t now_ns) {
-    control().usage_flushed_ns.store(now_ns, std::memory_order_relaxed);
+    words().usage_flushed_ns.store(now_ns, std::memory_order_relaxed);
 }
 
 }  // namespace apikey::shm

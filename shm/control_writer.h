@@ -35,7 +35,7 @@ class ControlWriter {
 
   private:
     explicit ControlWriter(Segment segment) : segment_(std::move(segment)) {}
-    Control& control() { return *reinterpret_cast<Control*>(segment_.data()); }
+    Control& words() { return *reinterpret_cast<Control*>(segment_.data()); }
 
     Segment segment_;
 };

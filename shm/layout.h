@@ -210,6 +210,12 @@ struct DetailEntry {
 inline constexpr uint32_t kDetailForeign = 1;
 static_assert(sizeof(DetailEntry) == kDetailUnit);
 
+/// Longest words of a key's details, in bytes. Sources accept no longer ones.
+inline constexpr size_t kDetailIdMax = 255;
+inline constexpr size_t kDetailOwnerMax = 255;
+inline constexpr size_t kDetailNameMax = 255;
+inline constexpr size_t kDetailMetadataMax = 4096;
+
 /// An owner's name, shared by its keys. Followed by the name, padded to kDetailUnit.
 struct OwnerEntry {
     uint32_t name_bytes;
@@ -274,8 +280,8 @@ struct CodeTotals {
 static_assert(sizeof(CodeTotals) == 128);
 
 // ---------------------------------------------------------------------------------------------------------------
-// A fingerprint of all the above: two builds with the same hash agree on the place of every field. What a field
-// means (states, hashes, the order of a probe) is not in it: a change of that raises kAbi.
+// A fingerprint of all the above: two builds with the same hash agree on the place of every field. What a
+// field means (states, hashes, the order of a probe) is not in it: a change of that raises kAbi.
 
 constexpr uint64_t layout_hash() {
     constexpr uint64_t facts[] = {

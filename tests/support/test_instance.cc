@@ -38,7 +38,8 @@ std::string make_base() {
     if (mkdtemp(base.data()) == nullptr) {
         throw std::runtime_error("cannot make " + base + ": " + strerror(errno));
     }
-    std::filesystem::permissions(base, std::filesystem::perms(0755));  // other users may look for the instance
+    std::filesystem::permissions(base,
+                                 std::filesystem::perms(0755));  // other users may look for the instance
     return base;
 }
 
@@ -169,8 +170,8 @@ TestInstance::~TestInstance() {
     }
 }
 
-/// A shell that reads until this process and its forked children are gone, by whatever end, and removes what is left.
-/// It is spawned, not forked, so that it holds no mapping and no lock.
+/// A shell that reads until this process and its forked children are gone, by whatever end, and removes what
+/// is left. It is spawned, not forked, so that it holds no mapping and no lock.
 void TestInstance::start_remover() {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -252,8 +253,8 @@ std::unique_ptr<shm::Generation> TestInstance::build_generation(uint64_t capacit
     shm::GenerationPlan plan{};
     plan.generation = ++last_number_;
     plan.predecessor = control_->current();
-    plan.geometry = shm::TableGeometry::for_keys(
-        keys, std::max(options_.details_bytes, keys * kDetailBytesPerKey));
+    plan.geometry =
+        shm::TableGeometry::for_keys(keys, std::max(options_.details_bytes, keys * kDetailBytesPerKey));
     plan.cpus = options_.cpus;
     plan.shards_budget_bytes = options_.shards_budget_bytes;
     plan.clients_group = static_cast<gid_t>(-1);
@@ -295,6 +296,8 @@ void TestInstance::reopen_control() {
     control_->set_state(shm::ControlState::kServing);
 }
 
-void TestInstance::beat(uint64_t age_ms) { control_->beat(now_ns() - age_ms * 1000000); }
+void TestInstance::beat(uint64_t age_ms) {
+    control_->beat(now_ns() - age_ms * 1000000);
+}
 
 }  // namespace apikey::test

@@ -57,8 +57,9 @@ struct TestInstanceOptions {
     bool publish_first = true;  ///< false: control only, so that clients wait
 };
 
-/// Makes the directory and, unless told otherwise, publishes an empty first generation with a fresh heartbeat.
-/// The directory is removed by the destructor and, should the process be killed, by a shell that waits for its end.
+/// Makes the directory and, unless told otherwise, publishes an empty first generation with a fresh
+/// heartbeat. The directory is removed by the destructor and, should the process be killed, by a shell that
+/// waits for its end.
 class TestInstance {
   public:
     explicit TestInstance(const TestInstanceOptions& options = {});
@@ -66,9 +67,9 @@ class TestInstance {
     TestInstance(const TestInstance&) = delete;
     TestInstance& operator=(const TestInstance&) = delete;
 
-    const std::string& base() const { return base_; }            ///< `directory` of a client's options
-    const std::string& instance() const { return instance_; }    ///< `instance` of a client's options
-    const std::string& path() const { return path_; }            ///< <base>/<instance>
+    const std::string& base() const { return base_; }          ///< `directory` of a client's options
+    const std::string& instance() const { return instance_; }  ///< `instance` of a client's options
+    const std::string& path() const { return path_; }          ///< <base>/<instance>
     std::string file(const std::string& name) const { return path_ + "/" + name; }
     shm::AttachOptions attach_options() const { return {path_.c_str(), shm::kAnyOwner}; }
 
@@ -100,7 +101,8 @@ class TestInstance {
     void beat(uint64_t age_ms = 0);
 
   private:
-    void set_meta(const TestKey& key, uint64_t (*change)(uint64_t meta, uint64_t argument), uint64_t argument);
+    void set_meta(const TestKey& key, uint64_t (*change)(uint64_t meta, uint64_t argument),
+                  uint64_t argument);
     void start_remover();
 
     TestInstanceOptions options_;

@@ -1,5 +1,5 @@
-// Every byte of the layout against numbers written down here, so that no edit of layout.h moves one unnoticed.
-// A number that has to change here is another layout: raise kAbi, or make sure the hash changed.
+// Every byte of the layout against numbers written down here, so that no edit of layout.h moves one
+// unnoticed. A number that has to change here is another layout: raise kAbi, or make sure the hash changed.
 
 #include "shm/layout.h"
 
@@ -153,7 +153,8 @@ TEST(Layout, StatesKeepTheirNumbers) {
 }
 
 TEST(Layout, MetaBits) {
-    // state 3 in the top three bits, then 33 bits of expiry, 22 of policy, one 'limited', 4 of environment, one spare.
+    // state 3 in the top three bits, then 33 bits of expiry, 22 of policy, one 'limited', 4 of environment,
+    // one spare.
     EXPECT_EQ(Meta::make(SlotState::kRevoked, 0, 0, 0), uint64_t{3} << 61);
     EXPECT_EQ(Meta::make(SlotState::kEmpty, 1, 0, 0), uint64_t{1} << 28);
     EXPECT_EQ(Meta::make(SlotState::kEmpty, 0, 1, 0), uint64_t{1} << 6);
