@@ -8,6 +8,9 @@
 namespace apikey::client {
 namespace {
 
+static_assert(APIKEY_DESCRIPTION_MAX >= shm::kDetailIdMax + shm::kDetailOwnerMax + shm::kDetailNameMax +
+                                            shm::kDetailMetadataMax + shm::kEnvironmentNameBytes + 5);
+
 /// Appends NUL-terminated copies to a caller's buffer.
 class Copier {
   public:

@@ -40,6 +40,12 @@ AttachResult result_of_errno(int error) {
     }
 }
 
+/// The same for a file in the directory: what cannot be opened for its type is no segment.
+AttachResult result_of_file_errno(int error) {
+    return error == ELOOP || error == EISDIR || error == ENXIO ? AttachResult::kNotARegularFile
+                                                               : result_of_errno(error);
+}
+
 /// A descriptor for the length of one attach.
 class Descriptor {
   public:
@@ -152,7 +158,7 @@ AttachResult attach_cells(int directory, uid_t owner, GenerationMapping* mapping
     if (file.get() < 0) {
         // Not allowed to write: validate without counting. Anything else is told.
         return errno == EACCES || errno == EPERM || errno == EROFS ? AttachResult::kOk
-                                                                   : result_of_errno(errno);
+                                                                   : result_of_file_errno(errno);
     }
     struct stat status;
     AttachResult result = check_file(file.get(), owner, S_IWOTH, &status);
@@ -280,11 +286,19 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
                           fits_array(slots_offset, slot_count, sizeof(Slot), bytes) && probe_lines_max >= 1 &&
                           probe_lines_max <= kProbeLinesLimit &&
                           probe_lines_max <= slot_count / kSlotsPerLine;
-    const bool rest_ok = details_offset % kDetailUnit == 0 && fits(details_offset, details_bytes, bytes) &&
-                         header.policies_offset % sizeof(uint64_t) == 0 && header.policy_capacity >= 1 &&
-                         fits_array(header.policies_offset, header.policy_capacity, sizeof(Policy), bytes) &&
+    // The areas stand in this order and do not overlap: a writer that adopts the file appends to the details
+    // and must not reach the slots.
+    const uint64_t slots_end = slots_offset + slot_count * sizeof(Slot);  // fits, so it does not overflow
+    const uint64_t policies_offset = header.policies_offset;
+    const uint64_t policy_capacity = header.policy_capacity;
+    const bool policies_ok = policies_offset % sizeof(uint64_t) == 0 && policy_capacity >= 1 &&
+                             policies_offset >= slots_end &&
+                             fits_array(policies_offset, policy_capacity, sizeof(Policy), bytes);
+    const bool rest_ok = details_offset % kDetailUnit == 0 &&
+                         details_offset >= policies_offset + policy_capacity * sizeof(Policy) &&
+                         fits(details_offset, details_bytes, bytes) &&
                          fits(header.scopes_offset, header.scopes_bytes, bytes);
-    if (!shape_ok || !slots_ok || !rest_ok) {
+    if (!shape_ok || !slots_ok || !policies_ok || !rest_ok) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<const uint8_t*>(base);
@@ -329,12 +343,19 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
         header.shards <= kShardsLimit && header.shard_stride % 64 == 0 &&
         header.cell_count <= header.shard_stride / header.cell_stride &&
         fits_array(header.cells_offset, header.shards, header.shard_stride, bytes);
-    const bool rest_ok = header.dirty_shift < 32 &&
-                         header.dirty_bytes == ((header.cell_count - 1) >> header.dirty_shift) + 1 &&
-                         fits(header.dirty_offset, header.dirty_bytes, bytes) && header.totals_shards >= 1 &&
-                         header.totals_shards <= kShardsLimit && header.totals_offset % 64 == 0 &&
-                         fits_array(header.totals_offset, header.totals_shards, sizeof(CodeTotals), bytes);
-    if (!same_generation || !cells_ok || !rest_ok) {
+    const bool totals_ok = header.totals_shards >= 1 && header.totals_shards <= kShardsLimit &&
+                           header.totals_offset % 64 == 0 && header.totals_offset >= sizeof(CellsHeader) &&
+                           fits_array(header.totals_offset, header.totals_shards, sizeof(CodeTotals), bytes);
+    // Header, totals, cells, dirty map: in this order and without overlapping, or counting one would change
+    // another.
+    const bool rest_ok =
+        totals_ok && cells_ok &&
+        header.totals_offset + header.totals_shards * sizeof(CodeTotals) <= header.cells_offset &&
+        header.dirty_offset >= header.cells_offset + header.shards * header.shard_stride &&
+        header.dirty_shift < 32 &&
+        header.dirty_bytes == ((header.cell_count - 1) >> header.dirty_shift) + 1 &&
+        fits(header.dirty_offset, header.dirty_bytes, bytes);
+    if (!same_generation || !rest_ok) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<uint8_t*>(base);
@@ -362,7 +383,7 @@ AttachResult attach_control(const AttachOptions& options, ControlMapping* out) {
     }
     Descriptor file(open_at(directory.get(), "control", O_RDONLY));
     if (file.get() < 0) {
-        return errno == ELOOP ? AttachResult::kNotARegularFile : result_of_errno(errno);
+        return result_of_file_errno(errno);
     }
     struct stat status;
     result = check_file(file.get(), owner, S_IWGRP | S_IWOTH, &status);
@@ -407,9 +428,7 @@ AttachResult attach_generation(const AttachOptions& options, const Control& cont
     segment_name(name, "table", generation);
     Descriptor file(open_at(directory.get(), name, O_RDONLY));
     if (file.get() < 0) {
-        return errno == ENOENT  ? AttachResult::kSuperseded
-               : errno == ELOOP ? AttachResult::kNotARegularFile
-                                : result_of_errno(errno);
+        return errno == ENOENT ? AttachResult::kSuperseded : result_of_file_errno(errno);
     }
     struct stat status;
     result = check_file(file.get(), owner, S_IWGRP | S_IWOTH, &status);

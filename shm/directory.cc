@@ -14,27 +14,38 @@
 namespace apikey::shm {
 namespace {
 
-constexpr mode_t kBaseMode = 0755;  // instances of one host may have different groups of clients
-constexpr mode_t kInstanceMode = 0750;
+constexpr mode_t kBaseMode = 0755;
+constexpr mode_t kDirectoryMode = 0750;
 constexpr mode_t kLockMode = 0600;
+constexpr gid_t kKeepGroup = static_cast<gid_t>(-1);
 
-/// The base may be shared by instances; the instance's own directory belongs to this daemon alone.
-Result<void> make_directory(const std::string& path, gid_t group, bool exclusive) {
-    const mode_t mode = exclusive ? kInstanceMode : kBaseMode;
-    if (mkdir(path.c_str(), mode) == 0) {
-        if (group != static_cast<gid_t>(-1) && chown(path.c_str(), static_cast<uid_t>(-1), group) != 0) {
-            const int error = errno;
-            rmdir(path.c_str());
-            return fail(system_error_text("cannot give it to group " + std::to_string(group), path, error));
-        }
-        if (chmod(path.c_str(), mode) != 0) {
-            return fail(system_error_text("cannot set its mode", path, errno));
-        }
-        return {};
+/// Sets mode and group of a directory of our own; the path is ours, so it cannot be swapped meanwhile.
+Result<void> set_access(const std::string& path, mode_t mode, gid_t group) {
+    if (group != kKeepGroup && chown(path.c_str(), static_cast<uid_t>(-1), group) != 0) {
+        return fail(system_error_text("cannot give it to group " + std::to_string(group), path, errno));
     }
-    if (errno != EEXIST) {
+    if (chmod(path.c_str(), mode) != 0) {
+        return fail(system_error_text("cannot set its mode", path, errno));
+    }
+    return {};
+}
+
+/// Makes the directory; false when something is there already.
+Result<bool> make_directory(const std::string& path, mode_t mode, gid_t group) {
+    if (mkdir(path.c_str(), mode) != 0) {
+        if (errno == EEXIST) {
+            return false;
+        }
         return fail(system_error_text("cannot create the directory", path, errno));
     }
+    if (auto set = set_access(path, mode, group); !set) {
+        rmdir(path.c_str());
+        return tl::unexpected(set.error());
+    }
+    return true;
+}
+
+Result<struct stat> stat_directory(const std::string& path) {
     struct stat status {};
     if (lstat(path.c_str(), &status) != 0) {
         return fail(system_error_text("cannot stat", path, errno));
@@ -43,14 +54,50 @@ Result<void> make_directory(const std::string& path, gid_t group, bool exclusive
         return fail(path +
                     ": is no directory (links are not followed); remove it or set another `directory`");
     }
-    if (exclusive && status.st_uid != geteuid()) {
-        return fail(path + ": owned by uid " + std::to_string(status.st_uid) + ", not by this daemon's uid " +
-                    std::to_string(geteuid()) + "; remove it or set another `directory`");
+    return status;
+}
+
+/// The base may be shared by instances of several groups, so anyone may pass through it. Whoever can rename
+/// in it could put another directory in the instance's place: that may only be this user or root.
+Result<void> make_base(const std::string& path) {
+    Result<bool> made = make_directory(path, kBaseMode, kKeepGroup);
+    if (!made || *made) {
+        return made ? Result<void>{} : tl::unexpected(made.error());
     }
-    if (exclusive && (status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        return fail(path + ": writable by others; chmod it to 0750 after checking what is in it");
+    Result<struct stat> status = stat_directory(path);
+    if (!status) {
+        return tl::unexpected(status.error());
+    }
+    if (status->st_uid != geteuid() && status->st_uid != 0) {
+        return fail(path + ": owned by uid " + std::to_string(status->st_uid) +
+                    ", neither root nor this daemon's uid " + std::to_string(geteuid()) +
+                    "; remove it or set another `directory`");
+    }
+    if ((status->st_mode & (S_IWGRP | S_IWOTH)) != 0 && (status->st_mode & S_ISVTX) == 0) {
+        return fail(path + ": writable by others; chmod it to 0755 after checking what is in it");
     }
     return {};
+}
+
+/// The instance's own directory belongs to this daemon alone.
+Result<void> make_own(const std::string& path, gid_t group) {
+    Result<bool> made = make_directory(path, kDirectoryMode, group);
+    if (!made || *made) {
+        return made ? Result<void>{} : tl::unexpected(made.error());
+    }
+    Result<struct stat> status = stat_directory(path);
+    if (!status) {
+        return tl::unexpected(status.error());
+    }
+    if (status->st_uid != geteuid()) {
+        return fail(path + ": owned by uid " + std::to_string(status->st_uid) +
+                    ", not by this daemon's uid " + std::to_string(geteuid()) +
+                    "; remove it or set another `directory`");
+    }
+    if ((status->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        return fail(path + ": writable by others; chmod it to 0750 after checking what is in it");
+    }
+    return set_access(path, kDirectoryMode, group);  // another clients' group may be configured now
 }
 
 std::string holder_text(int lock_fd) {
@@ -98,11 +145,14 @@ std::optional<uint32_t> number_after(const std::string& name, const std::string&
 
 Result<Directory> Directory::open_and_lock(const std::string& base, const std::string& instance,
                                            gid_t clients_group) {
-    if (auto made = make_directory(base, clients_group, false); !made) {
+    if (instance.empty() || instance[0] == '.' || instance.find('/') != std::string::npos) {
+        return fail("instance '" + instance + "': must be a plain name: not empty, no '/', no '.' in front");
+    }
+    if (auto made = make_base(base); !made) {
         return tl::unexpected(made.error());
     }
     const std::string path = base + "/" + instance;
-    if (auto made = make_directory(path, clients_group, true); !made) {
+    if (auto made = make_own(path, clients_group); !made) {
         return tl::unexpected(made.error());
     }
     FileHandle directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -129,6 +179,7 @@ Result<std::vector<uint32_t>> Directory::generations() {
     std::vector<uint32_t> tables;
     std::vector<uint32_t> cells;
     std::vector<std::string> leftovers;
+    errno = 0;
     while (const dirent* entry = readdir(listing.get())) {
         const std::string name = entry->d_name;
         if (const auto table = number_after(name, "table.")) {
@@ -138,6 +189,10 @@ Result<std::vector<uint32_t>> Directory::generations() {
         } else if (name.rfind("build.", 0) == 0) {
             leftovers.push_back(name);
         }
+        errno = 0;
+    }
+    if (errno != 0) {  // half a listing would make cells in use look like leftovers
+        return fail(system_error_text("cannot list", path_, errno));
     }
     std::sort(tables.begin(), tables.end());
     for (const uint32_t cell : cells) {
@@ -154,15 +209,15 @@ Result<std::vector<uint32_t>> Directory::generations() {
 }
 
 bool Directory::still_named(int control_fd) const {
-    struct stat mine {};
-    struct stat named {};
-    if (fstat(directory_.get(), &mine) != 0 || stat(path_.c_str(), &named) != 0 ||
-        mine.st_ino != named.st_ino || mine.st_dev != named.st_dev) {
-        return false;
-    }
-    return fstat(control_fd, &mine) == 0 &&
-           fstatat(directory_.get(), "control", &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-           mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
+    const auto names = [](int at, const char* name, int fd) {
+        struct stat mine {};
+        struct stat named {};
+        return fstat(fd, &mine) == 0 && fstatat(at, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+               mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
+    };
+    // The lock's name too: a daemon started after its removal would lock another file, and be a second one.
+    return names(AT_FDCWD, path_.c_str(), directory_.get()) &&
+           names(directory_.get(), "control", control_fd) && names(directory_.get(), "lock", lock_.get());
 }
 
 }  // namespace apikey::shm

@@ -13,9 +13,9 @@ namespace apikey::shm {
 
 class Directory {
   public:
-    /// Makes `<base>/<instance>` where it is missing (0750, `clients_group`), checks owner, mode and type of
-    /// what is there, and takes the instance lock for the life of this object. Fails when another daemon
-    /// holds it, naming the pid for people.
+    /// Makes `<base>/<instance>` where it is missing (0750, `clients_group`; the base 0755), checks owner,
+    /// mode and type of what is there, and takes the instance lock for the life of this object. Fails when
+    /// another daemon holds it, naming the pid for people. `instance` is a plain name.
     static Result<Directory> open_and_lock(const std::string& base, const std::string& instance,
                                            gid_t clients_group);
 
@@ -25,7 +25,8 @@ class Directory {
     /// Generation numbers of the `table.<g>` files, ascending. Removes leftovers of an unfinished build.
     Result<std::vector<uint32_t>> generations();
 
-    /// True while the path still names this directory and `control` in it is `control_fd`'s file.
+    /// True while the path still names this directory, `control` in it is `control_fd`'s file, and `lock`
+    /// ours.
     bool still_named(int control_fd) const;
 
   private:

@@ -210,6 +210,12 @@ struct DetailEntry {
 inline constexpr uint32_t kDetailForeign = 1;
 static_assert(sizeof(DetailEntry) == kDetailUnit);
 
+/// Longest words of a key's details, in bytes. Sources accept no longer ones.
+inline constexpr size_t kDetailIdMax = 255;
+inline constexpr size_t kDetailOwnerMax = 255;
+inline constexpr size_t kDetailNameMax = 255;
+inline constexpr size_t kDetailMetadataMax = 4096;
+
 /// An owner's name, shared by its keys. Followed by the name, padded to kDetailUnit.
 struct OwnerEntry {
     uint32_t name_bytes;
@@ -274,14 +280,42 @@ struct CodeTotals {
 static_assert(sizeof(CodeTotals) == 128);
 
 // ---------------------------------------------------------------------------------------------------------------
-// A fingerprint of all the above: two builds with the same hash agree on every byte.
+// A fingerprint of all the above: two builds with the same hash agree on the place of every field. What a
+// field means (states, hashes, the order of a probe) is not in it: a change of that raises kAbi.
 
 constexpr uint64_t layout_hash() {
     constexpr uint64_t facts[] = {
         kAbi,
+        // control
         sizeof(Control),
         offsetof(Control, current_next),
+        offsetof(Control, heartbeat_ns),
+        offsetof(Control, layout_hash),
+        offsetof(Control, daemon_pid),
+        offsetof(Control, started_ns),
+        offsetof(Control, applied_position),
+        offsetof(Control, source_fingerprint),
+        offsetof(Control, source_loaded_ns),
+        offsetof(Control, source_refused),
         offsetof(Control, usage_flushed_ns),
+        // table
+        sizeof(TableHeader),
+        offsetof(TableHeader, layout_hash),
+        offsetof(TableHeader, hash_seed),
+        offsetof(TableHeader, probe_lines_max),
+        offsetof(TableHeader, policies_offset),
+        offsetof(TableHeader, policy_capacity),
+        offsetof(TableHeader, scopes_offset),
+        offsetof(TableHeader, scopes_bytes),
+        offsetof(TableHeader, details_offset),
+        offsetof(TableHeader, details_bytes),
+        offsetof(TableHeader, live),
+        offsetof(TableHeader, dead),
+        offsetof(TableHeader, foreign_keys),
+        offsetof(TableHeader, details_used),
+        offsetof(TableHeader, environments),
+        kEnvironmentsMax,
+        kEnvironmentNameBytes,
         sizeof(Slot),
         offsetof(Slot, tag),
         offsetof(Slot, detail),
@@ -292,17 +326,41 @@ constexpr uint64_t layout_hash() {
         Meta::kPolicyShift,
         Meta::kLimitedShift,
         Meta::kEnvironmentShift,
-        sizeof(TableHeader),
-        offsetof(TableHeader, live),
-        offsetof(TableHeader, environments),
+        Meta::kExpiryMask,
+        Meta::kPolicyMask,
+        Meta::kEnvironmentMask,
         sizeof(Policy),
-        sizeof(DetailEntry),
+        offsetof(Policy, plan),
+        offsetof(Policy, cidrs),
+        offsetof(Policy, owner_meters),
+        offsetof(Policy, limit_count),
         kDetailUnit,
+        sizeof(DetailEntry),
+        offsetof(DetailEntry, owner),
+        offsetof(DetailEntry, created_s),
+        offsetof(DetailEntry, flags),
+        offsetof(DetailEntry, metadata_bytes),
+        offsetof(DetailEntry, name_bytes),
+        offsetof(DetailEntry, id_bytes),
+        kDetailForeign,
         sizeof(OwnerEntry),
-        sizeof(Cell),
+        offsetof(OwnerEntry, name_bytes),
+        // cells
         sizeof(CellsHeader),
+        offsetof(CellsHeader, layout_hash),
+        offsetof(CellsHeader, dirty_offset),
+        offsetof(CellsHeader, dirty_bytes),
+        offsetof(CellsHeader, dirty_shift),
+        offsetof(CellsHeader, totals_shards),
         offsetof(CellsHeader, totals_offset),
+        offsetof(CellsHeader, owners_offset),
+        offsetof(CellsHeader, owner_count),
+        offsetof(CellsHeader, ring_offset),
+        offsetof(CellsHeader, ring_count),
+        sizeof(Cell),
+        offsetof(Cell, denied),
         sizeof(CodeTotals),
+        kCodesMax,
     };
     uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a over the facts' bytes
     for (uint64_t fact : facts) {

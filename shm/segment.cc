@@ -5,26 +5,43 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 namespace apikey::shm {
 namespace {
 
-/// Reserves `bytes`. Boost's truncate() retries EINTR for ever and reserves nothing, hence our own.
+/// Reserved at once; a signal in between costs no more than one of these.
+constexpr uint64_t kReserveStepBytes = uint64_t{4} << 20;
+
+/// Reserves `bytes`. Boost's truncate() retries EINTR for ever and reserves nothing, hence our own. In steps,
+/// because the kernel undoes an interrupted call whole: with a timer's signals a large file would never be
+/// done.
 int reserve(int fd, uint64_t bytes) {
-    int error;
-    do {
-        error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
-    } while (error == EINTR);
-    return error;
+    for (uint64_t at = 0; at < bytes; at += kReserveStepBytes) {
+        const uint64_t step = std::min(kReserveStepBytes, bytes - at);
+        int error;
+        do {
+            error = posix_fallocate(fd, static_cast<off_t>(at), static_cast<off_t>(step));
+        } while (error == EINTR);
+        if (error != 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+/// Known to have too little room. A tmpfs without a limit reports no blocks at all.
+bool lacks_room(const struct statvfs& space, uint64_t bytes) {
+    return space.f_blocks != 0 && static_cast<uint64_t>(space.f_bavail) * space.f_frsize < bytes;
 }
 
 std::string missing_space_text(int directory_fd, const std::string& name, uint64_t bytes) {
     struct statvfs space {};
     std::string text =
         name + ": not enough memory in the instance's directory for " + std::to_string(bytes) + " bytes";
-    if (fstatvfs(directory_fd, &space) == 0) {
+    if (fstatvfs(directory_fd, &space) == 0 && space.f_blocks != 0) {
         const uint64_t free_bytes = static_cast<uint64_t>(space.f_bavail) * space.f_frsize;
         text += ", " + std::to_string(free_bytes) + " are free";
         if (free_bytes < bytes) {
@@ -59,7 +76,7 @@ Result<Segment> Segment::map(FileHandle file, const std::string& name, uint64_t 
 Result<Segment> Segment::create(int directory_fd, const std::string& name, uint64_t bytes, mode_t mode,
                                 gid_t group) {
     struct statvfs space {};
-    if (fstatvfs(directory_fd, &space) == 0 && space.f_bavail * space.f_frsize < bytes) {
+    if (fstatvfs(directory_fd, &space) == 0 && lacks_room(space, bytes)) {
         return fail(missing_space_text(directory_fd, name, bytes));
     }
     FileHandle file(

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "shm/index_hash.h"
+
 namespace apikey::shm {
 namespace {
 
@@ -128,6 +130,8 @@ uint32_t TableWriter::intern_owner(std::string_view name) {
 }
 
 uint32_t TableWriter::append_detail(const DetailText& text) {
+    assert(text.id.size() <= kDetailIdMax && text.name.size() <= kDetailNameMax &&
+           text.metadata.size() <= kDetailMetadataMax && text.owner.size() <= kDetailOwnerMax);
     DetailEntry entry{};
     if (!text.owner.empty()) {
         entry.owner = intern_owner(text.owner);
@@ -222,10 +226,16 @@ void TableWriter::set_meta(uint64_t index, uint64_t meta) {
     Slot& at = slot(index);
     const uint64_t old_meta = at.meta.load(std::memory_order_relaxed);
     assert(Meta::state(old_meta) != SlotState::kEmpty && Meta::state(meta) != SlotState::kEmpty);
+    const bool revives = in_use(meta) && !in_use(old_meta);
+    if (revives) {
+        count_change(old_meta, meta, is_foreign(index));  // before a reader can find the key
+    }
     // SYNC slot-published: state, policy and expiry change together. seq_cst, so that a revocation is in the
     // one order of all such stores before it is answered.
     at.meta.store(meta, std::memory_order_seq_cst);
-    count_change(old_meta, meta, is_foreign(index));
+    if (!revives) {
+        count_change(old_meta, meta, is_foreign(index));
+    }
 }
 
 void TableWriter::set_detail(uint64_t index, uint32_t detail) {
@@ -233,11 +243,47 @@ void TableWriter::set_detail(uint64_t index, uint32_t detail) {
     slot(index).detail.store(detail, std::memory_order_release);
 }
 
+/// What a slot that is in use or dead names: details that can be read, and their end. Nothing of it may lie
+/// beyond what the header calls used, or the next append would overwrite it.
+bool TableWriter::scan_slot(uint64_t index, uint64_t meta, DetailView* detail) {
+    const uint32_t reference = slot(index).detail.load(std::memory_order_acquire);
+    if (Meta::state(meta) > SlotState::kElsewhere || Meta::policy(meta) >= view_.header().policy_capacity ||
+        !read_detail(view_, reference, detail) || detail->id_bytes == 0) {
+        return false;
+    }
+    const uint32_t environment = Meta::environment(meta);
+    if (environment != 0 && view_.header().environments[environment][0] == '\0') {
+        return false;
+    }
+    const auto end_of = [this](const char* text, uint32_t bytes) {
+        return static_cast<uint64_t>(reinterpret_cast<const uint8_t*>(text) - view_.details) + bytes;
+    };
+    const uint64_t used = view_.header().details_used.load(std::memory_order_relaxed);
+    if (end_of(detail->metadata, detail->metadata_bytes) > used ||
+        (detail->owner_bytes != 0 && end_of(detail->owner, detail->owner_bytes) > used)) {
+        return false;
+    }
+    // A reader must find exactly this slot: no hole before it, no second slot of the key, hashed by this
+    // seed.
+    const Slot& at = slot(index);
+    if (!detail->foreign && detail->id_bytes != kIdLength) {
+        return false;
+    }
+    const uint64_t hash =
+        detail->foreign ? index_hash_digest(reinterpret_cast<const uint8_t*>(at.digest), view_.hash_seed)
+                        : index_hash_id(detail->id, view_.hash_seed);
+    return find_slot(view_, hash, {{at.digest[0], at.digest[1]}, at.tag}).index == index;
+}
+
 bool TableWriter::scan() {
+    TableHeader& header = mutable_header();
+    const uint64_t used = header.details_used.load(std::memory_order_relaxed);
+    if (used < kDetailUnit || used > view_.details_bytes || used % kDetailUnit != 0) {
+        return false;
+    }
     uint64_t live = 0;
     uint64_t dead = 0;
     uint64_t foreign = 0;
-    uint64_t details_end = kDetailUnit;
     for (uint64_t index = 0; index < view_.slot_count(); ++index) {
         const uint64_t meta = slot(index).meta.load(std::memory_order_acquire);
         if (Meta::state(meta) == SlotState::kEmpty) {
@@ -246,30 +292,18 @@ bool TableWriter::scan() {
             }
             continue;
         }
-        const uint32_t reference = slot(index).detail.load(std::memory_order_acquire);
         DetailView detail;
-        if (Meta::state(meta) > SlotState::kElsewhere || !read_detail(view_, reference, &detail) ||
-            detail.id_bytes == 0) {
-            return false;
-        }
-        const uint32_t environment = Meta::environment(meta);
-        if (environment != 0 && view_.header().environments[environment][0] == '\0') {
+        if (!scan_slot(index, meta, &detail)) {
             return false;
         }
         in_use(meta) ? ++live : ++dead;
         foreign += in_use(meta) && detail.foreign ? 1 : 0;
-        details_end = std::max(details_end, uint64_t{reference} * kDetailUnit + sizeof(DetailEntry));
         if (detail.owner_bytes != 0) {
             const auto offset =
                 reinterpret_cast<const uint8_t*>(detail.owner) - view_.details - sizeof(OwnerEntry);
             owners_.emplace(std::string(detail.owner, detail.owner_bytes),
                             static_cast<uint32_t>(offset / kDetailUnit));
         }
-    }
-    TableHeader& header = mutable_header();
-    const uint64_t used = header.details_used.load(std::memory_order_relaxed);
-    if (used < details_end || used > view_.details_bytes || used % kDetailUnit != 0) {
-        return false;
     }
     // The counts may lag by the one change that a kill interrupted.
     header.live.store(live, std::memory_order_release);

@@ -37,10 +37,10 @@ inline constexpr uint32_t kProbeLinesMax = 64;
 
 /// The words of a key that stand in its details.
 struct DetailText {
-    std::string_view id;  // at most 255 bytes
-    std::string_view owner;
-    std::string_view name;      // at most 255 bytes
-    std::string_view metadata;  // at most 65535 bytes
+    std::string_view id = {};
+    std::string_view owner = {};
+    std::string_view name = {};
+    std::string_view metadata = {};
     uint32_t created_s = 0;
     bool foreign = false;
 };
@@ -79,11 +79,12 @@ class TableWriter {
     void set_meta(uint64_t index, uint64_t meta);
     void set_detail(uint64_t index, uint32_t detail);
 
-    /// Looks at every slot: states, environments, detail references and the counts in the header. False when
-    /// anything does not hold; then the table is not to be adopted. Repairs nothing but the counts.
+    /// Looks at every slot: state, policy, environment, details, and that readers find it where it is. False
+    /// when anything does not hold; then the table is not to be adopted. Repairs nothing but the counts.
     bool scan();
 
   private:
+    bool scan_slot(uint64_t index, uint64_t meta, DetailView* detail);
     TableHeader& mutable_header() { return *reinterpret_cast<TableHeader*>(base_); }
     Slot& slot(uint64_t index) { return const_cast<Slot&>(view_.slots[index]); }
     bool is_foreign(uint64_t index) const;

@@ -1,0 +1,112 @@
+#include "support/daemon_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+
+#include "runtime/unix_client.h"
+#include "source/config_yaml.h"
+
+namespace apikeyd::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kPatience = 300s;  // what hangs ends; a busy machine with sanitizers does not
+
+int reap(pid_t pid) {
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) {
+            throw std::runtime_error("waitpid");
+        }
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+}  // namespace
+
+DaemonProcess::~DaemonProcess() {
+    if (pid_ > 0) {
+        kill9();
+    }
+}
+
+void DaemonProcess::start() {
+    const char* binary = getenv("APIKEYD");
+    if (binary == nullptr) {
+        throw std::runtime_error("APIKEYD is not set: run this test by meson");
+    }
+    pid_ = fork();
+    if (pid_ == 0) {
+        const int log = open(stderr_path().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        dup2(log, STDERR_FILENO);
+        execl(binary, binary, "--config", config_.c_str(), static_cast<char*>(nullptr));
+        _exit(127);
+    }
+    if (pid_ < 0) {
+        throw std::runtime_error("fork");
+    }
+}
+
+void DaemonProcess::kill9() {
+    kill(pid_, SIGKILL);
+    wait();
+}
+
+int DaemonProcess::terminate() {
+    kill(pid_, SIGTERM);
+    return wait();
+}
+
+int DaemonProcess::wait() {
+    const int status = reap(pid_);
+    pid_ = -1;
+    return status;
+}
+
+std::string DaemonProcess::socket_path() const {
+    const auto config = load_config(config_);
+    if (!config) {
+        throw std::runtime_error(config.error().message);
+    }
+    return config->directory + "/" + config->instance + "/admin.sock";
+}
+
+void DaemonProcess::wait_ready() {
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    const std::string path = socket_path();
+    const std::string mine = "\"pid\":" + std::to_string(pid_) + ",";
+    for (;;) {
+        const auto answer = apikeyd::request(path, R"({"verb":"status"})", 10000);
+        if (answer && answer->find(mine) != std::string::npos) {
+            return;
+        }
+        int status = 0;
+        if (waitpid(pid_, &status, WNOHANG) == pid_) {
+            pid_ = -1;
+            throw std::runtime_error("the daemon ended before it was ready; see " + stderr_path());
+        }
+        if (std::chrono::steady_clock::now() > deadline) {
+            throw std::runtime_error("the daemon does not get ready; see " + stderr_path());
+        }
+        std::this_thread::sleep_for(5ms);
+    }
+}
+
+std::string DaemonProcess::request(const std::string& line) const {
+    const auto answer = apikeyd::request(socket_path(), line, 300000);
+    if (!answer) {
+        throw std::runtime_error(answer.error().message);
+    }
+    return *answer;
+}
+
+}  // namespace apikeyd::test
