@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/daemon.h"
+#include "runtime/signals.h"
 #include "source/config_yaml.h"
 #include "source/text_file.h"
 #include "source/yaml_source.h"
@@ -38,6 +39,10 @@ int check(const std::string& config_path, const apikeyd::Config& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    // First of all: a SIGHUP that comes while we start must be seen, not kill us.
+    if (const auto blocked = apikeyd::block_daemon_signals(); !blocked) {
+        return tell(blocked.error());
+    }
     CLI::App app{"Keeps a table of API key hashes in shared memory and answers for it. See apikeyd(8)."};
     std::string config_path = "/etc/apikeyd/apikeyd.yaml";
     bool only_check = false;

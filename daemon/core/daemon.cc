@@ -281,9 +281,6 @@ Result<void> Daemon::run() {
 
 Result<void> run_daemon(const Config& config) {
     install_bus_guard();
-    if (Result<void> blocked = block_daemon_signals(); !blocked) {
-        return blocked;
-    }
     Result<std::unique_ptr<Daemon>> daemon = Daemon::start(config);
     return daemon ? (*daemon)->run() : tl::unexpected(daemon.error());
 }

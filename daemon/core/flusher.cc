@@ -92,17 +92,20 @@ class Flusher::Sweep {
         Swept swept;
         swept.generation = generation;
         const CellsView& cells = generation->cells();
-        const auto note_run = [&](uint64_t first, uint64_t last) {
-            for (uint64_t index = first; index < last; ++index) {
-                note_cell(*generation, index, swept);
-            }
-        };
-        sweep_dirty(cells, note_run);
-        // A mark can be forged away; the rolling part sees every cell all the same.
+        // A mark can be forged away, so some cells are marked by us each time and all are seen in the end.
+        // Marking them, rather than looking at them here, keeps each cell from being noted twice in one
+        // flush.
         uint64_t& cursor = cursors_[generation->number()];
         const uint64_t last = std::min(cursor + cells.cell_count / kRollingFlushes + 1, cells.cell_count);
-        note_run(cursor, last);
+        for (; cursor < last; ++cursor) {
+            mark_dirty(cells, cursor);
+        }
         cursor = last == cells.cell_count ? 0 : last;
+        sweep_dirty(cells, [&](uint64_t first, uint64_t end) {
+            for (uint64_t index = first; index < end; ++index) {
+                note_cell(*generation, index, swept);
+            }
+        });
         for (uint8_t code = 0; code < apikey::shm::kCodesMax; ++code) {
             swept.codes.push_back({code, sum_code(cells, code)});
         }

@@ -178,8 +178,12 @@ class FlushRun {
     int add_keys(const GenerationCounts& counts) {
         std::vector<size_t> order(counts.keys.size());
         std::iota(order.begin(), order.end(), size_t{0});
-        std::sort(order.begin(), order.end(),
-                  [&](size_t a, size_t b) { return counts.keys[a].digest < counts.keys[b].digest; });
+        // A cell that was read twice: its earlier, smaller sums first, or the later ones would look like a fall.
+        std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+            const KeyCount& x = counts.keys[a];
+            const KeyCount& y = counts.keys[b];
+            return std::tie(x.digest, x.allowed, x.denied) < std::tie(y.digest, y.allowed, y.denied);
+        });
         for (const size_t index : order) {
             if (const int rc = add_key(counts.uid, counts.keys[index]); rc != SQLITE_OK) {
                 return rc;

@@ -8,8 +8,8 @@
 
 namespace apikeyd::test {
 
-/// Starts the binary that the environment's APIKEYD names (meson sets it). One process at a time; the destructor kills
-/// what still runs. Failures of the machine throw std::runtime_error. Not thread-safe.
+/// Starts the binary that the environment's APIKEYD names (meson sets it). One process at a time; the
+/// destructor kills what still runs. Failures of the machine throw std::runtime_error. Not thread-safe.
 class DaemonProcess {
   public:
     /// `config` is the path of a configuration file. Standard error goes to `<config>.stderr`.
@@ -28,7 +28,8 @@ class DaemonProcess {
     int wait();
     pid_t pid() const { return pid_; }
 
-    /// Waits until the admin socket answers (the first load is over). Throws when the daemon ends or patience does.
+    /// Waits until the admin socket answers (the first load is over). Throws when the daemon ends or patience
+    /// does.
     void wait_ready();
     /// Sends one request line to the admin socket and returns the answer.
     std::string request(const std::string& line) const;
