@@ -255,17 +255,19 @@ Result<bool> KeySetText::erase(std::string_view id) {
         return false;
     }
     const size_t at = found->second;
-    if (auto done = flow_ ? erase_flow(at) : check_piece(pieces_[at]); !done) {
-        return tl::unexpected(done.error());
+    if (flow_) {  // all of it is parsed anew, and may then be ready for the block form
+        const auto done = erase_flow(at);
+        return done ? Result<bool>(true) : tl::unexpected(done.error());
     }
-    if (!flow_) {
-        Piece& piece = pieces_[at];
-        by_digest_.erase(digest_key(piece.row));
-        by_id_.erase(found);
-        piece.body.clear();
-        piece.live = false;
-        --live_;
+    Piece& piece = pieces_[at];
+    if (auto sound = check_piece(piece); !sound) {
+        return tl::unexpected(sound.error());
     }
+    by_digest_.erase(digest_key(piece.row));
+    by_id_.erase(found);
+    piece.body.clear();
+    piece.live = false;
+    --live_;
     return true;
 }
 

@@ -55,7 +55,9 @@ const std::string kTwo =
     "keys:   # all of them\n"
     "  # the build server\n"
     "  - id: key000000001   # public\n"
-    "    sha256: '" + hex64(1) + "'\n"
+    "    sha256: '" +
+    hex64(1) +
+    "'\n"
     "    environment:   live # not test\n"
     "    # about the name\n"
     "    name: \"CI \\\n"
@@ -63,7 +65,9 @@ const std::string kTwo =
     "\n"
     "  # the other\n"
     "  -\n"
-    "    sha256: \"" + hex64(2) + "\"\n"
+    "    sha256: \"" +
+    hex64(2) +
+    "\"\n"
     "    id: key000000002\n"
     "    environment: test\n"
     "    expires:\n"
@@ -133,14 +137,16 @@ TEST(source_YamlEditor, AppendsInTheStyleOfTheFile) {
     std::string wanted = kTwo;
     wanted.insert(wanted.find("# the end"), added);
     EXPECT_EQ(checked(set), wanted);
-    set = parsed("keys:\r\n- id: key000000001\r\n  sha256: " + hex64(0xa1) + "\r\n  environment: live\r\nversion: 1\r\n");
+    set = parsed("keys:\r\n- id: key000000001\r\n  sha256: " + hex64(0xa1) +
+                 "\r\n  environment: live\r\nversion: 1\r\n");
     ASSERT_TRUE(set.upsert(make_row(3)));
     EXPECT_NE(checked(set).find("live\r\n- id: key000000003\r\n  sha256: ab"), std::string::npos);
     EXPECT_TRUE(set.text().ends_with("  environment: live\r\nversion: 1\r\n")) << set.text();
 }
 
 TEST(source_YamlEditor, FirstKeyAndLastKey) {
-    for (const std::string text : {"version: 1\nkeys: []  # none yet\n# end\n", "  keys:\n    []\n  version: 1\n", "keys: []\n"}) {
+    for (const char* const text :
+         {"version: 1\nkeys: []  # none yet\n# end\n", "  keys:\n    []\n  version: 1\n", "keys: []\n"}) {
         KeySetText set = parsed(text);
         ASSERT_TRUE(set.upsert(make_row(1)));
         EXPECT_EQ(checked(set).find('['), std::string::npos) << set.text();
@@ -166,8 +172,11 @@ TEST(source_YamlEditor, ErasesTheLinesOfOneKey) {
 }
 
 TEST(source_YamlEditor, FlowForms) {
-    const auto flow = [](unsigned n) { return "{id: key00000000" + std::to_string(n) + ", sha256: '" + hex64(n) + "', environment: live}"; };
-    KeySetText set = parsed("keys:\n  - " + flow(1) + "  # one\n  - {\"id\":\"key000000002\",\"sha256\":\"" + hex64(2) + "\",\"environment\":\"live\",\n     }\n");
+    const auto flow = [](unsigned n) {
+        return "{id: key00000000" + std::to_string(n) + ", sha256: '" + hex64(n) + "', environment: live}";
+    };
+    KeySetText set = parsed("keys:\n  - " + flow(1) + "  # one\n  - {\"id\":\"key000000002\",\"sha256\":\"" +
+                            hex64(2) + "\",\"environment\":\"live\",\n     }\n");
     KeyRow row = *set.find("key000000001");
     row.state = KeyState::kRevoked;
     ASSERT_TRUE(set.upsert(row));
@@ -175,10 +184,14 @@ TEST(source_YamlEditor, FlowForms) {
     row.environment = "test";
     row.owner = "a, b";
     ASSERT_TRUE(set.upsert(row));
-    EXPECT_EQ(checked(set), "keys:\n  - {id: key000000001, sha256: '" + hex64(1) + "', state: revoked, environment: live}  # one\n"
-                            "  - {\"id\":\"key000000002\",\"sha256\":\"" + hex64(2) + "\",\"environment\":test, owner: \"a, b\",\n     }\n");
-    for (const std::string text : {"keys: [" + flow(1) + ", " + flow(2) + "]\n", "keys: [\n  " + flow(1) + ",\n  " + flow(2) + " # two\n]\n",
-                                   "{keys: [\n  " + flow(1) + ",\n  " + flow(2) + ", # two\n], version: 1}\n"}) {
+    EXPECT_EQ(checked(set), "keys:\n  - {id: key000000001, sha256: '" + hex64(1) +
+                                "', state: revoked, environment: live}  # one\n"
+                                "  - {\"id\":\"key000000002\",\"sha256\":\"" +
+                                hex64(2) + "\",\"environment\":test, owner: \"a, b\",\n     }\n");
+    for (const std::string& text :
+         {"keys: [" + flow(1) + ", " + flow(2) + "]\n",
+          "keys: [\n  " + flow(1) + ",\n  " + flow(2) + " # two\n]\n",
+          "{keys: [\n  " + flow(1) + ",\n  " + flow(2) + ", # two\n], version: 1}\n"}) {
         set = parsed(text);
         ASSERT_TRUE(set.upsert(make_row(3)));
         EXPECT_EQ(set.size(), 3u);
@@ -189,7 +202,8 @@ TEST(source_YamlEditor, FlowForms) {
         row = *set.find("key000000002");
         row.state = KeyState::kRevoked;
         ASSERT_TRUE(set.upsert(row));
-        EXPECT_EQ(checked(set).find("# two") == std::string::npos, text.find("# two") == std::string::npos) << set.text();
+        EXPECT_EQ(checked(set).find("# two") == std::string::npos, text.find("# two") == std::string::npos)
+            << set.text();
         ASSERT_TRUE(set.erase("key000000002").value());
         checked(set);
     }
@@ -202,13 +216,17 @@ TEST(source_YamlEditor, WhatTheFormatRefusesChangesNothing) {
     KeySetText set = parsed(kTwo);
     KeyRow row = make_row(3);
     row.digest = set.find("key000000002")->digest;
-    EXPECT_EQ(set.upsert(row).error().message, "key key000000003: sha256: the same digest as key key000000002 (want each key once)");
+    EXPECT_EQ(set.upsert(row).error().message,
+              "key key000000003: sha256: the same digest as key key000000002 (want each key once)");
     row = make_row(3);
     row.name = "two\nlines";
-    EXPECT_EQ(set.upsert(row).error().message, "key key000000003: name: 'two\\u000Alines' has control characters (want one line of plain text)");
+    EXPECT_EQ(
+        set.upsert(row).error().message,
+        "key key000000003: name: 'two\\u000Alines' has control characters (want one line of plain text)");
     row = *set.find("key000000001");
     row.environment = "Live!";
-    EXPECT_EQ(set.upsert(row).error().message, "key key000000001: environment: 'Live!' is no environment (want 1 to 15 characters a-z0-9)");
+    EXPECT_EQ(set.upsert(row).error().message,
+              "key key000000001: environment: 'Live!' is no environment (want 1 to 15 characters a-z0-9)");
     row = make_row(3);
     row.id = "short";
     EXPECT_FALSE(set.upsert(row));
@@ -222,16 +240,19 @@ TEST(source_YamlEditor, WhatTheFormatRefusesChangesNothing) {
     row.expires_s = kExpiresMax_s + 1;
     EXPECT_FALSE(set.upsert(row));
     EXPECT_EQ(checked(set), kTwo);
-    EXPECT_EQ(KeySetText::parse("keys: 1\n", "k.yaml").error().message, "k.yaml:1:7: keys: a single value (want a list of keys)");
+    EXPECT_EQ(KeySetText::parse("keys: 1\n", "k.yaml").error().message,
+              "k.yaml:1:7: keys: a single value (want a list of keys)");
 }
 
 TEST(source_YamlEditor, StringsThatNeedQuotes) {
     for (const char* plain : {"acme", "CI deploy", "a.b@c", "2RkT9pQwX4Za", "deadbeef1", "/x", "v1.2-rc"}) {
         EXPECT_EQ(yaml_string(plain), plain);
     }
-    for (const char* quoted : {"", " a", "a ", "123", "1e5", "12345678e901", "0x1F", "null", "Yes", "off", "~", "-a", "a: b", "a #b", "{", "1.5",
-                               "2027-12-01", "12:30", "ä", "@a", "%a", "!x", "&x", "*x", "-", "a,b"}) {
-        EXPECT_EQ(yaml_string(quoted), "\"" + std::string(quoted) + "\"");
+    for (const char* quoted :
+         {"",   " a", "a ",   "123",  "1e5", "12345678e901", "0x1F",       "null",  "Yes", "off",
+          "~",  "-a", "a: b", "a #b", "{",   "1.5",          "2027-12-01", "12:30", "ä",   "@a",
+          "%a", "!x", "&x",   "*x",   "-",   "a,b"}) {
+        EXPECT_EQ(yaml_string(quoted), std::string("\"").append(quoted).append("\""));
     }
     EXPECT_EQ(yaml_string("a\"\\\n\x01"), R"("a\"\\\n\u0001")");
 }
@@ -244,11 +265,19 @@ class Dice {
     unsigned below(unsigned n) { return static_cast<unsigned>(random_() % n); }
     bool one_in(unsigned n) { return below(n) == 0; }
     template <typename T>
-    const T& of(const std::vector<T>& choices) { return choices[below(static_cast<unsigned>(choices.size()))]; }
+    const T& of(const std::vector<T>& choices) {
+        return choices[below(static_cast<unsigned>(choices.size()))];
+    }
 
     std::string name() {
-        return of<std::string>({"", "CI deploy", "a: b", "# x", "Zürich", "it's", "say \"x\"", "null", "0123", "- a", "{a}", "[b", "x,y", "back\\slash",
-                   "two  blanks", "trailing ", "|", ">", "&a", "*b", "!c", "%d", "@e", "`f", "? g", "a:b", "a #b", "key: value, other", "~", "true"});
+        return of<std::string>({"",       "CI deploy",   "a: b",        "# x",
+                                "Zürich", "it's",        "say \"x\"",   "null",
+                                "0123",   "- a",         "{a}",         "[b",
+                                "x,y",    "back\\slash", "two  blanks", "trailing ",
+                                "|",      ">",           "&a",          "*b",
+                                "!c",     "%d",          "@e",          "`f",
+                                "? g",    "a:b",         "a #b",        "key: value, other",
+                                "~",      "true"});
     }
     KeyRow row(unsigned n) {
         KeyRow row = make_row(n);
@@ -258,14 +287,33 @@ class Dice {
     void change(KeyRow& row, unsigned times) {
         for (unsigned i = 0; i < times; ++i) {
             switch (below(8)) {
-                case 0: row.state = static_cast<KeyState>(below(3)); break;
-                case 1: row.name = name(); break;
-                case 2: row.owner = name(); break;
-                case 3: row.environment = of<std::string>({"live", "test", "007", "e1"}); break;
-                case 4: row.expires_s = one_in(3) ? std::nullopt : std::optional<int64_t>(1 + below(2'000'000'000)); break;
-                case 5: row.created_s = below(2'000'000'000); break;
-                case 6: row.foreign = one_in(2); break;
-                default: row.metadata = of<std::string>({"", R"({"team":"x"})", R"({"a":[1,{"b":null}],"c":"#:,}]"})", R"({"n":-1.5,"t":true,"u":"Zürich"})"}); break;
+                case 0:
+                    row.state = static_cast<KeyState>(below(3));
+                    break;
+                case 1:
+                    row.name = name();
+                    break;
+                case 2:
+                    row.owner = name();
+                    break;
+                case 3:
+                    row.environment = of<std::string>({"live", "test", "007", "e1"});
+                    break;
+                case 4:
+                    row.expires_s =
+                        one_in(3) ? std::nullopt : std::optional<int64_t>(1 + below(2'000'000'000));
+                    break;
+                case 5:
+                    row.created_s = below(2'000'000'000);
+                    break;
+                case 6:
+                    row.foreign = one_in(2);
+                    break;
+                default:
+                    row.metadata =
+                        of<std::string>({"", R"({"team":"x"})", R"({"a":[1,{"b":null}],"c":"#:,}]"})",
+                                         R"({"n":-1.5,"t":true,"u":"Zürich"})"});
+                    break;
             }
         }
     }
@@ -286,35 +334,49 @@ class Dice {
                 return out;
             }
             case 3:
-                return text.empty() || text.front() == ' ' || text.back() == ' ' ? yaml_string(text) : "|-  # block\n" + indent + "   " + text;
+                return text.empty() || text.front() == ' ' || text.back() == ' '
+                           ? yaml_string(text)
+                           : "|-  # block\n" + indent + "   " + text;
             case 4:
-                return text.empty() || text.front() == ' ' || text.back() == ' ' ? yaml_string(text) : ">-\n\n"[0] + std::string("-\n") + indent + " " + text + "\n";
+                return text.empty() || text.front() == ' ' || text.back() == ' '
+                           ? yaml_string(text)
+                           : ">-\n" + indent + " " + text + "\n";
             default:
                 return yaml_string(text);
         }
     }
     std::string comment() { return of<std::string>({"", "", "  # c", " #: '\"[{"}); }
-    std::string gap(const std::string& indent) { return of<std::string>({"", "", "", "\n", indent + "# between\n", "# at the margin\n\n", "        # deep\n"}); }
+    std::string gap(const std::string& indent) {
+        return of<std::string>({"", "", "", "\n", indent + "# between\n", "# at the margin\n\n",
+                                last_block_ ? "" : "        # deep\n"});
+    }  // below a block scalar that would be its content
 
     std::vector<std::string> pairs(const KeyRow& row, bool flow, const std::string& indent) {
         std::string plain = flow_key_row(row);
-        std::vector<std::string> out = {"id: " + scalar(row.id, flow, indent), "sha256: " + plain.substr(plain.find("sha256: ") + 8, plain.find(", state") - plain.find("sha256: ") - 8)};
+        std::vector<std::string> out = {
+            "id: " + scalar(row.id, flow, indent),
+            "sha256: " +
+                plain.substr(plain.find("sha256: ") + 8, plain.find(", state") - plain.find("sha256: ") - 8)};
         const auto add = [&](bool needed, const std::string& pair) {
             if (needed || one_in(3)) {
                 out.push_back(pair);
             }
         };
-        add(row.state != KeyState::kActive, "state: " + scalar(std::string(key_state_name(row.state)), flow, indent));
+        add(row.state != KeyState::kActive,
+            "state: " + scalar(std::string(key_state_name(row.state)), flow, indent));
         add(!row.environment.empty(), "environment: " + scalar(row.environment, flow, indent));
         add(!row.owner.empty(), "owner: " + scalar(row.owner, flow, indent));
         add(!row.name.empty(), "\"name\": " + scalar(row.name, flow, indent));
         add(row.foreign, std::string("foreign: ") + (row.foreign ? "TRUE" : "false"));
-        add(row.expires_s.has_value(), row.expires_s ? "expires: '" + format_rfc3339(*row.expires_s) + "'" : of<std::string>({"expires: ", "expires: null", "expires: ~"}));
+        add(row.expires_s.has_value(), row.expires_s
+                                           ? "expires: '" + format_rfc3339(*row.expires_s) + "'"
+                                           : of<std::string>({"expires: ", "expires: null", "expires: ~"}));
         add(row.created_s != 0, "created: " + (row.created_s != 0 ? format_rfc3339(row.created_s) : "null"));
         if (row.metadata == R"({"team":"x"})" && !flow && one_in(2)) {
             out.push_back("metadata: # open\n" + indent + "  team:\n" + indent + "    x");
         } else {
-            add(!row.metadata.empty(), "metadata: " + (row.metadata.empty() ? std::string("{}") : row.metadata));
+            add(!row.metadata.empty(),
+                "metadata: " + (row.metadata.empty() ? std::string("{}") : row.metadata));
         }
         std::shuffle(out.begin(), out.end(), random_);
         return out;
@@ -323,17 +385,21 @@ class Dice {
     std::string entry(const KeyRow& row, size_t indent, bool flow) {
         const std::string lead(indent, ' ');
         std::string out;
+        last_block_ = false;
         if (flow || one_in(4)) {
             out = flow ? "" : lead + "- ";
             out += "{";
             for (const std::string& pair : pairs(row, true, "")) {
-                out += (out.ends_with('{') ? "" : of<std::string>({", ", " ,", ",\n      ", ", # c\n         "})) + pair;
+                out += (out.ends_with('{') ? ""
+                                           : of<std::string>({", ", " ,", ",\n      ", ", # c\n         "})) +
+                       pair;
             }
             out += of<std::string>({"}", " }", ",}", "\n     }"});
             return flow ? out : out + comment() + "\n";
         }
         const std::string gap_after_dash = of<std::string>({" ", "   ", "\n", " # dash\n"});
-        const std::string inner = gap_after_dash.ends_with('\n') ? lead + "  " : lead + std::string(1 + gap_after_dash.size(), ' ');
+        const std::string inner =
+            gap_after_dash.ends_with('\n') ? lead + "  " : lead + std::string(1 + gap_after_dash.size(), ' ');
         out = lead + "-" + gap_after_dash + (gap_after_dash.ends_with('\n') ? inner : "");
         bool first = true;
         for (const std::string& pair : pairs(row, false, inner)) {
@@ -341,6 +407,7 @@ class Dice {
             first = false;
             out += pair;
             const bool block = pair.find("|-") != std::string::npos || pair.find(">-") != std::string::npos;
+            last_block_ = block;
             out += (block ? "" : comment()) + std::string("\n");
         }
         return out;
@@ -353,14 +420,17 @@ class Dice {
             out += "keys: [";
             bool first = true;
             for (const auto& [id, row] : rows) {
-                out += (first ? of<std::string>({"", "\n  "}) : of<std::string>({", ", ",\n  ", ", # k\n  "})) + entry(row, 0, true);
+                out +=
+                    (first ? of<std::string>({"", "\n  "}) : of<std::string>({", ", ",\n  ", ", # k\n  "})) +
+                    entry(row, 0, true);
                 first = false;
             }
             out += of<std::string>({"]", "\n  ]"}) + comment() + "\n";
         } else {
             out += "keys:" + comment() + "\n";
             for (const auto& [id, row] : rows) {
-                out += gap(std::string(indent, ' ')) + entry(row, indent, false);
+                out += gap(std::string(indent, ' '));
+                out += entry(row, indent, false);
             }
         }
         out += of<std::string>({"", "# end\n", "\n\n"});
@@ -369,6 +439,7 @@ class Dice {
 
   private:
     std::mt19937 random_;
+    bool last_block_ = false;
 };
 
 std::map<std::string, KeyRow> by_id(const std::vector<KeyRow>& rows) {
@@ -418,10 +489,13 @@ TEST(source_YamlEditor, RandomFilesAndEditsMatchAModel) {
                 const auto done = set->upsert(row);
                 ASSERT_TRUE(done) << "seed " << seed << ": " << done.error().message << "\n" << before;
                 model[row.id] = row;
-                ASSERT_GE(comment_lines(set->text()) + 3, comment_lines(before)) << before << "\n-----\n" << set->text();
+                ASSERT_GE(comment_lines(set->text()) + 3, comment_lines(before)) << before << "\n-----\n"
+                                                                                 << set->text();
             }
             const auto rows = parse_key_rows(set->text(), "keys.yaml");
-            ASSERT_TRUE(rows) << "seed " << seed << ": " << rows.error().message << "\n" << before << "\n-----\n" << set->text();
+            ASSERT_TRUE(rows) << "seed " << seed << ": " << rows.error().message << "\n"
+                              << before << "\n-----\n"
+                              << set->text();
             ASSERT_EQ(by_id(*rows), model) << "seed " << seed << "\n" << before << "\n-----\n" << set->text();
             ASSERT_EQ(*rows, set->rows());
         }
