@@ -10,7 +10,6 @@
 #include "client/validate.h"
 
 using apikey::client::Mapping;
-using apikey::client::NodeState;
 using apikey::client::Reading;
 
 namespace {

@@ -86,9 +86,8 @@ class UnixServer {
     /// Answers now or later through the Responder. Runs on the loop's thread; must not destroy the server.
     using Handler = std::function<void(const Peer&, std::string line, Responder)>;
 
-    /// Listens on `path`. A socket file that nobody listens on (a daemon that died) is replaced; anything
-    /// else under that name, and a socket that answers, is an error. The caller holds the instance's lock, so
-    /// that two daemons do not do this at once, and owns the directory.
+    /// Listens on `path`. A socket file under that name is a dead daemon's and is replaced; anything else is an
+    /// error. The caller owns the directory and holds the instance's lock, so no other daemon is alive here.
     static Result<std::unique_ptr<UnixServer>> listen(Loop& loop, const std::string& path,
                                                       UnixServerOptions options, Handler handler);
 

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +23,8 @@
 #include <fstream>
 #include <map>
 #include <random>
+#include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -71,7 +74,7 @@ struct Key {
 class Storm {
   public:
     Storm(size_t keys, unsigned seed) : random_(seed) {
-        const size_t invalid = keys / 10;
+        const size_t invalid = keys / 2;
         for (size_t i = 0; i < keys + invalid; ++i) {
             keys_.push_back(make_key());
             keys_.back().in_file = i < keys;
@@ -156,6 +159,7 @@ class Storm {
 
     /// Never returns.
     [[noreturn]] void client(unsigned number, const std::string& directory) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);  // a failed test leaves no client behind
         apikey_options options{};
         options.size = sizeof options;
         options.directory = directory.c_str();
@@ -287,8 +291,8 @@ Ran apikeyctl(const Site& site, const std::string& arguments) {
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output};
 }
 
-/// Waits until the daemon says that this content of the source is in force.
-void await_applied(const Site& site, uint64_t fingerprint) {
+/// Waits until the daemon says that this content of the source is in force. Returns the generation it is in.
+uint32_t await_applied(const Site& site, uint64_t fingerprint) {
     apikey_options options{};
     options.size = sizeof options;
     const std::string directory = site.run();
@@ -301,17 +305,28 @@ void await_applied(const Site& site, uint64_t fingerprint) {
     do {
         apikey_refresh(client);
         apikey_status(client, &info);
-        ASSERT_LT(std::chrono::steady_clock::now(), deadline)
-            << "the source was never applied: " << info.text;
+        if (std::chrono::steady_clock::now() > deadline) {
+            throw std::runtime_error(std::string("the source was never applied: ") + info.text);
+        }
         std::this_thread::sleep_for(1ms);
     } while (info.generation == 0 || info.fingerprint != fingerprint);
     apikey_close(client);
+    return info.generation;
 }
 
 /// One reload: 1% of the keys change. Returns what the new content's fingerprint is.
 class Reload {
   public:
-    Reload(Storm& storm, const Site& site) : storm_(storm) {
+    /// `growth` keys come anew beside, so that the table must grow.
+    Reload(Storm& storm, const Site& site, size_t growth) : storm_(storm) {
+        for (size_t i = 0; i < storm.keys_.size() && growth != 0; ++i) {
+            if (Key& key = storm.keys_[i]; !key.in_file && !key.revoked) {
+                storm.expect(i, kEither);
+                key.in_file = true;
+                changed_.push_back(i);
+                --growth;
+            }
+        }
         const size_t changes = std::max<size_t>(1, storm.valid_keys_ / 100);
         for (size_t i = 0; i < changes; ++i) {
             change_one();
@@ -426,9 +441,11 @@ TEST(Storm, NoKeyIsWronglyRefusedOrAcceptedAndEveryCallIsCounted) {
     }
     size_t killed = 0;
     size_t revoked = 0;
+    std::set<uint32_t> generations;
     for (size_t i = 0; i < reloads && !HasFatalFailure(); ++i) {
         storm.let_clients_work();
-        Reload reload(storm, site);
+        const bool grows = i == reloads / 4 || i == reloads * 3 / 4;
+        Reload reload(storm, site, grows ? keys / 4 : 0);
         kill(daemon.pid(), SIGHUP);
         if ((i + 1) * kills / reloads > killed) {
             // Somewhere between the signal and the end of the reload.
@@ -440,7 +457,7 @@ TEST(Storm, NoKeyIsWronglyRefusedOrAcceptedAndEveryCallIsCounted) {
             daemon.wait_ready();
         }
         fingerprint = reload.fingerprint();
-        await_applied(site, fingerprint);
+        generations.insert(await_applied(site, fingerprint));
         reload.settle();
         if (i % 5 == 0) {
             storm.let_clients_work();
@@ -466,10 +483,11 @@ TEST(Storm, NoKeyIsWronglyRefusedOrAcceptedAndEveryCallIsCounted) {
     }
     daemon.wait_ready();
     std::printf(
-        "%lu validations, %zu reloads, %zu kills, %zu revoked by the tool; at least %lu calls a client "
+        "%lu validations, %zu reloads, %zu kills, %zu revoked by the tool, %zu generations; at least %lu calls a client "
         "between events\n",
-        sum(storm.board_->calls), reloads, killed, revoked, storm.calls_between_min_);
+        sum(storm.board_->calls), reloads, killed, revoked, generations.size(), storm.calls_between_min_);
     EXPECT_EQ(killed, kills);
+    EXPECT_GE(generations.size(), 2u) << "the table never grew";
     EXPECT_GE(storm.calls_between_min_, kCallsBetweenEvents);
     const uint32_t bad = storm.board_->first_violation_key.load();
     const std::string first =

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <stdexcept>
 #include <thread>
 
@@ -92,8 +93,9 @@ void DaemonProcess::wait_ready() {
         int status = 0;
         if (waitpid(pid_, &status, WNOHANG) == pid_) {
             pid_ = -1;
-            throw std::runtime_error("the daemon ended before it was ready (wait status " +
-                                     std::to_string(status) + "); see " + stderr_path());
+            std::ifstream said(stderr_path());
+            throw std::runtime_error("the daemon ended before it was ready (wait status " + std::to_string(status) +
+                                     "): " + std::string(std::istreambuf_iterator<char>(said), {}));
         }
         if (std::chrono::steady_clock::now() > deadline) {
             throw std::runtime_error("the daemon does not get ready; see " + stderr_path());

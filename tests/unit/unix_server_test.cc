@@ -368,19 +368,16 @@ TEST_P(UnixServerTest, TheSocketHasItsModeWhateverTheUmaskAndGoesWithTheServer) 
 }
 
 TEST_P(UnixServerTest, ReplacesTheSocketOfADeadDaemonOnly) {
-    {  // bound and closed, never unlinked: what SIGKILL leaves
-        const OwnedFd dead(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        sockaddr_un address{};
-        address.sun_family = AF_UNIX;
-        std::memcpy(address.sun_path, path_.data(), path_.size());
-        ASSERT_EQ(::bind(dead.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-    }
+    // Bound and never unlinked: what SIGKILL leaves. It may even accept for a while: io_uring lets go of a killed
+    // daemon's listener only after the process was reaped.
+    const OwnedFd dead(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.data(), path_.size());
+    ASSERT_EQ(::bind(dead.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    ASSERT_EQ(::listen(dead.get(), 1), 0);
     listen({}, echo);
     EXPECT_EQ(*ask("a"), "echo a");
-    const auto second = UnixServer::listen(*loop_, path_, {}, echo);
-    ASSERT_FALSE(second.has_value());
-    EXPECT_NE(second.error().message.find(path_ + ": another process listens here"), std::string::npos);
-    EXPECT_EQ(*ask("b"), "echo b");
 
     const std::string file = (directory_ / "file").string();
     std::ofstream(file) << "precious";
