@@ -130,7 +130,7 @@ std::unique_ptr<sqlite3, Closer> connect(const std::string& path) {
 }  // namespace
 
 void UsageTest::SetUp() {
-    std::string name = ::testing::TempDir() + "usage-XXXXXX";
+    std::string name = place() + "apikeyd-usage-XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     directory_ = name;
     path_ = name + "/usage.db";

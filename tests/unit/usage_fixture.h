@@ -21,6 +21,8 @@ class UsageTest : public ::testing::Test {
   protected:
     void SetUp() override;
     void TearDown() override;
+    /// Where the directory is made.
+    [[nodiscard]] virtual std::string place() const { return ::testing::TempDir(); }
 
     std::filesystem::path directory_;
     std::string path_;
