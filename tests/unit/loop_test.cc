@@ -287,6 +287,20 @@ TEST_P(LoopTest, StopLeavesTheRestOfTheBatchForTheNextRun) {
     EXPECT_EQ(calls, 2);
 }
 
+TEST_P(LoopTest, StopLeavesTheTimersBehindItForTheNextRun) {
+    int calls = 0;
+    for (int i = 0; i < 2; ++i) {
+        loop_->after(milliseconds(0), [&] {
+            ++calls;
+            loop_->stop();
+        });
+    }
+    run();
+    EXPECT_EQ(calls, 1);
+    run();
+    EXPECT_EQ(calls, 2);
+}
+
 TEST_P(LoopTest, SignalsAreToldOnceEachThoughSentTwice) {
     ASSERT_TRUE(block_daemon_signals());
     std::vector<Signal> told;
