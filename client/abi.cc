@@ -1,6 +1,5 @@
 // The C ABI: arguments checked, structs of other sizes met, then straight to the code that does it.
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -43,11 +42,6 @@ void give(Struct* to, const Struct& value) {
     to->size = size;
 }
 
-bool is_directory(const char* path) {
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-}
-
 /// The instance's directory; false when it is too long or the instance's name holds a slash.
 bool set_directory(apikey_client* client, const apikey_options& options) {
     const char* instance = options.instance != nullptr ? options.instance : "default";
@@ -60,10 +54,11 @@ bool set_directory(apikey_client* client, const apikey_options& options) {
         length = snprintf(client->directory, sizeof client->directory, "%s/%s", options.directory, instance);
     } else {
         length = snprintf(client->directory, sizeof client->directory, "/run/apikeyd/%s", instance);
-        if (geteuid() != 0 && !is_directory(client->directory)) {
-            length = snprintf(client->directory, sizeof client->directory, "/dev/shm/apikeyd-%u/%s",
-                              geteuid(), instance);
-            client->expected_owner = geteuid();
+        if (geteuid() != 0) {
+            // Which of both has a daemon may show later than this: the host may start the server first.
+            client->own_uid = geteuid();
+            snprintf(client->own_directory, sizeof client->own_directory, "/dev/shm/apikeyd-%u/%s",
+                     client->own_uid, instance);
         }
     }
     return length > 0 && static_cast<size_t>(length) < sizeof client->directory;
@@ -79,7 +74,10 @@ apikey_result apikey_open(const apikey_options* options, apikey_client** client)
     }
     *client = nullptr;
     const apikey_options known = known_part(options);
-    if (known.stale_policy != APIKEY_STALE_SERVE && known.stale_policy != APIKEY_STALE_DENY) {
+    int stale_policy;  // as the number it is: a C caller can put any into the enum
+    static_assert(sizeof stale_policy == sizeof known.stale_policy);
+    std::memcpy(&stale_policy, &known.stale_policy, sizeof stale_policy);
+    if (stale_policy != APIKEY_STALE_SERVE && stale_policy != APIKEY_STALE_DENY) {
         return APIKEY_BAD_ARGUMENT;
     }
     auto* made = static_cast<apikey_client*>(calloc(1, sizeof(apikey_client)));
@@ -91,13 +89,18 @@ apikey_result apikey_open(const apikey_options* options, apikey_client** client)
         free(made);
         return APIKEY_BAD_ARGUMENT;
     }
-    made->stale_policy = known.stale_policy;
+    made->stale_policy = static_cast<apikey_stale_policy>(stale_policy);
     made->stale_after_ns =
         uint64_t{known.stale_after_ms != 0 ? known.stale_after_ms : kStaleAfterDefault_ms} * 1000000;
     made->sha256 = &shm::sha256_kernel();
     made->retry_delay_ms.store(kRetryDelay_ms, std::memory_order_relaxed);
+    const shm::AttachResult attached = apikey::client::switch_mapping(made, nullptr);
+    if (attached == shm::AttachResult::kNoMemory) {
+        apikey_close(made);
+        return APIKEY_NO_MEMORY;
+    }
     *client = made;
-    return static_cast<apikey_result>(apikey::client::switch_mapping(made, nullptr));
+    return static_cast<apikey_result>(attached);
 }
 
 apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_len, apikey_verdict* verdict) {
@@ -113,8 +116,9 @@ int apikey_describe(apikey_client* client, const apikey_verdict* verdict, char* 
                     apikey_description* description) {
     apikey_description found{};
     found.key_id = found.owner = found.environment = found.name = found.metadata = "";
-    const int result = apikey::client::describe(client, *verdict, buffer, buffer_bytes, &found);
-    give(description, found);
+    apikey_description described = found;
+    const int result = apikey::client::describe(client, *verdict, buffer, buffer_bytes, &described);
+    give(description, result == 1 ? described : found);
     return result;
 }
 

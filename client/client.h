@@ -38,14 +38,19 @@ inline constexpr size_t kPathMax = 256;
 struct apikey_client {
     char directory[apikey::client::kPathMax];
     uid_t expected_owner;
+    char own_directory[apikey::client::kPathMax];  ///< tried while the first is waiting; "": none
+    uid_t own_uid;                                 ///< who must own it
     apikey_stale_policy stale_policy;
     uint64_t stale_after_ns;
     const apikey::shm::Sha256Kernel* sha256;
 
     std::atomic<apikey::client::Mapping*> installed;  ///< nullptr: waiting
     std::atomic<apikey::client::Mapping*> nodes;
-    std::atomic<int> attached;          ///< apikey_result of the last attempt
-    std::atomic<uint64_t> retry_at_ns;  ///< CLOCK_REALTIME_COARSE; no attempt on the hot path before
+    std::atomic<int> attached;  ///< apikey_result of the last attempt
+    // Times of CLOCK_REALTIME_COARSE.
+    std::atomic<uint64_t> retry_at_ns;  ///< no attempt on the hot path before
+    std::atomic<uint64_t>
+        reclaim_at_ns;  ///< when to look whether replaced mappings are free; 0: none is left
     std::atomic<uint32_t> retry_delay_ms;
 };
 
@@ -99,7 +104,10 @@ class Reading {
     void hold() {
         Mapping* seen = client_->installed.load(std::memory_order_acquire);
         for (;;) {
-            record_->reading.store(seen, std::memory_order_relaxed);
+            // Never nullptr within a call, so that a signal handler finds the record busy while waiting, too.
+            // Release: what was read of a mapping held before comes before it may be unmapped.
+            const void* mark = seen != nullptr ? static_cast<const void*>(seen) : client_;
+            record_->reading.store(mark, std::memory_order_release);
             // SYNC record-reading: the compiler keeps the order here, membarrier in the switching thread does
             // for the processor (records_synchronise()).
             std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -125,6 +133,9 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
 /// The same for the hot path: keeps to the back-off, and leaves the work to another thread that is at it.
 /// True when another mapping may be installed now (reading is renewed).
 bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody);
+
+/// Unmaps what was replaced and is not read any more, when it is time to look. Cold: a syscall when it does.
+void reclaim_later(apikey_client* client, uint64_t now_ns);
 
 /// True while the control page says that `mapping` is what to read.
 inline bool is_current(const Mapping& mapping) {

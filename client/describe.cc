@@ -67,6 +67,9 @@ int describe(apikey_client* client, const apikey_verdict& verdict, char* buffer,
         return 0;
     }
     const uint64_t meta = slot->meta.load(std::memory_order_acquire);  // SYNC slot-published
+    if (shm::Meta::state(meta) == shm::SlotState::kEmpty || shm::Meta::state(meta) == shm::SlotState::kDead) {
+        return 0;  // the key left the source
+    }
     shm::DetailView detail;
     // SYNC detail-published: acquire; pairs with TableWriter::set_detail() and publish().
     if (!shm::read_detail(table, slot->detail.load(std::memory_order_acquire), &detail)) {

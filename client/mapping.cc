@@ -11,6 +11,7 @@ namespace {
 constexpr unsigned kAttemptsMax = 8;  // a generation that went away in between sends us round again
 constexpr uint32_t kRetryDelayMin_ms = 100;
 constexpr uint32_t kRetryDelayMax_ms = 2000;
+constexpr uint64_t kReclaimDelay_ns = 10000000;
 
 /// A node nobody uses, from the list or new. nullptr without memory.
 Mapping* take_node(apikey_client* client) {
@@ -41,31 +42,61 @@ void free_node(Mapping* node) {
     node->state.store(NodeState::kFree, std::memory_order_release);
 }
 
-/// Unmaps the replaced mappings that no thread reads.
+/// A time on the clock, which may have been set back since: never further ahead than `ahead_max_ns`.
+bool is_due(uint64_t at_ns, uint64_t now_ns, uint64_t ahead_max_ns) {
+    return now_ns >= at_ns || at_ns - now_ns > ahead_max_ns;
+}
+
+/// Unmaps the replaced mappings that no thread reads. What is read still is looked at again a little later,
+/// by whichever thread calls then; so a generation is let go of even if nobody calls apikey_refresh().
 void reclaim(apikey_client* client) {
-    if (!records_synchronise()) {
-        return;  // they stay until apikey_close()
-    }
+    // SYNC reclaim-due: cleared first. Whoever clears the time that another thread set sees what that one
+    // left.
+    client->reclaim_at_ns.exchange(0, std::memory_order_acq_rel);
+    bool left = false;
     for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr; node = node->next) {
-        if (node->state.load(std::memory_order_acquire) != NodeState::kRetired || someone_reads(node)) {
+        NodeState retired = NodeState::kRetired;
+        if (node->state.load(std::memory_order_relaxed) != NodeState::kRetired ||
+            !node->state.compare_exchange_strong(retired, NodeState::kBusy, std::memory_order_acquire,
+                                                 std::memory_order_relaxed)) {
             continue;
         }
-        NodeState retired = NodeState::kRetired;
-        if (node->state.compare_exchange_strong(retired, NodeState::kBusy, std::memory_order_acquire,
-                                                std::memory_order_relaxed)) {
+        // SYNC record-reading: membarrier after the node was seen replaced, for this very node. One from
+        // before would say nothing about a reader that took the mapping in between.
+        const bool synchronised = records_synchronise();
+        if (synchronised && !someone_reads(node)) {
             free_node(node);
+            continue;
         }
+        node->state.store(NodeState::kRetired, std::memory_order_release);
+        left |= synchronised;  // without membarrier it stays until apikey_close()
     }
+    if (left) {
+        client->reclaim_at_ns.store(coarse_now_ns() + kReclaimDelay_ns, std::memory_order_release);
+    }
+}
+
+/// Maps `control` of the instance's directory, or of the user's own while there is none; `*options` tells
+/// which.
+shm::AttachResult attach_named_control(const apikey_client* client, shm::AttachOptions* options,
+                                       shm::ControlMapping* out) {
+    *options = {client->directory, client->expected_owner};
+    const shm::AttachResult result = shm::attach_control(*options, out);
+    if (result != shm::AttachResult::kWaiting || client->own_directory[0] == '\0') {
+        return result;
+    }
+    *options = {client->own_directory, client->own_uid};
+    return shm::attach_control(*options, out);
 }
 
 /// Maps what control names now into `node`.
 shm::AttachResult attach_node(const apikey_client* client, Mapping* node) {
-    const shm::AttachOptions options{client->directory, client->expected_owner};
+    shm::AttachOptions options{};
     shm::AttachResult result = shm::AttachResult::kSuperseded;
     for (unsigned attempt = 0; attempt < kAttemptsMax && result == shm::AttachResult::kSuperseded;
          ++attempt) {
         shm::detach_control(&node->control);
-        result = shm::attach_control(options, &node->control);
+        result = attach_named_control(client, &options, &node->control);
         if (result != shm::AttachResult::kOk) {
             break;
         }
@@ -90,8 +121,8 @@ bool same_mapping(const Mapping* mapping, const Mapping* other) {
 /// mapping.
 bool control_still_named(const apikey_client* client, const Mapping& mapping) {
     shm::ControlMapping named;
-    const shm::AttachOptions options{client->directory, client->expected_owner};
-    if (shm::attach_control(options, &named) != shm::AttachResult::kOk) {
+    shm::AttachOptions options{};
+    if (attach_named_control(client, &options, &named) != shm::AttachResult::kOk) {
         return true;  // nothing better is there
     }
     const bool same = named.inode == mapping.control.inode && named.device == mapping.control.device;
@@ -163,7 +194,8 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
 }
 
 bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody) {
-    if (now_ns < client->retry_at_ns.load(std::memory_order_relaxed)) {
+    const uint64_t retry_at_ns = client->retry_at_ns.load(std::memory_order_relaxed);
+    if (!is_due(retry_at_ns, now_ns, uint64_t{2} * kRetryDelayMax_ms * 1000000)) {
         return false;
     }
     const bool alone = switching_try_begin();
@@ -175,6 +207,18 @@ bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns
         switching_end();
     }
     return result == shm::AttachResult::kOk;
+}
+
+void reclaim_later(apikey_client* client, uint64_t now_ns) {
+    uint64_t at_ns = client->reclaim_at_ns.load(std::memory_order_relaxed);
+    if (at_ns == 0 || !is_due(at_ns, now_ns, kReclaimDelay_ns)) {
+        return;
+    }
+    // One thread looks, the others see a later time.
+    if (client->reclaim_at_ns.compare_exchange_strong(at_ns, now_ns + kReclaimDelay_ns,
+                                                      std::memory_order_relaxed)) {
+        reclaim(client);
+    }
 }
 
 }  // namespace apikey::client

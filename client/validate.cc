@@ -222,6 +222,9 @@ void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
         try_switch_mapping(client, reading, moment->now_ns, moment->mapping == nullptr);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
     }
+    if (client->reclaim_at_ns.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        reclaim_later(client, moment->now_ns);
+    }
 }
 
 apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_verdict* verdict) {

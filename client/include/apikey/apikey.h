@@ -72,8 +72,8 @@ typedef enum apikey_stale_policy {
 /** How to open. Zeroed fields mean the default. */
 typedef struct apikey_options {
     size_t size;           /**< sizeof(apikey_options) */
-    const char* directory; /**< base directory; NULL: /run/apikeyd where it exists or for root, else
-                              /dev/shm/apikeyd-<uid> */
+    const char* directory; /**< base directory; NULL: /run/apikeyd, and while there is no daemon there and the
+                              caller is not root, /dev/shm/apikeyd-<uid> */
     const char* instance;  /**< NULL: "default" */
     apikey_stale_policy stale_policy;
     uint32_t stale_after_ms; /**< 0: 10000 */
@@ -98,7 +98,7 @@ typedef struct apikey_verdict {
 /** Strings about a key, copied into the caller's buffer. */
 typedef struct apikey_description {
     size_t size;        /**< sizeof(apikey_description) */
-    const char* key_id; /**< all pointers are into the buffer, NUL-terminated, never NULL */
+    const char* key_id; /**< all point into the buffer, or to "" unless 1 was answered; never NULL */
     const char* owner;
     const char* environment;
     const char* name;
