@@ -483,7 +483,8 @@ TEST(Storm, NoKeyIsWronglyRefusedOrAcceptedAndEveryCallIsCounted) {
     }
     daemon.wait_ready();
     std::printf(
-        "%lu validations, %zu reloads, %zu kills, %zu revoked by the tool, %zu generations; at least %lu calls a client "
+        "%lu validations, %zu reloads, %zu kills, %zu revoked by the tool, %zu generations; at least %lu "
+        "calls a client "
         "between events\n",
         sum(storm.board_->calls), reloads, killed, revoked, generations.size(), storm.calls_between_min_);
     EXPECT_EQ(killed, kills);

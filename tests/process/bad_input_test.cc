@@ -1,0 +1,304 @@
+// Promise 6: bad input gets one clear error that names the place, and what was serving goes on serving.
+
+#include <grp.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+
+#include "apikey/apikey.h"
+#include "shm/sha256.h"
+#include "support/child.h"
+#include "support/daemon_process.h"
+
+namespace {
+
+using apikeyd::test::DaemonProcess;
+
+constexpr uid_t kNobody = 65534;
+constexpr char kGoodKey[] = "ak_live_GoodKey00001_abcdefghijklmnopqrstuvwxyz0000000";
+
+std::string hex_digest(const std::string& text) {
+    uint8_t digest[32];
+    apikey::shm::sha256_kernel().hash(text.data(), text.size(), digest);
+    std::string hex;
+    for (const uint8_t byte : digest) {
+        char two[3];
+        snprintf(two, sizeof two, "%02x", byte);
+        hex += two;
+    }
+    return hex;
+}
+
+std::string row(const std::string& id, const std::string& sha256, const std::string& more = "") {
+    return "  - id: " + id + "\n    sha256: " + sha256 + "\n    environment: live\n" + more;
+}
+
+std::string good_set() {
+    return "keys:\n" + row("GoodKey00001", hex_digest(kGoodKey));
+}
+
+/// A directory with configuration and key set, removed at the end.
+class BadInput : public testing::Test {
+  protected:
+    BadInput() {
+        char name[] = "/dev/shm/apikeyd-bad-XXXXXX";
+        directory_ = mkdtemp(name);
+        write("keys.yaml", good_set());
+        configure("");
+    }
+    ~BadInput() override { std::filesystem::remove_all(directory_); }
+
+    std::string path(const std::string& name) const { return directory_ + "/" + name; }
+    void write(const std::string& name, const std::string& text) const {
+        std::ofstream(path(name) + ".new", std::ios::binary) << text;
+        std::filesystem::rename(path(name) + ".new", path(name));
+    }
+    void configure(const std::string& more) const {
+        write("apikeyd.yaml",
+              "source: yaml:keys.yaml\nusage: sqlite:usage.db\n" +
+                  (more.find("directory:") == std::string::npos ? "directory: " + path("run") + "\n"
+                                                                : std::string()) +
+                  more);
+    }
+    apikey_code validate(const std::string& key) const {
+        apikey_options options{};
+        options.size = sizeof options;
+        const std::string run = path("run");
+        options.directory = run.c_str();
+        apikey_client* client = nullptr;
+        apikey_open(&options, &client);
+        apikey_verdict verdict;
+        const apikey_code code = apikey_validate(client, key.data(), key.size(), &verdict);
+        apikey_close(client);
+        return code;
+    }
+    std::string said(const DaemonProcess& daemon) const {
+        std::ifstream in(daemon.stderr_path());
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
+
+    std::string directory_;
+};
+
+/// A key set that must be refused, and what the refusal must name.
+struct BadSet {
+    const char* name;
+    std::function<std::string()> text;
+    const char* place;
+    const char* says;
+};
+
+std::string alias_bomb() {
+    std::string text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n";
+    for (int i = 1; i < 9; ++i) {
+        text += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
+        for (int k = 0; k < 9; ++k) {
+            text += (k != 0 ? ", *a" : "*a") + std::to_string(i - 1);
+        }
+        text += "]\n";
+    }
+    return text + "keys: *a8\n";
+}
+
+const BadSet kBadSets[] = {
+    {"truncated", [] { return good_set() + "  - id: \"Trunc"; }, "keys.yaml:5", ""},
+    {"duplicate id", [] { return good_set() + row("GoodKey00001", std::string(64, 'a')); }, "keys.yaml:5",
+     "GoodKey00001"},
+    {"duplicate digest", [] { return good_set() + row("OtherKey0001", hex_digest(kGoodKey)); }, "keys.yaml:6",
+     "same digest as in line 3"},
+    {"bad date",
+     [] { return good_set() + row("OtherKey0001", std::string(64, 'a'), "    expires: 2027-13-01\n"); },
+     "keys.yaml:8:14", "2027-13-01"},
+    {"unknown field",
+     [] { return good_set() + row("OtherKey0001", std::string(64, 'a'), "    colour: red\n"); },
+     "keys.yaml:8", "colour"},
+    {"alias bomb", alias_bomb, "keys.yaml:1", "anchor"},
+    {"line of 100 MB", [] { return good_set() + "  - id: " + std::string(100 << 20, 'x') + "\n"; },
+     "keys.yaml:5", "line"},
+    {"wrong type", [] { return good_set() + row("OtherKey0001", "[1, 2]"); }, "keys.yaml:6", "sha256"},
+    {"invalid UTF-8",
+     [] { return good_set() + row("OtherKey0001", std::string(64, 'a'), "    name: \xff\xfe\n"); },
+     "keys.yaml:8", "UTF-8"},
+    {"empty", [] { return std::string(); }, "keys.yaml", "empty"},
+    {"deeply nested", [] { return "keys: " + std::string(1000, '[') + "\n"; }, "keys.yaml:1", "deep"},
+};
+
+TEST_F(BadInput, EveryBadKeySetIsRefusedByNameAndTheOldOneGoesOnServing) {
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    ASSERT_EQ(validate(kGoodKey), APIKEY_VALID);
+    for (const BadSet& bad : kBadSets) {
+        SCOPED_TRACE(bad.name);
+        write("keys.yaml", bad.text());
+        const std::string answer = daemon.request(R"({"verb":"reload","force":true})");
+        EXPECT_NE(answer.find("\"ok\":false"), std::string::npos) << answer.substr(0, 300);
+        EXPECT_NE(answer.find(bad.place), std::string::npos) << answer.substr(0, 300);
+        EXPECT_NE(answer.find(bad.says), std::string::npos) << answer.substr(0, 300);
+        EXPECT_LT(answer.size(), 8192u) << "an error is a line, not a dump";
+        EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    }
+    write("keys.yaml", good_set());
+    EXPECT_NE(daemon.request(R"({"verb":"reload","force":true})").find("\"ok\":true"), std::string::npos);
+    EXPECT_EQ(daemon.terminate(), 0);
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID) << "a stopped daemon leaves the table serving";
+}
+
+TEST_F(BadInput, ASetThatLosesMostKeysNeedsForce) {
+    std::string many = good_set();
+    for (int i = 0; i < 20; ++i) {
+        const std::string number = std::to_string(100 + i);
+        many += row("ManyKeys0" + number, hex_digest(number));
+    }
+    write("keys.yaml", many);
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    write("keys.yaml", "keys: []\n");
+    const std::string refused = daemon.request(R"({"verb":"reload","force":false})");
+    EXPECT_NE(refused.find("would remove 21 of 21 keys"), std::string::npos) << refused;
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    const std::string forced = daemon.request(R"({"verb":"reload","force":true})");
+    EXPECT_NE(forced.find("\"removed\":21"), std::string::npos) << forced;
+    EXPECT_EQ(validate(kGoodKey), APIKEY_MALFORMED);  // its checksum is made up: a miss is named by it
+    daemon.terminate();
+}
+
+TEST_F(BadInput, BadRequestsOnTheAdminSocketAreAnsweredAndHarmNothing) {
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    for (const char* line :
+         {"", "{", "[]", "null", "{\"verb\":1}", "{\"verb\":\"dance\"}", "{\"verb\":\"apply\"}",
+          R"({"verb":"apply","before":"zz","after":"zz","changes":[]})",
+          R"({"verb":"apply","before":"","after":"","changes":[{"op":"upsert","row":{"id":"x"}}]})"}) {
+        const std::string answer = daemon.request(line);
+        EXPECT_NE(answer.find("\"ok\":false"), std::string::npos) << line << " -> " << answer;
+    }
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    daemon.terminate();
+}
+
+TEST_F(BadInput, AConfigurationErrorEndsTheStartWithThePlace) {
+    const std::pair<const char*, const char*> errors[] = {
+        {"colour: red\n", "apikeyd.yaml:4:1"},
+        {"flush_interval_ms: never\n", "flush_interval_ms"},
+        {"clients_group: no-such-group-here\n", "no-such-group-here"},
+        {"event_loop: magic\n", "event_loop"},
+    };
+    for (const auto& [text, place] : errors) {
+        SCOPED_TRACE(text);
+        configure(text);
+        std::filesystem::remove(path("apikeyd.yaml.stderr"));
+        DaemonProcess daemon(path("apikeyd.yaml"));
+        daemon.start();
+        EXPECT_EQ(daemon.wait(), 1);
+        EXPECT_NE(said(daemon).find(place), std::string::npos) << said(daemon);
+    }
+}
+
+TEST_F(BadInput, ASecondDaemonIsRefusedAndTheFirstGoesOn) {
+    DaemonProcess first(path("apikeyd.yaml"));
+    first.start();
+    first.wait_ready();
+    DaemonProcess second(path("apikeyd.yaml"));
+    second.start();
+    EXPECT_EQ(second.wait(), 1);
+    EXPECT_NE(said(second).find("serves this instance"), std::string::npos) << said(second);
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    EXPECT_EQ(first.terminate(), 0);
+}
+
+/// Starts the daemon in a forked child after `prepare`, and tells how it ended and what it said.
+class Start {
+  public:
+    Start(const std::string& config, const std::function<bool()>& prepare) {
+        std::filesystem::remove(config + ".stderr");
+        status_ = apikey::test::in_child([&] {
+            if (!prepare()) {
+                return 98;
+            }
+            DaemonProcess daemon(config);
+            daemon.start();
+            return daemon.wait();
+        });
+        std::ifstream in(config + ".stderr");
+        said_.assign(std::istreambuf_iterator<char>(in), {});
+    }
+    int status() const { return status_; }
+    const std::string& said() const { return said_; }
+
+  private:
+    int status_;
+    std::string said_;
+};
+
+bool become_nobody() {
+    return setgroups(0, nullptr) == 0 && setgid(kNobody) == 0 && setuid(kNobody) == 0;
+}
+
+TEST_F(BadInput, AnUnprivilegedDaemonSaysWhatItsDirectoryLacks) {
+    ASSERT_EQ(geteuid(), 0u) << "this test changes users: run it as root";
+    std::filesystem::permissions(directory_, std::filesystem::perms::all);
+    {
+        mkdir(path("readonly").c_str(), 0555);
+        configure("directory: " + path("readonly") + "/run\n");
+        const Start start(path("apikeyd.yaml"), become_nobody);
+        EXPECT_EQ(start.status(), 1);
+        EXPECT_NE(start.said().find("cannot create the directory: Permission denied"), std::string::npos)
+            << start.said();
+    }
+    {
+        mkdir(path("foreign").c_str(), 0755);
+        mkdir(path("foreign/default").c_str(), 0755);
+        configure("directory: " + path("foreign") + "\n");
+        const Start start(path("apikeyd.yaml"), become_nobody);
+        EXPECT_EQ(start.status(), 1);
+        EXPECT_NE(start.said().find("owned by uid 0"), std::string::npos) << start.said();
+    }
+}
+
+TEST_F(BadInput, ATmpfsThatIsTooSmallIsToldWithTheMissingBytes) {
+    ASSERT_EQ(geteuid(), 0u) << "this test mounts: run it as root";
+    mkdir(path("small").c_str(), 0755);
+    configure("capacity: 1000000\ndirectory: " + path("small") + "\n");
+    const int status = apikey::test::in_child([&] {
+        if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+            mount("tmpfs", path("small").c_str(), "tmpfs", 0, "size=1m,mode=0755") != 0) {
+            return 98;
+        }
+        // The daemon stays, and tries again when its source changes or it is told to.
+        DaemonProcess daemon(path("apikeyd.yaml"));
+        daemon.start();
+        daemon.wait_ready();
+        const std::string answer = daemon.request(R"({"verb":"reload","force":true})");
+        const bool told = answer.find("are missing") != std::string::npos;
+        bool left = false;
+        for (const auto& entry : std::filesystem::directory_iterator(path("small") + "/default")) {
+            left = left || entry.path().filename().string().starts_with("build.");
+        }
+        daemon.terminate();
+        return told ? (left ? 96 : 0) : 97;
+    });
+    EXPECT_EQ(status, 0) << "98: no mount, 97: not told, 96: a half-built file was left";
+}
+
+TEST_F(BadInput, TooFewDescriptorsEndTheStartWithAnError) {
+    const Start start(path("apikeyd.yaml"), [] {
+        const rlimit few{8, 8};
+        return setrlimit(RLIMIT_NOFILE, &few) == 0;
+    });
+    EXPECT_EQ(start.status(), 1);
+    EXPECT_NE(start.said().find("Too many open files"), std::string::npos) << start.said();
+}
+
+}  // namespace
