@@ -65,10 +65,14 @@ TableWriter::TableWriter(void* base, const TableView& view)
     assert(view.base == base_);
 }
 
+uint64_t TableWriter::owner_bytes(std::string_view owner) {
+    return owner.empty() ? 0 : round_up(sizeof(OwnerEntry) + owner.size(), kDetailUnit);
+}
+
 uint64_t TableWriter::detail_bytes(const DetailText& text) {
     return round_up(sizeof(DetailEntry) + text.id.size() + text.name.size() + text.metadata.size(),
                     kDetailUnit) +
-           (text.owner.empty() ? 0 : round_up(sizeof(OwnerEntry) + text.owner.size(), kDetailUnit));
+           owner_bytes(text.owner);
 }
 
 bool TableWriter::has_room(uint64_t keys, uint64_t details_bytes) const {

@@ -60,6 +60,8 @@ class TableWriter {
 
     /// Bytes that a key's details take at most, its owner's entry included.
     static uint64_t detail_bytes(const DetailText& text);
+    /// Of these, what the owner's entry takes; keys of one owner share it.
+    static uint64_t owner_bytes(std::string_view owner);
     /// True when `keys` more keys with details of `details_bytes` fit.
     bool has_room(uint64_t keys, uint64_t details_bytes) const;
     /// Dead slots have passed a quarter of the table: worth a new generation.

@@ -1,14 +1,20 @@
 #include "core/builder.h"
 
 #include <algorithm>
+#include <boost/unordered/unordered_flat_set.hpp>
+#include <string_view>
 #include <thread>
 
 #include "core/table_rows.h"
 
 namespace apikeyd {
 
+using apikey::shm::DetailText;
+using apikey::shm::DetailView;
 using apikey::shm::Generation;
 using apikey::shm::GenerationPlan;
+using apikey::shm::Meta;
+using apikey::shm::SlotState;
 using apikey::shm::TableGeometry;
 using apikey::shm::TableView;
 using apikey::shm::TableWriter;
@@ -20,27 +26,42 @@ constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;
 /// An insert beyond the probe cap wants another seed; after so many the table is made larger as well.
 constexpr unsigned kSeedsMax = 4;
 
-/// Keys and bytes of details to make room for.
-struct Needs {
+/// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once.
+class Needs {
+  public:
+    void add(const DetailText& text) {
+        ++keys;
+        details_bytes += TableWriter::detail_bytes(text);
+        if (!text.owner.empty() && !owners_.insert(text.owner).second) {
+            details_bytes -= TableWriter::owner_bytes(text.owner);
+        }
+    }
+
     uint64_t keys = 0;
     uint64_t details_bytes = 0;
 
-    void add(const KeyRow& row) {
-        ++keys;
-        details_bytes += TableWriter::detail_bytes(row_detail(row));
-    }
+  private:
+    boost::unordered_flat_set<std::string_view> owners_;  // views into the live table or the changes
 };
 
 Needs needs_of(const TableView* from, std::span<const Change> changes) {
     Needs needs;
-    if (from != nullptr) {
-        // What is in use bounds what is alive, without a pass over all of it.
-        needs.keys = from->header().live.load(std::memory_order_relaxed);
-        needs.details_bytes = from->header().details_used.load(std::memory_order_relaxed);
+    for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
+        DetailView detail;
+        const apikey::shm::Slot& slot = from->slots[index];
+        const SlotState state =
+            Meta::state(slot.meta.load(std::memory_order_acquire));  // SYNC slot-published
+        if (state != SlotState::kEmpty && state != SlotState::kDead &&
+            read_detail(*from, slot.detail.load(std::memory_order_acquire), &detail)) {
+            needs.add({.id = {detail.id, detail.id_bytes},
+                       .owner = {detail.owner, detail.owner_bytes},
+                       .name = {detail.name, detail.name_bytes},
+                       .metadata = {detail.metadata, detail.metadata_bytes}});
+        }
     }
     for (const Change& change : changes) {
         if (change.kind == Change::Kind::kUpsert) {
-            needs.add(change.row);
+            needs.add(row_detail(change.row));
         }
     }
     return needs;

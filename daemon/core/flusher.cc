@@ -152,9 +152,32 @@ Flusher::Flusher(Publisher& publisher, Worker& worker, UsageStore store, Log& lo
       worker_(worker),
       store_(std::make_shared<UsageStore>(std::move(store))),
       sweep_(std::make_shared<Sweep>()),
-      log_(log) {}
+      log_(log) {
+    forget_vanished();
+}
 
 Flusher::~Flusher() = default;
+
+/// Baselines of generations whose files are gone (a reboot, a directory removed by hand) can never be added
+/// to.
+void Flusher::forget_vanished() {
+    const auto known = store_->generations_with_baselines();
+    if (!known) {
+        return;  // they cost space and nothing else; the next start tries again
+    }
+    std::vector<GenerationPtr> here = publisher_.superseded();
+    if (publisher_.current() != nullptr) {
+        here.push_back(publisher_.current());
+    }
+    for (const GenerationUid& uid : *known) {
+        const bool present = std::any_of(here.begin(), here.end(), [&](const GenerationPtr& generation) {
+            return std::memcmp(generation->uid(), uid.data(), uid.size()) == 0;
+        });
+        if (!present && store_->forget(uid)) {
+            log_.info("usage.forgot_generation", {{"reason", "its files are gone"}});
+        }
+    }
+}
 
 void Flusher::flush(Done done) {
     waiting_.push_back(std::move(done));

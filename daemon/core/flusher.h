@@ -38,6 +38,7 @@ class Flusher {
     class Sweep;
     struct Job;
 
+    void forget_vanished();
     void start();
     void finish(const std::shared_ptr<Job>& job);
     void retire(const GenerationPtr& generation);
