@@ -450,7 +450,7 @@ TEST(ClientOpen, BadArgumentsAreRefusedWithoutAClient) {
         apikey_close(client);
         return result;
     };
-    const std::string long_path = "/" + std::string(300, 'd');
+    const std::string long_path(300, 'd');
     EXPECT_EQ(open_with([](apikey_options&) {}), APIKEY_OK);
     EXPECT_EQ(open_with([](apikey_options& o) { o.instance = ""; }), APIKEY_BAD_ARGUMENT);
     EXPECT_EQ(open_with([](apikey_options& o) { o.instance = ".."; }), APIKEY_BAD_ARGUMENT);
