@@ -152,9 +152,9 @@ std::vector<std::string> random_mix(TestInstance& instance, size_t count) {
                                 SlotState::kRevoked, SlotState::kDisabled};
     for (int i = 0; i < 40; ++i) {
         TestKey key = i % 4 == 0 ? make_foreign_key(numbered("imported-key-", i)) : make_key();
-        if (i % 6 != 5) {
-            EXPECT_TRUE(
-                instance.add(key, {.state = states[i % 5], .expires_s = i % 7 == 0 ? kPast_s : kFuture_s}));
+        if (i % 5 != 4) {
+            EXPECT_TRUE(instance.add(
+                key, {.state = states[(i + i / 5) % 5], .expires_s = i % 7 == 0 ? kPast_s : kFuture_s}));
         }
         kinds.push_back(key.text);
     }
