@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
 }
 """
 BENCH_FILES = {
+    "bin/apikey-bench": 0o755,
     "share/man/man1/apikey-bench.1": 0o644,
 }
 

@@ -1,0 +1,242 @@
+#include "bench/private_set.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <thread>
+
+#include "shm/control_writer.h"
+#include "shm/directory.h"
+#include "shm/generation.h"
+#include "shm/index_hash.h"
+#include "shm/sha256.h"
+
+namespace apikey::bench {
+namespace {
+
+constexpr char kPrefix[] = "ak_live";
+constexpr size_t kPrefixLength = sizeof kPrefix - 1;
+constexpr size_t kKeyLength = kPrefixLength + 1 + shm::kNativeTailLength;
+constexpr uint64_t kKnownSeed = uint64_t{1} << 40;    // of keys in the set
+constexpr uint64_t kUnknownSeed = uint64_t{2} << 40;  // of keys that were never in it
+constexpr double kZipfTheta = 0.99;
+constexpr unsigned kMixedMisses_percent = 5;
+constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;  // as the daemon's
+constexpr char kInstance[] = "private";
+
+using Key = std::array<char, kKeyLength>;
+
+[[noreturn]] void give_up(const std::string& reason) {
+    std::fprintf(stderr, "micro: %s\n", reason.c_str());
+    std::exit(1);
+}
+
+std::string_view text(const Key& key) {
+    return {key.data(), key.size()};
+}
+
+/// Key `number` of a family; the same one at every call, so that none has to be kept.
+Key key_of(uint64_t family, uint64_t number) {
+    uint64_t random[16];
+    for (uint64_t i = 0; i < std::size(random); ++i) {
+        random[i] = scatter(family + number * std::size(random) + i);
+    }
+    Key key;
+    if (shm::native_key_make(kPrefix, kPrefixLength, reinterpret_cast<const uint8_t*>(random), sizeof random,
+                             key.data()) != key.size()) {
+        give_up("a generated key ran out of random bytes");
+    }
+    return key;
+}
+
+/// A directory for as long as files have to have names. Signals wait meanwhile, so that it always goes.
+class TemporaryDirectory {
+  public:
+    TemporaryDirectory() : path_("/dev/shm/apikeyd-bench-" + std::to_string(getpid())) {
+        sigset_t ends;
+        sigemptyset(&ends);
+        sigaddset(&ends, SIGINT);
+        sigaddset(&ends, SIGTERM);
+        sigaddset(&ends, SIGHUP);
+        pthread_sigmask(SIG_BLOCK, &ends, &before_);
+    }
+    ~TemporaryDirectory() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+        pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    }
+    TemporaryDirectory(const TemporaryDirectory&) = delete;
+    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+    const std::string& path() const { return path_; }
+
+  private:
+    std::string path_;
+    sigset_t before_;
+};
+
+shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environment) {
+    const uint64_t meta = shm::Meta::make(shm::SlotState::kActive, shm::Meta::kNever, 0, environment);
+    for (uint64_t i = 0; i < keys; ++i) {
+        const Key key = key_of(kKnownSeed, i);
+        const char* id = shm::native_key_id(key.data(), key.size());
+        uint8_t digest[shm::kDigestLength];
+        shm::sha256_kernel().hash(key.data(), key.size(), digest);
+        shm::DetailText detail;
+        detail.id = {id, shm::kIdLength};
+        const uint32_t reference = table.append_detail(detail);
+        if (reference == 0 ||
+            table.publish(shm::index_hash_id(id, table.view().hash_seed), shm::DigestKey::from(digest), meta,
+                          reference, false) != shm::TableWriter::Publish::kDone) {
+            return shm::fail("the table has no room for key " + std::to_string(i));
+        }
+    }
+    return {};
+}
+
+/// Builds, publishes and attaches. The directory is the caller's to remove.
+shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, uint64_t keys) {
+    auto directory = shm::Directory::open_and_lock(directory_path, kInstance, getegid());
+    if (!directory) {
+        return tl::unexpected(directory.error());
+    }
+    auto control = shm::ControlWriter::open(directory->fd(), getegid());
+    if (!control) {
+        return tl::unexpected(control.error());
+    }
+    shm::GenerationPlan plan{};
+    plan.generation = 1;
+    plan.geometry = shm::TableGeometry::for_keys(keys, keys * (sizeof(shm::DetailEntry) + shm::kDetailUnit));
+    plan.cpus = std::max(1u, std::thread::hardware_concurrency());
+    plan.shards_budget_bytes = kShardsBudgetBytes;
+    plan.clients_group = getegid();
+    auto generation = shm::Generation::create(directory->fd(), plan);
+    if (!generation) {
+        return tl::unexpected(generation.error());
+    }
+    if (auto filled = fill((*generation)->table(), keys, (*generation)->table().environment("live").value());
+        !filled) {
+        return tl::unexpected(filled.error());
+    }
+    if (auto named = (*generation)->name_files(); !named) {
+        return tl::unexpected(named.error());
+    }
+    control->beat(static_cast<uint64_t>(std::time(nullptr)) * 1000000000);
+    control->announce(plan.generation);
+    control->publish();
+    control->set_state(shm::ControlState::kServing);
+
+    apikey_options options{};
+    options.size = sizeof options;
+    options.directory = directory_path.c_str();
+    options.instance = kInstance;
+    apikey_client* client = nullptr;
+    const apikey_result opened = apikey_open(&options, &client);
+    if (opened != APIKEY_OK) {
+        apikey_close(client);
+        return shm::fail(std::string("cannot attach: ") + apikey_result_text(opened));
+    }
+    return client;
+}
+
+std::string digest_text(const Key& key) {
+    uint8_t digest[shm::kDigestLength];
+    shm::sha256_kernel().hash(key.data(), key.size(), digest);
+    return {reinterpret_cast<const char*>(digest), sizeof digest};
+}
+
+/// Keys go in in another order than they are asked for; their heap blocks lie in the order of insertion.
+template <typename TextOf>
+std::unique_ptr<Map> make_map(uint64_t keys, TextOf text_of) {
+    auto map = std::make_unique<Map>();
+    map->reserve(keys);
+    for (uint64_t i = 0; i < keys; ++i) {
+        map->emplace(text_of(key_of(kKnownSeed, i)), Row{0, static_cast<uint32_t>(i), 0});
+    }
+    return map;
+}
+
+/// Small sets get short streams, so that what is presented fits beside the table into the same cache; large
+/// ones long streams, so that the table does not stay in the cache from one round to the next.
+size_t stream_size(uint64_t keys) {
+    return keys <= 4096 ? size_t{1} << 13 : keys <= 200000 ? size_t{1} << 18 : size_t{1} << 20;
+}
+
+std::unique_ptr<KeyStream> make_stream(uint64_t keys, Draw draw) {
+    std::mt19937_64 random(keys + static_cast<uint64_t>(draw));
+    const KeyPicker picker(keys, draw == Draw::kHitZipf ? kZipfTheta : 0);
+    const size_t size = stream_size(keys);
+    auto stream = std::make_unique<KeyStream>();
+    stream->reserve(size, size * kKeyLength);
+    for (size_t i = 0; i < size; ++i) {
+        const bool miss =
+            draw == Draw::kMiss || (draw == Draw::kMixed && random() % 100 < kMixedMisses_percent);
+        const uint64_t number = picker.pick(random);
+        stream->add(text(key_of(miss ? kUnknownSeed : kKnownSeed, number)),
+                    static_cast<Expected>(miss ? APIKEY_NOT_FOUND : APIKEY_VALID));
+    }
+    stream->seal();
+    return stream;
+}
+
+}  // namespace
+
+const char* draw_name(Draw draw) {
+    switch (draw) {
+        case Draw::kHitUniform:
+            return "hit_uniform";
+        case Draw::kHitZipf:
+            return "hit_zipf";
+        case Draw::kMiss:
+            return "miss";
+        default:
+            return "mixed_95_5";
+    }
+}
+
+apikey_client* PrivateSet::client() {
+    if (client_ == nullptr) {
+        std::string problem;
+        {
+            const TemporaryDirectory directory;
+            auto attached = attach_new_table(directory.path(), keys_);
+            if (attached) {
+                client_ = *attached;
+            } else {
+                problem = attached.error().message;
+            }
+        }
+        if (client_ == nullptr) {
+            give_up(problem);
+        }
+    }
+    return client_;
+}
+
+const Map& PrivateSet::by_key() {
+    if (by_key_ == nullptr) {
+        by_key_ = make_map(keys_, [](const Key& key) { return std::string(text(key)); });
+    }
+    return *by_key_;
+}
+
+const Map& PrivateSet::by_digest() {
+    if (by_digest_ == nullptr) {
+        by_digest_ = make_map(keys_, digest_text);
+    }
+    return *by_digest_;
+}
+
+const KeyStream& PrivateSet::stream(Draw draw) {
+    std::unique_ptr<KeyStream>& stream = streams_[static_cast<size_t>(draw)];
+    if (stream == nullptr) {
+        stream = make_stream(keys_, draw);
+    }
+    return *stream;
+}
+
+}  // namespace apikey::bench

@@ -1,0 +1,58 @@
+// A key set of this process alone: a table as the daemon would build it, and hash maps with the same keys.
+
+#pragma once
+
+#include <array>
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "apikey/apikey.h"
+#include "bench/key_stream.h"
+
+namespace apikey::bench {
+
+/// What a server that does without apikeyd would keep of a key.
+struct Row {
+    uint64_t expires_at;
+    uint32_t owner;
+    uint32_t state;  ///< 0: active
+};
+
+/// Lets the maps be asked with what was presented, without making a std::string of it.
+struct TextHash {
+    using is_transparent = void;
+    using is_avalanching = void;  // boost::hash of a string is
+    size_t operator()(std::string_view text) const { return boost::hash<std::string_view>()(text); }
+};
+using Map = boost::unordered_flat_map<std::string, Row, TextHash, std::equal_to<>>;
+
+/// How keys are drawn.
+enum class Draw : uint8_t { kHitUniform, kHitZipf, kMiss, kMixed };
+inline constexpr std::array kDraws = {Draw::kHitUniform, Draw::kHitZipf, Draw::kMiss, Draw::kMixed};
+const char* draw_name(Draw draw);
+
+/// Everything is made at its first use, so that a filtered run does not pay for what it leaves out, and kept.
+/// Failures end the program with a message: there is nothing to measure then.
+class PrivateSet {
+  public:
+    explicit PrivateSet(uint64_t keys) : keys_(keys) {}
+
+    /// A client of a table with the keys. Its files have lost their names already: whatever ends this
+    /// program leaves nothing behind.
+    apikey_client* client();
+    const Map& by_key();     ///< plaintext -> row
+    const Map& by_digest();  ///< the 32 bytes of SHA-256 -> row
+    const KeyStream& stream(Draw draw);
+
+  private:
+    uint64_t keys_;
+    apikey_client* client_ = nullptr;
+    std::unique_ptr<Map> by_key_;
+    std::unique_ptr<Map> by_digest_;
+    std::array<std::unique_ptr<KeyStream>, kDraws.size()> streams_;
+};
+
+}  // namespace apikey::bench
