@@ -29,7 +29,7 @@ void add_globals(CLI::App& app, apikeyd::GlobalOptions& globals) {
 
 /// CLI11's text may repeat an argument, and that may be a key given by mistake.
 std::string usage_text(const CLI::Error& error) {
-    if (error.get_name() == "ExtrasError") {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError)) {
         return "an argument too many (a key is read from standard input, never from the command line)";
     }
     return error.what();

@@ -20,18 +20,21 @@ constexpr uint32_t kLockWait_ms = 150'000;
 /// Why this daemon must not be told of changes to `store`; empty when it may: it would put them into a table
 /// that is made of another set.
 std::string other_source(const DaemonStatus& status, const std::string& store) {
+    namespace fs = std::filesystem;
     const std::string_view scheme = "yaml:";
     std::error_code error;
+    // Weakly: the first key may be what makes the file.
     if (status.source.starts_with(scheme) &&
-        std::filesystem::equivalent(status.source.substr(scheme.size()), store, error)) {
+        fs::weakly_canonical(status.source.substr(scheme.size()), error) ==
+            fs::weakly_canonical(fs::absolute(store, error), error)) {
         return {};
     }
     return "the daemon of instance " + status.instance + " (" + status.directory + ") serves " +
            status.source;
 }
 
-Outcome bring_in_force(const Context& context, const std::string& store, const Rewrite& rewrite,
-                       const std::vector<KeyRow>& rows) {
+/// Whether there is a daemon that may be told.
+Outcome check_daemon(const Context& context, const std::string& store) {
     const auto status = context.ask_status();
     if (!status) {
         return tl::unexpected(status.error());
@@ -39,6 +42,10 @@ Outcome bring_in_force(const Context& context, const std::string& store, const R
     if (std::string other = other_source(*status, store); !other.empty()) {
         return failed(Exit::kUnreachable, std::move(other));
     }
+    return {};
+}
+
+Outcome bring_in_force(const Context& context, const Rewrite& rewrite, const std::vector<KeyRow>& rows) {
     ApplyRequest request{rewrite.before, rewrite.after, {}};
     for (const KeyRow& row : rows) {
         request.changes.push_back({Change::Kind::kUpsert, row});
@@ -65,7 +72,7 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
     }
     std::optional<Failure> refusal;
     std::vector<KeyRow> rows;
-    Outcome in_force;
+    Outcome in_force = failed(Exit::kUnreachable, "not told");
     RewriteOptions options;
     options.lock_wait_ms_max = kLockWait_ms;
     const bool missing = access(store->c_str(), F_OK) != 0;
@@ -73,9 +80,11 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
         options.initial_text = KeySetText::empty_text();
     }
     // Told under the lock: were it later, another operator's change of the same key could overtake this one,
-    // and the older of the two would be what the daemon heard last.
+    // and the older of the two would be what the daemon heard last. Whom to tell is settled before, since the
+    // daemon sees the rename too, and parses the file if it hears of the change only after it has read it.
+    Outcome daemon;
     options.then_locked = [&](const Rewrite& rewrite) {
-        in_force = bring_in_force(context, *store, rewrite, rows);
+        in_force = daemon ? bring_in_force(context, rewrite, rows) : daemon;
     };
     const Result<Rewrite> rewritten = rewrite_file(
         *store,
@@ -90,6 +99,7 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
                 return fail(refusal->message);
             }
             rows = *std::move(changed);
+            daemon = check_daemon(context, *store);
             return set->text();
         },
         options);

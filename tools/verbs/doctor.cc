@@ -141,15 +141,16 @@ void check_usage_store(const Context& context, const tl::expected<DaemonStatus, 
         findings.fail("flush", status->flush_error, "counts wait in shared memory until this is mended");
         return;
     }
-    const int64_t age_s = now_s() - static_cast<int64_t>(status->flushed_s);
+    // A daemon that has just started owes none yet.
+    const int64_t age_s = now_s() - static_cast<int64_t>(std::max(status->flushed_s, status->started_s));
     const int64_t age_max_s =
         std::max(kFlushAgeMin_s, kFlushIntervalsMissed * context.config()->flush_interval_ms / 1000);
-    if (status->flushed_s != 0 && age_s <= age_max_s) {
-        findings.ok("flush", std::to_string(std::max<int64_t>(age_s, 0)) + " s ago");
+    const std::string age =
+        std::to_string(std::max<int64_t>(age_s, 0)) + " s since the last flush or the start";
+    if (age_s <= age_max_s) {
+        findings.ok("flush", age);
     } else {
-        findings.warn("flush",
-                      status->flushed_s == 0 ? "nothing was flushed yet" : std::to_string(age_s) + " s ago",
-                      "look for usage.flush_failed in the daemon's log");
+        findings.warn("flush", age, "look for usage.flush_failed in the daemon's log");
     }
     if (status->quarantined != 0) {
         findings.warn("quarantine",
@@ -172,7 +173,7 @@ std::string as_text(const Findings& findings) {
     const bool colour = colour_wanted();
     std::string text;
     for (const Finding& one : findings.all()) {
-        text += painted(one.level, colour) + std::string(6 - one.level.size(), ' ') + one.check +
+        text += painted(one.level, colour) + std::string(6 - one.level.size(), ' ') + std::string(one.check) +
                 std::string(one.check.size() < 12 ? 12 - one.check.size() : 1, ' ') + one.detail + '\n';
         if (!one.advice.empty()) {
             text += std::string(18, ' ') + "-> " + one.advice + '\n';
