@@ -258,13 +258,15 @@ Result<Rewrite> rewrite_file(const std::string& path, const TextEdit& edit, cons
         return tl::unexpected(new_text.error());
     }
     Rewrite result{fingerprint(old_text), fingerprint(*new_text), false};
-    if (old_status && *new_text == old_text) {
-        return result;
+    if (!old_status || *new_text != old_text) {
+        if (auto done = replace(*place, *new_text, old_status); !done) {
+            return tl::unexpected(done.error());
+        }
+        result.written = true;
     }
-    if (auto done = replace(*place, *new_text, old_status); !done) {
-        return tl::unexpected(done.error());
+    if (options.then_locked) {
+        options.then_locked(result);
     }
-    result.written = true;
     return result;
 }
 

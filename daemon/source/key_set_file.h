@@ -17,19 +17,22 @@
 
 namespace apikeyd {
 
+/// What a rewrite did. Fingerprints are SHA-256 of the whole text.
+struct Rewrite {
+    Fingerprint before{};
+    Fingerprint after{};
+    bool written = false;  ///< false: the edit changed nothing and the file was left alone
+};
+
 struct RewriteOptions {
     uint32_t lock_wait_ms_max = 10'000;
     size_t file_bytes_max = size_t{256} << 20;
     /// Start from this text when there is no file, and create it with mode 0600. Empty: a missing file is an
     /// error.
     std::string initial_text;
-};
-
-/// What a rewrite did. Fingerprints are SHA-256 of the whole text.
-struct Rewrite {
-    Fingerprint before{};
-    Fingerprint after{};
-    bool written = false;  ///< false: the edit changed nothing and the file was left alone
+    /// Called once the new text is in place, or when the edit changed nothing, while the lock is still held:
+    /// what follows from two changes then happens in the order of the changes. Not called on an error.
+    std::function<void(const Rewrite&)> then_locked;
 };
 
 /// From the file's text to its new text. Called once, under the lock.

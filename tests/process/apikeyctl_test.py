@@ -1,0 +1,682 @@
+#!/usr/bin/env python3
+"""Promise: every verb of apikeyctl does with a live apikeyd what its page says, and ends with the status it names;
+with the daemon down, what can be done is done, and what cannot is said."""
+
+import argparse
+import concurrent.futures
+import contextlib
+import csv
+import datetime
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+NOBODY = 65534
+# Ends what hangs; no promise about speed.
+WAIT_S = 120
+OPTIONS = argparse.Namespace()
+
+KEY_FIELDS = ["id", "state", "environment", "owner", "name", "created", "expires"]
+SHOW_FIELDS = KEY_FIELDS + ["foreign", "metadata", "sha256", "allowed", "denied", "last_used"]
+VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stale", "counted", "reason"]
+STATUS_FIELDS = [
+    "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
+    "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "superseded", "superseded_bytes", "building",
+    "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
+]  # fmt: skip
+COMMENTED_KEYS = """\
+# The team's keys.
+version: 1
+keys:
+  # first, although it is younger
+  - name: "CI deploy"   # quoted
+    id: 2RkT9pQwX4Za
+    environment: live
+    sha256: 5f2d0c6e1a7b48930e4c9b1d6f80a2735c1e94b7d2086af3415b9ce07d83f216
+
+  - {id: 7HnB3sLqV0Ty, sha256: c09a4be7731d52f86e0b1f94d7a3825c6b40e9d1f25378ac01d6e49b8f7230ae, environment: test}
+# the end
+"""
+
+
+def rfc3339(text):
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+class Ctl(unittest.TestCase):
+    """A fresh instance for each test: configuration, key set, usage store, shared memory, one daemon at most."""
+
+    def setUp(self):
+        self.top = pathlib.Path(tempfile.mkdtemp(prefix=f"apikeyd-test-{os.getpid()}-", dir="/dev/shm"))
+        self.addCleanup(shutil.rmtree, self.top)
+        self.addCleanup(self.kill)
+        self.daemon = None
+        self.keys = self.top / "keys.yaml"
+        self.log = self.top / "log"
+        self.config = self.top / "apikeyd.yaml"
+        self.instance = self.top / "run" / "default"
+        self.configure("{debounce_ms: 1, poll_ms: 100}")
+        self.keys.write_text("version: 1\nkeys: []\n")
+
+    def configure(self, reload):
+        self.config.write_text(
+            f"source: yaml:{self.keys}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\nreload: {reload}\n"
+        )
+
+    def start(self):
+        ready = self.events("daemon.ready")
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen([OPTIONS.daemon, "--config", self.config], stderr=log, stdin=subprocess.DEVNULL)
+        self.wait_for(lambda: self.daemon.poll() is not None or self.events("daemon.ready") > ready)
+        self.assertIsNone(self.daemon.poll(), self.log.read_text())
+
+    def kill(self):
+        if self.daemon:
+            self.daemon.kill()
+            self.daemon.wait()
+            self.daemon = None
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, "never happened")
+            time.sleep(0.005)
+
+    def events(self, name):
+        text = self.log.read_text() if self.log.exists() else ""
+        return len(re.findall(rf" event={re.escape(name)}(?: |$)", text, re.MULTILINE))
+
+    def ctl(self, *arguments, status=0, stdin="", config=True, **options):
+        """Runs the tool; returns what it wrote to standard output. self.said is its standard error."""
+        command = [OPTIONS.tool, *(["--config", self.config] if config else []), *arguments]
+        done = subprocess.run(
+            command, input=stdin, stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, text=True,
+            timeout=WAIT_S, check=False, **options,
+        )  # fmt: skip
+        self.said = done.stderr
+        self.assertEqual(done.returncode, status, f"{arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def json(self, *arguments, fields=None, **options):
+        answer = json.loads(self.ctl(*arguments, "--output", "json", **options))
+        if fields:
+            for one in answer if isinstance(answer, list) else [answer]:
+                self.assertEqual(list(one), fields)
+        return answer
+
+    def issue(self, *arguments, **options):
+        """Returns (id, plaintext)."""
+        answer = self.json("issue", *arguments, fields=["id", "key"], **options)
+        return answer["id"], answer["key"]
+
+    def codes(self, *keys, status):
+        answers = self.json("verify", stdin="".join(key + "\n" for key in keys), status=status, fields=VERDICT_FIELDS)
+        return [answer["code"] for answer in answers]
+
+
+class Keys(Ctl):
+    def test_issue_prints_a_key_that_is_valid_at_once(self):
+        self.start()
+        text = self.ctl("issue", "--owner", "acme")
+        self.assertRegex(text, r"\Aak_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{33}\n\Z")
+        self.assertEqual(self.codes(text.strip(), status=0), ["VALID"])
+        key_id, key = self.issue(
+            "--environment", "test", "--owner", "acme", "--name", "CI: deploy", "--expires", "90d",
+            "--metadata", '{"team": "platform", "tier": 3}',
+        )  # fmt: skip
+        self.assertEqual(key.split("_")[2], key_id)
+        shown = self.json("show", key_id, fields=SHOW_FIELDS)
+        self.assertEqual(
+            [shown[name] for name in ("id", "state", "environment", "owner", "name", "foreign", "metadata")],
+            [key_id, "active", "test", "acme", "CI: deploy", False, {"team": "platform", "tier": 3}],
+        )
+        self.assertEqual(rfc3339(shown["expires"]) - rfc3339(shown["created"]), 90 * 86400)
+        verdict = self.json("verify", stdin=key + "\n")[0]
+        self.assertEqual((verdict["id"], verdict["owner"], verdict["environment"]), (key_id, "acme", "test"))
+        self.assertEqual(verdict["expires"], shown["expires"])
+
+    def test_issue_makes_a_missing_key_set_and_keeps_it_private(self):
+        self.start()
+        self.keys.unlink()
+        _, key = self.issue()
+        self.assertIn("made, with mode 0600", self.said)
+        self.assertEqual(stat.S_IMODE(self.keys.stat().st_mode), 0o600)
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+
+    def test_issue_refuses_wrong_options_and_records_nothing(self):
+        self.start()
+        before = self.keys.read_bytes()
+        for arguments, said in (
+            (["--environment", "LIVE"], "--environment: want"),
+            (["--environment", "sixsix"], "--environment: want"),
+            (["--expires", "soon"], "--expires: want a time"),
+            (["--expires", "2020-01-01T00:00:00Z"], "--expires: want a time in the future"),
+            (["--expires", "2300-01-01T00:00:00Z"], "--expires: want a time before"),
+            (["--metadata", "[1]"], "--metadata: "),
+            (["--metadata", '{"a": "' + "x" * 5000 + '"}'], "--metadata: "),
+            (["--name", "x" * 256], "name"),
+            (["--no-such-option"], ""),
+        ):
+            self.assertEqual(self.ctl("issue", *arguments, status=2), "", arguments)
+            self.assertIn(said, self.said)
+        self.assertEqual(self.keys.read_bytes(), before)
+
+    def test_a_key_that_could_not_be_shown_is_not_recorded(self):
+        self.start()
+        before = self.keys.read_bytes()
+        with open("/dev/full", "w", encoding="ascii") as full:
+            self.ctl("issue", stdout=full, status=1)
+        self.assertIn("nothing was recorded", self.said)
+        self.assertEqual(self.keys.read_bytes(), before)
+
+    def test_states(self):
+        self.start()
+        key_id, key = self.issue()
+        for verb, code, status in (
+            ("disable", "DISABLED", 1), ("disable", "DISABLED", 1), ("enable", "VALID", 0), ("disable", "DISABLED", 1),
+            ("revoke", "REVOKED", 1), ("revoke", "REVOKED", 1),
+        ):  # fmt: skip
+            self.assertEqual(self.ctl(verb, key_id), "")
+            self.assertEqual(self.codes(key, status=status), [code])
+        self.ctl("enable", key_id, status=1)
+        self.assertIn(key_id + ": is revoked", self.said)
+        self.assertEqual(self.codes(key, status=1), ["REVOKED"])
+
+    def test_an_unknown_id_is_refused_and_nothing_is_written(self):
+        self.start()
+        self.keys.write_text(COMMENTED_KEYS)
+        before = self.keys.stat()
+        for verb in ("show", "disable", "enable", "revoke", "rotate", "usage"):
+            self.assertEqual(self.ctl(verb, "000000000000", status=1), "")
+            self.assertIn(f"000000000000: no key with this id in {self.keys}", self.said)
+        self.assertEqual((self.keys.stat().st_ino, self.keys.read_text()), (before.st_ino, COMMENTED_KEYS))
+
+    def test_a_whole_key_in_the_place_of_an_id_is_not_repeated(self):
+        self.start()
+        _, key = self.issue()
+        for arguments in (["revoke", key], ["verify", key], ["show", "--output", "json", key], [key], ["list", key]):
+            self.ctl(*arguments, status=2)
+            self.assertNotIn(key[-33:], self.said)
+
+    def test_comments_and_order_stay(self):
+        self.keys.write_text(COMMENTED_KEYS)
+        self.start()
+        self.ctl("disable", "2RkT9pQwX4Za")
+        lines = self.keys.read_text().splitlines()
+        added = [line for line in lines if line not in COMMENTED_KEYS.splitlines()]
+        self.assertEqual([line.strip() for line in added], ["state: disabled"])
+        self.assertEqual([line for line in lines if line not in added], COMMENTED_KEYS.splitlines())
+
+    def test_list_filters(self):
+        self.start()
+        first, _ = self.issue("--owner", "acme", "--name", "a, \"b\"")
+        second, _ = self.issue("--owner", "other", "--environment", "test")
+        third, _ = self.issue("--owner", "acme", "--environment", "test")
+        self.ctl("revoke", third)
+
+        def listed(*filters):
+            return [row["id"] for row in self.json("list", *filters, fields=KEY_FIELDS)]
+
+        self.assertEqual(listed(), [first, second, third])
+        self.assertEqual(listed("--owner", "acme"), [first, third])
+        self.assertEqual(listed("--environment", "test", "--state", "active"), [second])
+        self.assertEqual(listed("--owner", "nobody"), [])
+        rows = list(csv.DictReader(io.StringIO(self.ctl("list", "--output", "csv", "--owner", "acme"), newline="")))
+        self.assertEqual([(row["id"], row["name"], row["state"]) for row in rows],
+                         [(first, 'a, "b"', "active"), (third, "", "revoked")])  # fmt: skip
+        table = self.ctl("list").splitlines()
+        self.assertEqual(table[0].split(), [name.upper() for name in KEY_FIELDS])
+        self.assertEqual([line.split()[0] for line in table[1:]], [first, second, third])
+        self.ctl("list", "--state", "gone", status=2)
+
+
+class Rotation(Ctl):
+    def expiry(self, key_id):
+        return self.json("show", key_id)["expires"]
+
+    def rotate(self, key_id, *arguments):
+        answer = self.json("rotate", key_id, *arguments, fields=["id", "key"])
+        return answer["id"], answer["key"]
+
+    def test_without_grace_the_old_key_ends_at_once(self):
+        self.start()
+        old_id, old = self.issue("--owner", "acme", "--name", "n", "--environment", "test", "--expires", "1h",
+                                 "--metadata", '{"a":1}')  # fmt: skip
+        new_id, new = self.rotate(old_id)
+        self.assertEqual(self.codes(old, new, status=1), ["REVOKED", "VALID"])
+        old_row, new_row = self.json("show", old_id), self.json("show", new_id)
+        for name in ("owner", "name", "environment", "metadata", "expires"):
+            self.assertEqual(new_row[name], old_row[name], name)
+        self.assertNotEqual(new_row["sha256"], old_row["sha256"])
+
+    def test_with_grace_the_old_key_ends_at_the_earlier_moment(self):
+        self.start()
+        never_id, never = self.issue()
+        before = int(time.time())
+        _, new = self.rotate(never_id, "--grace", "24h")
+        self.assertTrue(before <= rfc3339(self.expiry(never_id)) - 86400 <= time.time())
+        self.assertEqual(self.codes(never, new, status=0), ["VALID", "VALID"])
+        soon_id, _ = self.issue("--expires", "1h")
+        ends = self.expiry(soon_id)
+        new_id, _ = self.rotate(soon_id, "--grace", "24h")
+        self.assertEqual((self.expiry(soon_id), self.expiry(new_id)), (ends, ends))
+
+    def test_a_grace_ends(self):
+        self.start()
+        old_id, old = self.issue()
+        _, new = self.rotate(old_id, "--grace", "1s")
+        self.wait_for(lambda: json.loads(self.verify_any(old))[0]["code"] != "VALID")
+        self.assertEqual(self.codes(old, new, status=1), ["EXPIRED", "VALID"])
+        self.ctl("rotate", old_id, status=1)
+        self.assertIn("has expired", self.said)
+
+    def verify_any(self, key):
+        return subprocess.run([OPTIONS.tool, "-c", self.config, "verify", "--output", "json"], input=key + "\n",
+                              stdout=subprocess.PIPE, text=True, check=False).stdout  # fmt: skip
+
+    def test_both_rows_stand_in_one_rewrite(self):
+        self.start()
+        old_id, _ = self.issue()
+        changed = self.events("key.changed")
+        position = self.json("status")["position"]
+        self.rotate(old_id, "--grace", "1h")
+        self.assertEqual(self.events("key.changed") - changed, 2)
+        self.assertEqual(self.json("status")["position"] - position, 1)
+
+    def test_what_is_over_is_not_rotated(self):
+        self.start()
+        key_id, _ = self.issue()
+        self.ctl("revoke", key_id)
+        before = self.keys.read_bytes()
+        self.assertEqual(self.ctl("rotate", key_id, status=1), "")
+        self.ctl("rotate", key_id, "--grace", "soon", status=2)
+        self.assertEqual(self.keys.read_bytes(), before)
+
+    def test_a_disabled_key_hands_on_that_it_is_disabled(self):
+        self.start()
+        key_id, _ = self.issue()
+        self.ctl("disable", key_id)
+        _, new = self.rotate(key_id)
+        self.assertEqual(self.codes(new, status=1), ["DISABLED"])
+
+    def test_a_successor_that_could_not_be_shown_ends_nothing(self):
+        self.start()
+        key_id, key = self.issue()
+        with open("/dev/full", "w", encoding="ascii") as full:
+            self.ctl("rotate", key_id, stdout=full, status=1)
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+
+
+class Verify(Ctl):
+    def test_codes_in_the_order_of_the_lines(self):
+        self.start()
+        key_id, key = self.issue()
+        wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+        stranger = "ak_live_" + "0" * 45
+        self.assertEqual(self.codes(key, wrong, "x" * 100_000, "", "not-a-key-of-any-kind", status=1),
+                         ["VALID", "MALFORMED", "MALFORMED", "MALFORMED", "NOT_FOUND"])  # fmt: skip
+        self.assertEqual(len(self.codes(stranger, status=1)), 1)
+        self.assertIn("accepted", self.ctl("verify", stdin=key))  # the last line may lack its line feed
+        self.ctl("revoke", key_id)
+        table = self.ctl("verify", stdin=key + "\n", status=1)
+        self.assertEqual(table.splitlines()[1].split()[:2], ["REVOKED", key_id])
+        self.assertIn("revoked for ever", table)
+
+    def test_without_a_key_or_a_table(self):
+        self.ctl("verify", stdin="any-key-at-all-1\n", status=3)
+        self.assertTrue(self.said.startswith(str(self.instance) + ": "), self.said)
+        self.start()
+        self.ctl("verify", status=2)
+        self.assertIn("standard input: no key", self.said)
+
+    def test_the_table_answers_while_the_daemon_is_down(self):
+        self.start()
+        _, key = self.issue()
+        self.kill()
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        answer = json.loads(self.ctl("--directory", self.top / "run", "verify", "--output", "json", stdin=key, config=False))
+        self.assertEqual(answer[0]["code"], "VALID")
+
+
+class Usage(Ctl):
+    def test_totals_are_what_was_verified(self):
+        self.start()
+        first_id, first = self.issue()
+        second_id, second = self.issue()
+        unused_id, _ = self.issue()
+        self.codes(first, first, second, "no-such-key-anywhere", status=1)
+        self.ctl("revoke", first_id)
+        self.codes(first, first, first, status=1)
+        answer = self.json("usage", fields=["complete", "keys", "codes"])
+        self.assertIs(answer["complete"], True)
+        totals = {one["id"]: (one["allowed"], one["denied"]) for one in answer["keys"]}
+        self.assertEqual(totals, {first_id: (2, 3), second_id: (1, 0)})
+        self.assertEqual(answer["codes"], {"VALID": 3, "NOT_FOUND": 1, "REVOKED": 3})
+        one = self.json("usage", first_id, fields=["id", "allowed", "denied", "last_used"])
+        self.assertEqual((one["allowed"], one["denied"]), (2, 3))
+        shown = self.json("show", first_id)
+        self.assertEqual((shown["allowed"], shown["denied"], shown["last_used"]), (2, 3, one["last_used"]))
+        zeros = self.json("usage", unused_id)
+        self.assertEqual(zeros, {"id": unused_id, "allowed": 0, "denied": 0, "last_used": None})
+        self.assertEqual(self.ctl("usage", "--output", "csv").splitlines()[0], "id,allowed,denied,last_used")
+        self.assertIn("REVOKED", self.ctl("usage"))
+
+    def test_with_the_daemon_down_the_store_is_read(self):
+        self.start()
+        key_id, key = self.issue()
+        self.codes(key, status=0)
+        self.ctl("usage")
+        self.kill()
+        self.codes(key, status=0)  # counted, not flushed
+        answer = self.json("usage")
+        self.assertIn("counts since the last flush are missing", self.said)
+        self.assertIs(answer["complete"], False)
+        self.assertEqual([(one["id"], one["allowed"]) for one in answer["keys"]], [(key_id, 1)])
+        self.start()
+        self.assertEqual(self.json("usage", key_id)["allowed"], 2)
+
+    def test_without_a_store(self):
+        self.ctl("usage", "--no-flush", status=3)
+        self.assertIn(f"{self.top}/usage.db: ", self.said)
+
+
+class DaemonDown(Ctl):
+    def test_a_change_is_recorded_and_in_force_after_the_start(self):
+        self.start()
+        gone_id, gone = self.issue()
+        old_id, old = self.issue()
+        self.kill()
+        said = f"{self.keys}: recorded, not in force: {self.instance}/admin.sock: "
+        new = json.loads(self.ctl("issue", "--output", "json", status=3))["key"]
+        self.assertTrue(self.said.startswith(said), self.said)
+        self.ctl("revoke", gone_id, status=3)
+        self.assertTrue(self.said.startswith(said), self.said)
+        successor = self.ctl("rotate", old_id, status=3).strip()
+        self.assertEqual(self.codes(gone, old, new, successor, status=1), ["VALID", "VALID", "NOT_FOUND", "NOT_FOUND"])
+        self.start()
+        self.assertEqual(self.codes(gone, old, new, successor, status=1), ["REVOKED", "REVOKED", "VALID", "VALID"])
+
+    def test_verbs_that_need_it(self):
+        self.ctl("reload", status=3)
+        self.assertTrue(self.said.startswith(f"{self.instance}/admin.sock: "), self.said)
+
+    def test_status_from_shared_memory(self):
+        before = self.json("status", status=3, fields=STATUS_FIELDS)
+        self.assertEqual((before["daemon"], before["generation"]), ("down", 0))
+        self.start()
+        self.issue()
+        up = self.json("status", fields=STATUS_FIELDS)
+        self.assertEqual((up["daemon"], up["pid"], up["keys"]), ("up", self.daemon.pid, 1))
+        self.assertEqual((up["source"], up["load_error"]), (f"yaml:{self.keys}", None))
+        self.kill()
+        down = self.json("status", status=3, fields=STATUS_FIELDS)
+        self.assertEqual((down["daemon"], down["pid"], down["keys"], down["generation"]), ("down", None, 1, up["generation"]))
+        self.assertIn("down", self.ctl("--directory", self.top / "run", "status", status=3, config=False))
+
+    def test_an_answer_that_is_an_error(self):
+        """Played by a socket of the test's own: the daemon itself cannot easily be brought to it."""
+        self.start()
+        key_id, _ = self.issue()
+        self.kill()
+        (self.instance / "admin.sock").unlink(missing_ok=True)
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as door:
+            door.bind(str(self.instance / "admin.sock"))
+            door.listen()
+            door.settimeout(WAIT_S)
+            verbs = []
+
+            def answer():
+                for _ in range(2):
+                    with contextlib.closing(door.accept()[0]) as peer, peer.makefile("rw") as lines:
+                        verbs.append(json.loads(lines.readline())["verb"])
+                        apply = {"ok": False, "error": "no room in the table"}
+                        status = {"ok": True, "source": f"yaml:{self.keys}", "superseded": []}
+                        lines.write(json.dumps(apply if verbs[-1] == "apply" else status) + "\n")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            self.ctl("revoke", key_id, status=3)
+            thread.join()
+        self.assertIn(f"{self.keys}: recorded, not in force: ", self.said)
+        self.assertIn("no room in the table", self.said)
+        self.assertEqual(verbs, ["status", "apply"])
+
+
+class Together(Ctl):
+    def test_two_operators_lose_nothing_and_the_daemon_never_parses(self):
+        # The notice of a rename waits longer than the tool takes to tell what it changed, also on a busy machine.
+        self.configure("{debounce_ms: 3000, poll_ms: 3600000}")
+        self.start()
+        parsed = self.events("reload.done")
+        with concurrent.futures.ThreadPoolExecutor(2) as operators:
+            def twenty(owner):
+                return [self.plain_issue(owner) for _ in range(20)]
+
+            issued = [key for keys in operators.map(twenty, ["left", "right"]) for key in keys]
+        self.assertEqual(len(set(issued)), 40)
+        self.assertEqual(self.codes(*issued, status=0), ["VALID"] * 40)
+        rows = self.json("list")
+        self.assertEqual(sorted(row["id"] for row in rows), sorted(key.split("_")[2] for key in issued))
+        self.ctl("revoke", rows[0]["id"])
+        self.ctl("rotate", rows[1]["id"])
+        self.assertEqual(self.ctl("reload"), "unchanged: the source is what is in force\n")
+        # An editor's change is parsed; its one parse comes after whatever ours might have started.
+        with self.keys.open("a") as keys:
+            keys.write("# edited\n")
+        self.wait_for(lambda: self.events("reload.done") > parsed)
+        self.assertEqual(self.events("reload.done"), parsed + 1)
+
+    def plain_issue(self, owner):
+        done = subprocess.run([OPTIONS.tool, "-c", self.config, "issue", "--owner", owner], stdout=subprocess.PIPE,
+                              text=True, check=True, timeout=WAIT_S)  # fmt: skip
+        return done.stdout.strip()
+
+    def test_a_plaintext_is_nowhere(self):
+        self.start()
+        key_id, key = self.issue("--owner", "acme", "--metadata", '{"a":1}')
+        said = self.said
+        successor = self.json("rotate", key_id, "--grace", "1h")["key"]
+        said += self.said
+        for _ in range(3):
+            self.codes(key, successor, key + "x", status=1)
+            said += self.said
+        self.ctl("usage")
+        self.ctl("list")
+        self.ctl("doctor")
+        looked_at = 0
+        for path in self.top.rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                looked_at += 1
+                for one in (key, successor):
+                    self.assertNotIn(one[-33:-6].encode(), content, path)
+        self.assertGreaterEqual(looked_at, 7)  # control, table, cells, lock, key set, usage store, log
+        self.assertNotIn(key[-33:-6], said)
+        self.assertIn(key_id.encode(), self.keys.read_bytes())  # the search does find what is there
+
+    def test_a_daemon_of_another_source_is_not_told(self):
+        self.start()
+        other = self.top / "other.yaml"
+        other.write_text("version: 1\nkeys: []\n")
+        key = self.ctl("issue", "--store", f"yaml:{other}", status=3).strip()
+        self.assertIn(f"serves yaml:{self.keys}", self.said)
+        self.assertEqual(self.codes(key, status=1), ["NOT_FOUND"])
+        self.assertEqual(len(self.json("list", "--store", f"yaml:{other}")), 1)
+        self.ctl("list", "--store", "sqlite:x", status=2)
+
+
+class Reload(Ctl):
+    def test_results(self):
+        self.keys.write_text(COMMENTED_KEYS)
+        self.start()
+        self.assertEqual(self.ctl("reload"), "unchanged: the source is what is in force\n")
+        answer = self.json("reload", "--force", fields=["unchanged", "keys", "added", "updated", "removed"])
+        self.assertEqual(answer, {"unchanged": False, "keys": 2, "added": 0, "updated": 0, "removed": 0})
+        self.keys.write_text(COMMENTED_KEYS + "nonsense: [\n")
+        self.ctl("reload", status=1)
+        self.assertTrue(self.said.startswith(f"{self.keys}:"), self.said)
+        self.ctl("list", status=3)
+        self.assertTrue(self.said.startswith(f"{self.keys}:"), self.said)
+        self.ctl("disable", "2RkT9pQwX4Za", status=3)
+        self.assertEqual(self.keys.read_text(), COMMENTED_KEYS + "nonsense: [\n")
+
+    def test_a_stranger_is_not_permitted(self):
+        self.assertEqual(os.geteuid(), 0, "this test plays two users: run it as root")
+        self.start()
+        key_id, _ = self.issue()
+        # Reachable for everyone, so that only the peer's credentials are left to decide.
+        for path, mode in ((self.top, 0o755), (self.top / "run", 0o755), (self.instance, 0o755),
+                           (self.instance / "admin.sock", 0o666), (self.config, 0o644), (self.keys, 0o644)):  # fmt: skip
+            path.chmod(mode)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"apikeyd-test-{os.getpid()}-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        tool = shutil.copy(OPTIONS.tool, folder)
+
+        def as_nobody(*arguments):
+            return subprocess.run([tool, "-c", self.config, *arguments], user=NOBODY, group=NOBODY, extra_groups=[],
+                                  capture_output=True, text=True, timeout=WAIT_S, check=False)  # fmt: skip
+
+        refused = as_nobody("reload")
+        self.assertEqual((refused.returncode, refused.stdout), (1, ""))
+        self.assertIn("not permitted", refused.stderr)
+        self.assertEqual(as_nobody("status").returncode, 0)
+        before = self.keys.read_bytes()
+        self.assertEqual(as_nobody("revoke", key_id).returncode, 3)
+        self.assertEqual(self.keys.read_bytes(), before)
+        # With a key set of his own he may record what he likes, but the daemon does not take it from him.
+        self.keys.chmod(0o666)
+        os.chown(self.keys, NOBODY, NOBODY)
+        os.chown(self.top / "keys.yaml.lock", NOBODY, NOBODY)
+        self.top.chmod(0o777)
+        refused = as_nobody("disable", key_id)
+        self.assertEqual(refused.returncode, 3, refused.stderr)
+        self.assertRegex(refused.stderr, "recorded, not in force: .*not permitted")
+
+
+class Doctor(Ctl):
+    def levels(self, *arguments, status):
+        findings = self.json("doctor", *arguments, status=status, fields=["check", "level", "detail", "advice"])
+        return {one["check"]: one["level"] for one in findings}
+
+    def test_all_is_well(self):
+        self.start()
+        self.issue()
+        levels = self.levels(status=0)
+        self.assertEqual(
+            list(levels),
+            ["config", "directory", "daemon", "last load", "attach", "heartbeat", "cells", "sha256", "memory", "source",
+             "in force", "usage", "flush"],
+        )  # fmt: skip
+        self.assertEqual({level for check, level in levels.items() if check not in ("sha256", "memory")}, {"ok"}, levels)
+        self.assertRegex(self.ctl("doctor"), r"(?m)^ok +directory +/")
+
+    def test_with_the_daemon_down(self):
+        levels = self.levels(status=3)
+        self.assertEqual((levels["directory"], levels["daemon"], levels["attach"]), ("fail", "fail", "fail"))
+        self.start()
+        self.kill()
+        levels = self.levels(status=3)
+        self.assertEqual((levels["directory"], levels["daemon"], levels["attach"], levels["flush"]),
+                         ("ok", "fail", "ok", "warn"))  # fmt: skip
+
+    def test_each_fault_is_found(self):
+        self.start()
+        self.issue()
+        (self.instance / "control").chmod(0o644)
+        self.assertEqual(self.levels(status=1)["files"], "fail")
+        (self.instance / "control").chmod(0o640)
+        self.instance.chmod(0o755)
+        self.assertEqual(self.levels(status=1)["directory"], "ok")  # the last finding of that name
+        self.instance.chmod(0o750)
+        good = self.keys.read_text()
+        self.keys.write_text(good + "nonsense: [\n")
+        self.ctl("reload", status=1)
+        levels = self.levels(status=1)
+        self.assertEqual((levels["source"], levels["last load"]), ("fail", "fail"))
+        self.keys.write_text(good)
+        self.ctl("reload", "--force")
+        self.levels(status=0)
+        self.kill()
+        self.keys.write_text(good + "# other\n")
+        self.assertEqual(self.levels(status=3)["in force"], "warn")
+        self.config.write_text("source: [\n")
+        self.assertEqual(self.levels(status=3)["config"], "fail")
+
+
+class Gen(Ctl):
+    def gen(self, count, *arguments, **options):
+        return self.ctl("gen", str(count), "--keys", self.keys, "--plain", self.top / "plain.txt", *arguments, **options)
+
+    def test_every_key_is_good(self):
+        self.keys.unlink()
+        self.gen(5000, "--environment", "trial", "--owners", "3")
+        for path in (self.keys, self.top / "plain.txt"):
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        plain = (self.top / "plain.txt").read_text().split()
+        self.assertEqual(len(set(plain)), 5000)
+        self.start()
+        self.assertEqual(self.json("status")["keys"], 5000)
+        self.assertEqual(set(self.codes(*plain, status=0)), {"VALID"})
+        owners = [row["owner"] for row in self.json("list", "--environment", "trial")]
+        self.assertEqual({name: owners.count(name) for name in set(owners)},
+                         {"owner-0": 1667, "owner-1": 1667, "owner-2": 1666})  # fmt: skip
+
+    def test_nothing_is_overwritten(self):
+        before = self.keys.read_bytes()
+        self.gen(10, status=1)
+        self.assertIn(f"{self.keys}: is there already", self.said)
+        self.assertEqual(self.keys.read_bytes(), before)
+        self.keys.unlink()
+        (self.top / "plain.txt").write_text("mine")
+        self.gen(10, status=1)
+        self.assertEqual((self.top / "plain.txt").read_text(), "mine")
+        self.assertFalse(self.keys.exists())
+
+    def test_wrong_use(self):
+        self.keys.unlink()
+        self.gen(0, status=2)
+        self.gen(10, "--owners", "0", status=2)
+        self.gen(10, "--environment", "Nope", status=2)
+        self.assertFalse(self.keys.exists())
+
+
+class Help(Ctl):
+    VERBS = ("issue list show disable enable revoke rotate verify usage reload status doctor gen").split()
+
+    def test_every_verb_shows_an_example(self):
+        listed = self.ctl("--help")
+        for verb in self.VERBS:
+            self.assertRegex(listed, rf"(?m)^  {verb} ")
+            self.assertIn(f"Example:\n  apikeyctl {verb}", self.ctl(verb, "--help"))
+        self.ctl(status=2)
+        self.ctl("unknown-verb", status=2)
+        self.ctl("--output", "xml", "list", status=2)
+
+    def test_a_configuration_that_was_named_must_be_good(self):
+        self.config.write_text("source: [\n")
+        for verb in ("issue", "list", "status", "reload", "usage"):
+            self.ctl(verb, status=3)
+            self.assertTrue(self.said.startswith(f"{self.config}:"), self.said)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--daemon", required=True)
+    parser.add_argument("--tool", required=True)
+    OPTIONS, rest = parser.parse_known_args()
+    # A test that is ended from outside still stops its daemon and removes its files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)

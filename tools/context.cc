@@ -1,0 +1,95 @@
+#include "tools/context.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <ctime>
+
+#include "runtime/unix_client.h"
+#include "source/config_yaml.h"
+
+namespace apikeyd {
+
+namespace {
+
+constexpr std::string_view kYamlScheme = "yaml:";
+
+/// Where a server that names no directory looks (apikey_open).
+std::string usual_directory(const std::string& instance) {
+    struct stat status {};
+    const std::string system = default_directory(0);
+    const bool there = stat((system + '/' + instance).c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+    return there ? system : default_directory(geteuid());
+}
+
+}  // namespace
+
+Context::Context(GlobalOptions options) : options_(std::move(options)) {
+    config_path_ = options_.config_path.empty() ? kConfigDefault : options_.config_path;
+    Result<Config> config = load_config(config_path_);
+    if (config) {
+        config_ = *std::move(config);
+    } else {
+        config_error_ = config.error().message;
+    }
+    instance_ = !options_.instance.empty() ? options_.instance : config_ ? config_->instance : "default";
+    directory_ = !options_.directory.empty() ? options_.directory
+                 : config_                   ? config_->directory
+                                             : usual_directory(instance_);
+}
+
+tl::expected<std::string, Failure> Context::store_path() const {
+    if (options_.store.starts_with(kYamlScheme) && options_.store.size() > kYamlScheme.size()) {
+        return options_.store.substr(kYamlScheme.size());
+    }
+    if (!options_.store.empty()) {
+        return failed(Exit::kUsage, "--store: want yaml:PATH");
+    }
+    if (!config_) {
+        return failed(Exit::kUnreachable, config_error_ +
+                                              "\n(name another file with --config, or the key set with "
+                                              "--store yaml:PATH)");
+    }
+    return config_->source_path;
+}
+
+tl::expected<std::string, Failure> Context::usage_path() const {
+    if (!config_) {
+        return failed(Exit::kUnreachable,
+                      config_error_ + "\n(it names the usage store; name another with --config)");
+    }
+    return config_->usage_path;
+}
+
+Outcome Context::check_config() const {
+    if (!config_ && !options_.config_path.empty()) {
+        return failed(Exit::kUnreachable, config_error_);
+    }
+    return {};
+}
+
+tl::expected<std::string, Failure> Context::ask(const AdminRequest& request, int64_t wait_ms) const {
+    auto answer = apikeyd::request(socket_path(), format_request(request), wait_ms);
+    if (!answer) {
+        return failed(Exit::kUnreachable, answer.error().message);
+    }
+    return *std::move(answer);
+}
+
+tl::expected<DaemonStatus, Failure> Context::ask_status() const {
+    const auto answer = ask(StatusRequest{}, kStatusWait_ms);
+    if (!answer) {
+        return tl::unexpected(answer.error());
+    }
+    Result<DaemonStatus> status = parse_status(*answer);
+    if (!status) {
+        return failed(Exit::kUnreachable, socket_path() + ": " + status.error().message);
+    }
+    return *std::move(status);
+}
+
+int64_t now_s() {
+    return static_cast<int64_t>(time(nullptr));
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,75 @@
+// What the options that all verbs share come to: which store, which instance, which form of output.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "protocol/admin_protocol.h"
+#include "source/config.h"
+#include "tools/outcome.h"
+#include "tools/output.h"
+
+namespace apikeyd {
+
+inline constexpr const char* kConfigDefault = "/etc/apikeyd/apikeyd.yaml";
+
+/// As given on the command line; empty: not given.
+struct GlobalOptions {
+    std::string config_path;
+    std::string store;  ///< `yaml:PATH`
+    std::string directory;
+    std::string instance;
+    OutputForm output = OutputForm::table;
+};
+
+/// Time limits for an answer of the daemon. A change may have to wait for a new generation of the table to be
+/// built; a reload for the source to be parsed.
+inline constexpr int64_t kStatusWait_ms = 10'000;
+inline constexpr int64_t kApplyWait_ms = 120'000;
+inline constexpr int64_t kReloadWait_ms = 1'800'000;
+
+/// Read once at the start; changes nothing. Not thread-safe.
+class Context {
+  public:
+    explicit Context(GlobalOptions options);
+
+    [[nodiscard]] OutputForm output() const { return options_.output; }
+
+    /// The configuration file's path, its content when it could be used, and the reason when it could not.
+    [[nodiscard]] const std::string& config_path() const { return config_path_; }
+    [[nodiscard]] const std::optional<Config>& config() const { return config_; }
+    [[nodiscard]] const std::string& config_error() const { return config_error_; }
+
+    /// The key set's file: --store, else what the configuration says.
+    [[nodiscard]] tl::expected<std::string, Failure> store_path() const;
+    /// The usage store's file, by the configuration.
+    [[nodiscard]] tl::expected<std::string, Failure> usage_path() const;
+    /// The base directory of instances and the instance: the options, else the configuration, else what a
+    /// server without options would open.
+    [[nodiscard]] const std::string& directory() const { return directory_; }
+    [[nodiscard]] const std::string& instance() const { return instance_; }
+    [[nodiscard]] std::string instance_directory() const { return directory_ + '/' + instance_; }
+    [[nodiscard]] std::string socket_path() const { return instance_directory() + "/admin.sock"; }
+
+    /// Fails when a configuration was named and cannot be used: the daemon's place is not known then.
+    [[nodiscard]] Outcome check_config() const;
+
+    /// The daemon's answer line; when there is none, why, with Exit::kUnreachable.
+    [[nodiscard]] tl::expected<std::string, Failure> ask(const AdminRequest& request, int64_t wait_ms) const;
+    [[nodiscard]] tl::expected<DaemonStatus, Failure> ask_status() const;
+
+  private:
+    GlobalOptions options_;
+    std::string config_path_;
+    std::optional<Config> config_;
+    std::string config_error_;
+    std::string directory_;
+    std::string instance_;
+};
+
+/// Unix seconds now.
+int64_t now_s();
+
+}  // namespace apikeyd

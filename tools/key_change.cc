@@ -1,0 +1,127 @@
+#include "tools/key_change.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <optional>
+#include <string_view>
+#include <system_error>
+
+#include "source/key_set_file.h"
+#include "source/text_file.h"
+
+namespace apikeyd {
+
+namespace {
+
+/// Other operators may be waiting for a daemon that builds a generation.
+constexpr uint32_t kLockWait_ms = 150'000;
+
+/// Why this daemon must not be told of changes to `store`; empty when it may: it would put them into a table
+/// that is made of another set.
+std::string other_source(const DaemonStatus& status, const std::string& store) {
+    namespace fs = std::filesystem;
+    const std::string_view scheme = "yaml:";
+    std::error_code error;
+    // Weakly: the first key may be what makes the file.
+    if (status.source.starts_with(scheme) &&
+        fs::weakly_canonical(status.source.substr(scheme.size()), error) ==
+            fs::weakly_canonical(fs::absolute(store, error), error)) {
+        return {};
+    }
+    return "the daemon of instance " + status.instance + " (" + status.directory + ") serves " +
+           status.source;
+}
+
+/// Whether there is a daemon that may be told.
+Outcome check_daemon(const Context& context, const std::string& store) {
+    const auto status = context.ask_status();
+    if (!status) {
+        return tl::unexpected(status.error());
+    }
+    if (std::string other = other_source(*status, store); !other.empty()) {
+        return failed(Exit::kUnreachable, std::move(other));
+    }
+    return {};
+}
+
+Outcome bring_in_force(const Context& context, const Rewrite& rewrite, const std::vector<KeyRow>& rows) {
+    ApplyRequest request{rewrite.before, rewrite.after, {}};
+    for (const KeyRow& row : rows) {
+        request.changes.push_back({Change::Kind::kUpsert, row});
+    }
+    const auto answer = context.ask(request, kApplyWait_ms);
+    if (!answer) {
+        return tl::unexpected(answer.error());
+    }
+    if (const Result<void> done = parse_done(*answer); !done) {
+        return failed(Exit::kUnreachable, context.socket_path() + ": " + done.error().message);
+    }
+    return {};
+}
+
+}  // namespace
+
+Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
+    if (Outcome usable = context.check_config(); !usable) {
+        return usable;
+    }
+    const auto store = context.store_path();
+    if (!store) {
+        return tl::unexpected(store.error());
+    }
+    std::optional<Failure> refusal;
+    std::vector<KeyRow> rows;
+    Outcome in_force = failed(Exit::kUnreachable, "not told");
+    RewriteOptions options;
+    options.lock_wait_ms_max = kLockWait_ms;
+    const bool missing = access(store->c_str(), F_OK) != 0;
+    if (create) {
+        options.initial_text = KeySetText::empty_text();
+    }
+    // Told under the lock: were it later, another operator's change of the same key could overtake this one,
+    // and the older of the two would be what the daemon heard last. Whom to tell is settled before, since the
+    // daemon sees the rename too, and parses the file if it hears of the change only after it has read it.
+    Outcome daemon;
+    options.then_locked = [&](const Rewrite& rewrite) {
+        in_force = daemon ? bring_in_force(context, rewrite, rows) : daemon;
+    };
+    const Result<Rewrite> rewritten = rewrite_file(
+        *store,
+        [&](std::string_view old_text) -> Result<std::string> {
+            Result<KeySetText> set = KeySetText::parse(std::string(old_text), *store);
+            if (!set) {
+                return tl::unexpected(set.error());
+            }
+            auto changed = edit(*set);
+            if (!changed) {
+                refusal = changed.error();
+                return fail(refusal->message);
+            }
+            rows = *std::move(changed);
+            daemon = check_daemon(context, *store);
+            return set->text();
+        },
+        options);
+    if (!rewritten) {
+        return refusal ? tl::unexpected(*refusal) : failed(Exit::kUnreachable, rewritten.error());
+    }
+    if (missing && rewritten->written) {
+        say(*store + ": made, with mode 0600; the daemon's user must be able to read it");
+    }
+    if (!in_force) {
+        return failed(Exit::kUnreachable, *store + ": recorded, not in force: " + in_force.error().message);
+    }
+    return {};
+}
+
+tl::expected<KeyRow, Failure> find_key(const KeySetText& set, const std::string& id,
+                                       const std::string& store) {
+    const KeyRow* row = set.find(id);
+    if (row == nullptr) {
+        return failed(Exit::kNo, id + ": no key with this id in " + store);
+    }
+    return *row;
+}
+
+}  // namespace apikeyd

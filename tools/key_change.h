@@ -1,0 +1,28 @@
+// Changing keys: durable in the store first, then in force through the daemon, in the order of the changes.
+
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "source/yaml_editor.h"
+#include "tools/context.h"
+#include "tools/outcome.h"
+
+namespace apikeyd {
+
+/// Edits the set and tells which rows it means, as they are to be: also those that were so before, since a
+/// change that changes nothing is carried out again everywhere. Called once, while no other operator changes
+/// the set; a failure leaves everything as it was.
+using KeyEdit = std::function<tl::expected<std::vector<KeyRow>, Failure>(KeySetText& set)>;
+
+/// Carries out one change. Success: durable, and in force in every process of the host. Exit::kUnreachable
+/// with 'recorded, not in force': durable only. `create`: a store that does not exist is made.
+Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false);
+
+/// The row with this id, or a failure that names the store.
+tl::expected<KeyRow, Failure> find_key(const KeySetText& set, const std::string& id,
+                                       const std::string& store);
+
+}  // namespace apikeyd

@@ -1,0 +1,37 @@
+// How a verb ends: the exit statuses, and the one way in which a failure travels.
+
+#pragma once
+
+#include <string>
+#include <tl/expected.hpp>
+#include <utility>
+
+#include "base/result.h"
+
+namespace apikeyd {
+
+/// What the tool's exit status says; stable.
+enum class Exit : int {
+    kDone = 0,
+    kNo = 1,           ///< the answer is no: a key that is not valid, an id that is not there, a refused set
+    kUsage = 2,        ///< wrong usage
+    kUnreachable = 3,  ///< daemon or store cannot be reached; recorded, but not in force
+};
+
+/// A verb's failure: what main() prints on standard error, and the status it exits with. The text starts with
+/// the place (a path, an id, an option) and holds no secret. An empty text: all has been said already.
+struct Failure {
+    Exit exit;
+    std::string message;
+};
+
+using Outcome = tl::expected<void, Failure>;
+
+inline tl::unexpected<Failure> failed(Exit exit, std::string message) {
+    return tl::unexpected<Failure>(Failure{exit, std::move(message)});
+}
+inline tl::unexpected<Failure> failed(Exit exit, const Error& error) {
+    return failed(exit, error.message);
+}
+
+}  // namespace apikeyd

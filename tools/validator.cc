@@ -1,0 +1,22 @@
+#include "tools/validator.h"
+
+namespace apikeyd {
+
+Validator open_validator(const Context& context) {
+    apikey_options options{};
+    options.size = sizeof options;
+    options.directory = context.directory().c_str();
+    options.instance = context.instance().c_str();
+    apikey_client* client = nullptr;
+    (void)apikey_open(&options, &client);  // apikey_status() tells how it went
+    return Validator(client);
+}
+
+apikey_status_info validator_status(const Validator& validator) {
+    apikey_status_info info{};
+    info.size = sizeof info;
+    apikey_status(validator.get(), &info);
+    return info;
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,90 @@
+// issue: a new key, recorded, in force, printed once.
+
+#include <memory>
+
+#include "source/yaml_source.h"
+#include "tools/duration.h"
+#include "tools/key_change.h"
+#include "tools/new_key.h"
+#include "tools/verbs/registry.h"
+
+namespace apikeyd {
+
+namespace {
+
+struct IssueOptions {
+    std::string environment = "live";
+    std::string owner;
+    std::string name;
+    std::string expires;
+    std::string metadata;
+};
+
+/// The row as the options ask for, without the key's own parts.
+tl::expected<KeyRow, Failure> wanted_row(const IssueOptions& options) {
+    KeyRow row;
+    if (!environment_fits(options.environment)) {
+        return failed(Exit::kUsage, std::string("--environment: ") + kEnvironmentWanted);
+    }
+    row.owner = options.owner;
+    row.name = options.name;
+    row.created_s = now_s();
+    if (!options.expires.empty()) {
+        const Result<int64_t> expires_s = parse_expiry(options.expires, row.created_s);
+        if (!expires_s) {
+            return failed(Exit::kUsage, "--expires: " + expires_s.error().message);
+        }
+        row.expires_s = *expires_s;
+    }
+    if (!options.metadata.empty()) {
+        const Result<std::string> metadata = compact_metadata(options.metadata);
+        if (!metadata) {
+            return failed(Exit::kUsage, "--metadata: " + metadata.error().message);
+        }
+        row.metadata = *metadata;
+    }
+    return row;
+}
+
+Outcome issue(const Context& context, const IssueOptions& options) {
+    auto row = wanted_row(options);
+    if (!row) {
+        return tl::unexpected(row.error());
+    }
+    if (Outcome guarded = guard_plaintext(); !guarded) {
+        return guarded;
+    }
+    NewKey key;
+    if (Outcome drawn = key.draw(options.environment, *row); !drawn) {
+        return drawn;
+    }
+    const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+        if (const Result<void> added = set.upsert(*row); !added) {
+            return failed(Exit::kUsage, added.error());
+        }
+        // Printed before it is recorded: a key that could not be shown must not stand in the set.
+        if (Outcome printed = key.print(context.output(), row->id); !printed) {
+            return tl::unexpected(printed.error());
+        }
+        return std::vector<KeyRow>{*row};
+    };
+    return change_keys(context, edit, true);
+}
+
+}  // namespace
+
+Verb add_issue(CLI::App& app) {
+    auto options = std::make_shared<IssueOptions>();
+    CLI::App* command = app.add_subcommand("issue", "make a key and print it, the only time it can be seen");
+    command->add_option("--environment", options->environment, "1 to 5 characters a-z and 0-9")
+        ->capture_default_str();
+    command->add_option("--owner", options->owner, "the account that the key belongs to");
+    command->add_option("--name", options->name, "what people call it");
+    command->add_option("--expires", options->expires,
+                        "2027-12-01T00:00:00Z, or from now: 90d, 24h, 30m [never]");
+    command->add_option("--metadata", options->metadata, "a JSON object, at most 4 KiB");
+    command->footer("Example:\n  apikeyctl issue --owner acme --name 'CI deploy' --expires 90d > key.txt");
+    return {command, [options](const Context& context) { return issue(context, *options); }};
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,110 @@
+// list, show: keys as the store has them.
+
+#include <memory>
+
+#include "source/text_file.h"
+#include "source/yaml_source.h"
+#include "tools/key_view.h"
+#include "tools/verbs/registry.h"
+#include "usage/usage_reader.h"
+
+namespace apikeyd {
+
+namespace {
+
+/// Streams the store's rows to `sink`.
+Outcome read_store(const Context& context, const RowSink& sink) {
+    const auto store = context.store_path();
+    if (!store) {
+        return tl::unexpected(store.error());
+    }
+    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
+    if (!text) {
+        return failed(Exit::kUnreachable, text.error());
+    }
+    if (const auto parsed = parse_key_set(*text, *store, sink); !parsed) {
+        return failed(Exit::kUnreachable, parsed.error().joined());
+    }
+    return {};
+}
+
+struct ListOptions {
+    std::string owner;
+    std::string state;
+    std::string environment;
+};
+
+Outcome list(const Context& context, const ListOptions& options) {
+    std::vector<Record> records;
+    const int64_t now = now_s();
+    const auto matches = [](const std::string& wanted, std::string_view found) {
+        return wanted.empty() || wanted == found;
+    };
+    Outcome read = read_store(context, [&](const KeyRow& row) {
+        if (matches(options.owner, row.owner) && matches(options.environment, row.environment) &&
+            matches(options.state, shown_state(row, now))) {
+            records.push_back(short_record(row, now));
+        }
+    });
+    return read ? print(format_list(context.output(), short_record_names(), records)) : read;
+}
+
+/// What the usage store knows of the key; nothing where it cannot be read.
+void append_usage(const Context& context, const std::string& id, Record& record) {
+    KeyTotal total;
+    bool known = false;
+    if (const auto path = context.usage_path(); path) {
+        if (auto reader = UsageReader::open(*path); reader) {
+            const auto found = reader->total(id);
+            known = found.has_value();
+            total = known ? found->value_or(KeyTotal{}) : KeyTotal{};
+        }
+    }
+    record.push_back({"allowed", known ? Value(total.allowed) : Value()});
+    record.push_back({"denied", known ? Value(total.denied) : Value()});
+    record.push_back({"last_used", total.last_used_s != 0 ? Value(Time{total.last_used_s}) : Value()});
+}
+
+Outcome show(const Context& context, const std::string& id) {
+    std::optional<KeyRow> found;
+    Outcome read = read_store(context, [&](KeyRow row) {
+        if (row.id == id) {
+            found = std::move(row);
+        }
+    });
+    if (!read) {
+        return read;
+    }
+    if (!found) {
+        return failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value());
+    }
+    Record record = short_record(*found, now_s());
+    record.push_back({"foreign", found->foreign});
+    record.push_back({"metadata", found->metadata.empty() ? Value() : Value(RawJson{found->metadata})});
+    record.push_back({"sha256", to_hex(found->digest)});
+    append_usage(context, id, record);
+    return print(format_record(context.output(), record));
+}
+
+}  // namespace
+
+Verb add_list(CLI::App& app) {
+    auto options = std::make_shared<ListOptions>();
+    CLI::App* command = app.add_subcommand("list", "list keys");
+    command->add_option("--owner", options->owner, "only this owner's");
+    command->add_option("--state", options->state, "only active, disabled, revoked or expired ones")
+        ->check(CLI::IsMember({"active", "disabled", "revoked", "expired"}));
+    command->add_option("--environment", options->environment, "only those of this environment");
+    command->footer("Example:\n  apikeyctl list --owner acme --state active --output json");
+    return {command, [options](const Context& context) { return list(context, *options); }};
+}
+
+Verb add_show(CLI::App& app) {
+    auto id = std::make_shared<std::string>();
+    CLI::App* command = app.add_subcommand("show", "show what is known of a key");
+    add_id(*command, *id);
+    command->footer("Example:\n  apikeyctl show 2RkT9pQwX4Za");
+    return {command, [id](const Context& context) { return show(context, *id); }};
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,53 @@
+// disable, enable, revoke: another state for one key, in force when the verb has ended with 0.
+
+#include <memory>
+
+#include "tools/key_change.h"
+#include "tools/verbs/registry.h"
+
+namespace apikeyd {
+
+namespace {
+
+Outcome set_state(const Context& context, const std::string& id, KeyState state) {
+    const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+        auto row = find_key(set, id, context.store_path().value());
+        if (!row) {
+            return tl::unexpected(row.error());
+        }
+        if (row->state == KeyState::kRevoked && state != KeyState::kRevoked) {
+            return failed(Exit::kNo, id + ": is revoked, and that is for ever (issue another key)");
+        }
+        row->state = state;
+        if (const Result<void> changed = set.upsert(*row); !changed) {
+            return failed(Exit::kUnreachable, changed.error());
+        }
+        return std::vector<KeyRow>{*row};
+    };
+    return change_keys(context, edit);
+}
+
+Verb add_state_verb(CLI::App& app, const std::string& name, const std::string& summary, KeyState state) {
+    auto id = std::make_shared<std::string>();
+    CLI::App* command = app.add_subcommand(name, summary);
+    add_id(*command, *id);
+    command->footer("Example:\n  apikeyctl " + name + " 2RkT9pQwX4Za");
+    return {command, [id, state](const Context& context) { return set_state(context, *id, state); }};
+}
+
+}  // namespace
+
+Verb add_disable(CLI::App& app) {
+    return add_state_verb(app, "disable", "refuse a key until it is enabled again", KeyState::kDisabled);
+}
+
+Verb add_enable(CLI::App& app) {
+    return add_state_verb(app, "enable", "accept a disabled key again", KeyState::kActive);
+}
+
+Verb add_revoke(CLI::App& app) {
+    return add_state_verb(app, "revoke", "refuse a key for ever; done when no process accepts it any more",
+                          KeyState::kRevoked);
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,95 @@
+// status: what the daemon says of itself; with the daemon down, what its shared memory says.
+
+#include "tools/validator.h"
+#include "tools/verbs/registry.h"
+
+namespace apikeyd {
+
+namespace {
+
+Value seconds(uint64_t unix_s) {
+    return unix_s != 0 ? Value(Time{static_cast<int64_t>(unix_s)}) : Value();
+}
+
+/// The same fields whether the daemon answered or not; `daemon` tells which.
+struct Shown {
+    std::string daemon;
+    DaemonStatus status;
+    apikey_status_info table{};
+};
+
+Record record_of(const Shown& shown) {
+    const DaemonStatus& status = shown.status;
+    const bool up = shown.daemon == "up";
+    uint64_t superseded_bytes = 0;
+    for (const SupersededStatus& one : status.superseded) {
+        superseded_bytes += one.bytes;
+    }
+    const auto when_up = [up](Value value) { return up ? std::move(value) : Value(); };
+    return {{"daemon", shown.daemon},
+            {"pid", when_up(status.pid)},
+            {"version", text_or_none(status.version)},
+            {"started", seconds(status.started_s)},
+            {"instance", status.instance},
+            {"directory", status.directory},
+            {"source", text_or_none(status.source)},
+            {"usage", text_or_none(status.usage)},
+            {"event_loop", text_or_none(status.event_loop)},
+            {"attached", std::string(shown.table.text)},
+            {"heartbeat_age_ms", shown.table.generation != 0 ? Value(shown.table.heartbeat_age_ms) : Value()},
+            {"generation", uint64_t{status.generation}},
+            {"keys", status.keys},
+            {"slots", when_up(status.slots)},
+            {"dead", when_up(status.dead)},
+            {"bytes", when_up(status.bytes)},
+            {"superseded", when_up(uint64_t{status.superseded.size()})},
+            {"superseded_bytes", when_up(superseded_bytes)},
+            {"building", when_up(status.building)},
+            {"position", status.position},
+            {"fingerprint", text_or_none(status.fingerprint)},
+            {"loaded", seconds(status.loaded_s)},
+            {"load_error", text_or_none(status.load_error)},
+            {"flushed", seconds(status.flushed_s)},
+            {"flush_error", text_or_none(status.flush_error)},
+            {"quarantined", when_up(status.quarantined)},
+            {"watch_problem", text_or_none(status.watch_problem)}};
+}
+
+Outcome status(const Context& context) {
+    if (Outcome usable = context.check_config(); !usable) {
+        return usable;
+    }
+    Shown shown;
+    const Validator validator = open_validator(context);
+    if (validator == nullptr) {
+        return failed(Exit::kUnreachable, context.instance_directory() + ": cannot be opened as an instance");
+    }
+    shown.table = validator_status(validator);
+    const auto answer = context.ask_status();
+    if (answer) {
+        shown.daemon = "up";
+        shown.status = *answer;
+    } else {
+        shown.daemon = "down";
+        shown.status.instance = context.instance();
+        shown.status.directory = context.instance_directory();
+        shown.status.generation = shown.table.generation;
+        shown.status.keys = shown.table.keys;
+        shown.status.position = shown.table.position;
+    }
+    if (Outcome printed = print(format_record(context.output(), record_of(shown))); !printed) {
+        return printed;
+    }
+    return answer ? Outcome() : tl::unexpected(answer.error());
+}
+
+}  // namespace
+
+Verb add_status(CLI::App& app) {
+    CLI::App* command =
+        app.add_subcommand("status", "show the daemon's state and its table, also while it is down");
+    command->footer("Example:\n  apikeyctl status --output json");
+    return {command, status};
+}
+
+}  // namespace apikeyd
