@@ -140,7 +140,8 @@ std::string KeySetText::text() const {
         return head_;
     }
     std::string out = head_;
-    out += live_ == 0 ? empty_list_ : "";
+    const bool comment_touches = line_rest_.starts_with('#');  // `keys: []# none`
+    out += live_ == 0 ? empty_list_ : comment_touches ? " " : "";
     out += line_rest_;
     for (const Piece& piece : pieces_) {
         out += piece.before;
@@ -211,10 +212,26 @@ Result<void> KeySetText::append(const KeyRow& row) {
             return sound;
         }
     }
-    by_id_.emplace(row.id, pieces_.size());
-    by_digest_.emplace(digest_key(row), pieces_.size());
     pieces_.push_back({.before = {}, .body = std::move(body), .row = row, .live = true});
     ++live_;
+    if (live_ == 1) {
+        if (auto sound = check_whole(); !sound) {
+            pieces_.pop_back();
+            --live_;
+            return sound;
+        }
+    }
+    by_id_.emplace(row.id, pieces_.size() - 1);
+    by_digest_.emplace(digest_key(row), pieces_.size() - 1);
+    return {};
+}
+
+/// The first key and the last change the line of `keys:` too, which no piece shows. Such a set is small.
+Result<void> KeySetText::check_whole() const {
+    const auto all = parse_key_rows(text(), file_, limits_);
+    if (!all || *all != rows()) {
+        return tl::unexpected(odd_form(file_, "the list of keys"));
+    }
     return {};
 }
 
@@ -263,11 +280,19 @@ Result<bool> KeySetText::erase(std::string_view id) {
     if (auto sound = check_piece(piece); !sound) {
         return tl::unexpected(sound.error());
     }
-    by_digest_.erase(digest_key(piece.row));
-    by_id_.erase(found);
-    piece.body.clear();
+    const std::string body = std::exchange(piece.body, {});
     piece.live = false;
     --live_;
+    if (live_ == 0) {
+        if (auto sound = check_whole(); !sound) {
+            piece.body = body;
+            piece.live = true;
+            ++live_;
+            return tl::unexpected(sound.error());
+        }
+    }
+    by_digest_.erase(digest_key(piece.row));
+    by_id_.erase(found);
     return true;
 }
 

@@ -60,6 +60,7 @@ class KeySetText {
     Result<void> append(const KeyRow& row);
     Result<void> replace(size_t at, const KeyRow& row);
     Result<void> check_piece(const Piece& piece) const;
+    [[nodiscard]] Result<void> check_whole() const;
     [[nodiscard]] Result<KeyRow> parse_piece(std::string_view body) const;
     Result<void> append_flow(const KeyRow& row);
     Result<void> replace_flow(size_t at, const KeyRow& row);

@@ -145,8 +145,8 @@ TEST(source_YamlEditor, AppendsInTheStyleOfTheFile) {
 }
 
 TEST(source_YamlEditor, FirstKeyAndLastKey) {
-    for (const char* const text :
-         {"version: 1\nkeys: []  # none yet\n# end\n", "  keys:\n    []\n  version: 1\n", "keys: []\n"}) {
+    for (const char* const text : {"version: 1\nkeys: []  # none yet\n# end\n",
+                                   "  keys:\n    []\n  version: 1\n", "keys: []\n", "keys: []# touching\n"}) {
         KeySetText set = parsed(text);
         ASSERT_TRUE(set.upsert(make_row(1)));
         EXPECT_EQ(checked(set).find('['), std::string::npos) << set.text();
