@@ -61,6 +61,10 @@ tl::expected<std::string, Failure> Context::usage_path() const {
     return config_->usage_path;
 }
 
+bool Context::own_directory() const {
+    return options_.directory.empty() && !config_ && directory_ != default_directory(0);
+}
+
 Outcome Context::check_config() const {
     if (!config_ && !options_.config_path.empty()) {
         return failed(Exit::kUnreachable, config_error_);

@@ -50,6 +50,9 @@ class Context {
     /// server without options would open.
     [[nodiscard]] const std::string& directory() const { return directory_; }
     [[nodiscard]] const std::string& instance() const { return instance_; }
+    /// True when the directory is the caller's own by default and nobody named it: then it must belong to the
+    /// caller, since anyone may make one of that name.
+    [[nodiscard]] bool own_directory() const;
     [[nodiscard]] std::string instance_directory() const { return directory_ + '/' + instance_; }
     [[nodiscard]] std::string socket_path() const { return instance_directory() + "/admin.sock"; }
 

@@ -1,5 +1,7 @@
 #include "tools/validator.h"
 
+#include <unistd.h>
+
 namespace apikeyd {
 
 Validator open_validator(const Context& context) {
@@ -7,6 +9,8 @@ Validator open_validator(const Context& context) {
     options.size = sizeof options;
     options.directory = context.directory().c_str();
     options.instance = context.instance().c_str();
+    options.check_owner = context.own_directory() ? 1 : 0;
+    options.expected_owner = geteuid();
     apikey_client* client = nullptr;
     (void)apikey_open(&options, &client);  // apikey_status() tells how it went
     return Validator(client);

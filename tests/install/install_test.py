@@ -18,6 +18,7 @@ FILES = {
     "LIBDIR/pkgconfig/apikey.pc": 0o644,
     "include/apikey/apikey.h": 0o644,
     "include/apikey/apikey.hpp": 0o644,
+    "bin/apikeyctl": 0o755,
     "sbin/apikeyd": 0o755,
     "lib/systemd/system/apikeyd.service": 0o644,
     "lib/sysusers.d/apikeyd.conf": 0o644,

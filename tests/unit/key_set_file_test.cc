@@ -107,6 +107,26 @@ TEST_F(source_KeySetFile, AnEditThatChangesNothingOrFailsLeavesTheFileAlone) {
     EXPECT_EQ(names(), kClean);
 }
 
+TEST_F(source_KeySetFile, WhatFollowsAChangeHappensUnderItsLock) {
+    int calls = 0;
+    RewriteOptions options;
+    options.then_locked = [&](const Rewrite& rewrite) {
+        ++calls;
+        EXPECT_EQ(get(path_), "new\n");
+        EXPECT_EQ(rewrite.after, fingerprint("new\n"));
+        EXPECT_EQ(rewrite.written, calls == 1);
+        RewriteOptions impatient;
+        impatient.lock_wait_ms_max = 0;
+        EXPECT_FALSE(rewrite_file(path_, to("other\n"), impatient)) << "the lock was given back";
+    };
+    EXPECT_TRUE(rewrite_file(path_, to("new\n"), options));
+    EXPECT_TRUE(rewrite_file(path_, to("new\n"), options));
+    EXPECT_EQ(calls, 2);
+    const auto refused = [](std::string_view) -> Result<std::string> { return fail("no"); };
+    EXPECT_FALSE(rewrite_file(path_, refused, options));
+    EXPECT_EQ(calls, 2);
+}
+
 TEST_F(source_KeySetFile, ASymbolicLinkStaysAndItsTargetIsReplaced) {
     std::filesystem::create_directory(directory_ + "/d");
     std::filesystem::rename(path_, directory_ + "/d/real.yaml");
