@@ -9,8 +9,9 @@
 #include <algorithm>
 #include <apikey/apikey.hpp>
 #include <boost/asio.hpp>
-#include <boost/beast.hpp>
-#include <boost/json/src.hpp>  // the only file here that uses Boost.JSON, so it compiles it as well
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/json.hpp>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -30,8 +31,8 @@ namespace json = boost::json;
 using Request = http::request<http::string_body>;
 using Response = http::response<http::string_body>;
 
-constexpr std::chrono::seconds kIdle{10};            // for a whole request; then the connection is closed
-constexpr std::chrono::seconds kRefreshInterval{1};  // how often the housekeeping looks for a new table
+constexpr std::chrono::seconds kIdle{10};  // for a whole request; then the connection is closed
+constexpr std::chrono::seconds kRefreshInterval{1};
 constexpr uint64_t kBodyBytesMax = 64 * 1024;
 
 /// Points into the request.
@@ -78,7 +79,8 @@ Response problem(http::status status, std::string_view detail, const char* chall
                                 {"title", std::string_view(http::obsolete_reason(status))},
                                 {"status", static_cast<unsigned>(status)},
                                 {"detail", detail}});
-    if (challenge != nullptr) response.set(http::field::www_authenticate, challenge);
+    if (challenge != nullptr)
+        response.set(http::field::www_authenticate, challenge);
     return response;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Promise: what README shows compiles against the library, and does what README says."""
+"""Promise: what README shows compiles against the library and does what README says; the man page has all of it."""
 
 import argparse
 import os
@@ -100,6 +100,16 @@ class Readme(unittest.TestCase):
         for path in named:
             if not path.startswith("build/"):
                 self.assertTrue((options.source / path).exists(), path)
+
+    def test_the_man_page_has_every_function_of_the_header_and_no_other(self):
+        header = (options.source / "client/include/apikey/apikey.h").read_text()
+        page = (options.source / "client/libapikey.3").read_text()
+        declared = re.findall(r"^APIKEY_API [\w* ]*?(apikey_\w+)\(", header, re.MULTILINE)
+        synopsis = page.partition(".Sh SYNOPSIS")[2].partition(".Sh DESCRIPTION")[0]
+        self.assertTrue(declared)
+        self.assertEqual(sorted(re.findall(r"^\.F[no] (\w+)", synopsis, re.MULTILINE)), sorted(declared))
+        for constant in re.findall(r"^ +(APIKEY_\w+) = ", header, re.MULTILINE):
+            self.assertRegex(page, rf"\b{constant}\b|\.It Dv {constant.removeprefix('APIKEY_')} ")
 
 
 if __name__ == "__main__":
