@@ -19,12 +19,14 @@ FILES = {
     "include/apikey/apikey.h": 0o644,
     "include/apikey/apikey.hpp": 0o644,
     "bin/apikeyctl": 0o755,
+    "bin/apikey-bench": 0o755,
     "sbin/apikeyd": 0o755,
     "lib/systemd/system/apikeyd.service": 0o644,
     "lib/sysusers.d/apikeyd.conf": 0o644,
     "share/doc/apikeyd/examples/apikeyd.yaml.example": 0o644,
     "share/doc/apikeyd/examples/keys.yaml.example": 0o644,
     "share/man/man1/apikeyctl.1": 0o644,
+    "share/man/man1/apikey-bench.1": 0o644,
     "share/man/man3/libapikey.3": 0o644,
     "share/man/man5/apikeyd.yaml.5": 0o644,
     "share/man/man8/apikeyd.8": 0o644,
@@ -44,10 +46,6 @@ int main(int argc, char** argv) {
     return opened == APIKEY_WAITING && code == APIKEY_UNAVAILABLE ? 0 : 1;
 }
 """
-BENCH_FILES = {
-    "bin/apikey-bench": 0o755,
-    "share/man/man1/apikey-bench.1": 0o644,
-}
 
 
 def parse_options():
@@ -57,7 +55,6 @@ def parse_options():
     parser.add_argument("--libdir", required=True)
     parser.add_argument("--cc", required=True)
     parser.add_argument("--cxx", required=True)
-    parser.add_argument("--bench", action=argparse.BooleanOptionalAction, required=True)
     return parser.parse_args()
 
 
@@ -72,8 +69,7 @@ class Install(unittest.TestCase):
         subprocess.run(command, check=True)
 
     def test_exactly_the_listed_files_with_their_modes(self):
-        listed = FILES | (BENCH_FILES if options.bench else {})
-        expected = {name.replace("LIBDIR", options.libdir): mode for name, mode in listed.items()}
+        expected = {name.replace("LIBDIR", options.libdir): mode for name, mode in FILES.items()}
         installed = {}
         for path in self.destdir.rglob("*"):
             if path.is_symlink():
