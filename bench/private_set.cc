@@ -163,7 +163,7 @@ std::unique_ptr<Map> make_map(uint64_t keys, TextOf text_of) {
 /// Small sets get short streams, so that what is presented fits beside the table into the same cache; large
 /// ones long streams, so that the table does not stay in the cache from one round to the next.
 size_t stream_size(uint64_t keys) {
-    return keys <= 4096 ? size_t{1} << 13 : keys <= 200000 ? size_t{1} << 18 : size_t{1} << 20;
+    return keys <= 4096 ? size_t{1} << 12 : keys <= 200000 ? size_t{1} << 18 : size_t{1} << 20;
 }
 
 std::unique_ptr<KeyStream> make_stream(uint64_t keys, Draw draw) {

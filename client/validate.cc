@@ -39,6 +39,7 @@ struct Presented {
     const char* id;  ///< in `data`; nullptr when not of the native form
     uint64_t hash;
     uint8_t digest[shm::kDigestLength];
+    shm::Found found;  ///< by `hash`, in this generation
 };
 
 uint64_t verdict_tag(const shm::DigestKey& key, uint32_t generation) {
@@ -89,25 +90,31 @@ Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t n
     return moment;
 }
 
-void count(const Moment& moment, apikey_code code, uint64_t index) {
+void count_answers(const Moment& moment, apikey_code code, uint64_t answers) {
     const shm::CellsView& cells = moment.mapping->generation.cells;
-    if (cells.base == nullptr) [[unlikely]] {
-        return;
+    if (cells.base != nullptr) [[likely]] {
+        shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu, answers);
     }
-    if (index != shm::kNoSlot) {
-        shm::count_key(cells, index, moment.cpu, code == APIKEY_VALID);
-    }
-    shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu);
 }
 
-void prefetch_home(const Mapping& mapping, uint64_t hash, uint32_t cpu) {
+void count_for_key(const Moment& moment, apikey_code code, uint64_t index) {
+    const shm::CellsView& cells = moment.mapping->generation.cells;
+    if (cells.base != nullptr) [[likely]] {
+        shm::count_key(cells, index, moment.cpu, code == APIKEY_VALID);
+    }
+}
+
+void prefetch(const Mapping& mapping, uint64_t index, uint32_t cpu) {
     const shm::TableView& table = mapping.generation.table;
     const shm::CellsView& cells = mapping.generation.cells;
-    const uint64_t index = shm::Probe(hash, table.line_count).first();
     __builtin_prefetch(&table.slots[index & ~uint64_t{1}]);
     if (cells.base != nullptr) {
         __builtin_prefetch(&cells.cell(index, shm::shard_of(cpu, cells.shards)), 1);
     }
+}
+
+void prefetch_home(const Mapping& mapping, uint64_t hash, uint32_t cpu) {
+    prefetch(mapping, shm::Probe(hash, mapping.generation.table.line_count).first(), cpu);
 }
 
 /// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
@@ -133,53 +140,60 @@ bool answers_from_any_generation(apikey_code code) {
     return code == APIKEY_VALID || code == APIKEY_REVOKED;
 }
 
-/// What this generation says about a key whose digest and hash are known.
-apikey_code look_up(const Moment& moment, Presented* key, shm::Found* found) {
-    const shm::TableView& table = moment.mapping->generation.table;
-    const shm::DigestKey digest = shm::DigestKey::from(key->digest);
-    *found = shm::find_slot(table, key->hash, digest);
-    const bool alive = found->index != shm::kNoSlot && shm::Meta::state(found->meta) != shm::SlotState::kDead;
-    if (alive) [[likely]] {
-        return code_of(found->meta, moment.now_ns);
+shm::Found find(const Moment& moment, const Presented& key) {
+    return shm::find_slot(moment.mapping->generation.table, key.hash, shm::DigestKey::from(key.digest));
+}
+
+bool is_alive(const shm::Found& found) {
+    return found.index != shm::kNoSlot && shm::Meta::state(found.meta) != shm::SlotState::kDead;
+}
+
+/// What this generation says about a key that was looked for by its hash.
+apikey_code look_up(const Moment& moment, Presented* key) {
+    if (is_alive(key->found)) [[likely]] {
+        return code_of(key->found.meta, moment.now_ns);
     }
-    if (key->id == nullptr) {
-        *found = {shm::kNoSlot, 0};
+    const bool native = key->id != nullptr;
+    key->found = {shm::kNoSlot, 0};
+    if (!native) {
         return APIKEY_NOT_FOUND;
     }
     // An imported key can look like a native one. SYNC foreign-counted: the count rises before such a key's
     // slot is published, so that a key added before this call began is looked for.
+    const shm::TableView& table = moment.mapping->generation.table;
     if (table.header().foreign_keys.load(std::memory_order_acquire) != 0) {
-        const shm::Found foreign =
-            shm::find_slot(table, shm::index_hash_digest(key->digest, table.hash_seed), digest);
-        if (foreign.index != shm::kNoSlot && shm::Meta::state(foreign.meta) != shm::SlotState::kDead) {
-            *found = foreign;
+        const shm::Found foreign = shm::find_slot(table, shm::index_hash_digest(key->digest, table.hash_seed),
+                                                  shm::DigestKey::from(key->digest));
+        if (is_alive(foreign)) {
+            key->found = foreign;
             key->id = nullptr;
             return code_of(foreign.meta, moment.now_ns);
         }
     }
-    *found = {shm::kNoSlot, 0};
     return shm::native_key_checksum_ok(key->data, key->len) ? APIKEY_NOT_FOUND : APIKEY_MALFORMED;
 }
 
-/// Looks the key up and answers, when this generation may answer. False: the key must be looked up in a newer
-/// one.
+/// Answers for a key that was looked for, when this generation may answer. False: the key must be looked up
+/// in a newer one. Everything is counted here but the total of valid answers, which the caller adds in one
+/// piece.
 bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
-    shm::Found found;
-    const apikey_code code = look_up(moment, key, &found);
+    const apikey_code code = look_up(moment, key);
     if (!answers_from_any_generation(code)) [[unlikely]] {
         // SYNC generation-published: a refusal stands only if this generation is still the current one now,
         // after the slot was read; else the key may have been added or enabled in the one that is.
         if (code == APIKEY_UNAVAILABLE || !is_current(*moment.mapping)) {
             return false;
         }
-        if (found.index == shm::kNoSlot) {
+    }
+    if (code != APIKEY_VALID) [[unlikely]] {
+        count_answers(moment, code, 1);
+        if (key->found.index == shm::kNoSlot) {
             clear_verdict(verdict, code, moment.flags);
-            count(moment, code, shm::kNoSlot);
             return true;
         }
     }
-    fill_verdict(verdict, code, moment, *key, found);
-    count(moment, code, found.index);
+    fill_verdict(verdict, code, moment, *key, key->found);
+    count_for_key(moment, code, key->found.index);
     return true;
 }
 
@@ -189,7 +203,7 @@ bool decided_by_length(const Moment& moment, const apikey_key& key, apikey_verdi
         return false;
     }
     clear_verdict(verdict, APIKEY_MALFORMED, moment.flags);
-    count(moment, APIKEY_MALFORMED, shm::kNoSlot);
+    count_answers(moment, APIKEY_MALFORMED, 1);
     return true;
 }
 
@@ -206,7 +220,7 @@ Presented present(const apikey_key& key, uint64_t seed) {
 apikey_code unavailable(const Moment& moment, apikey_verdict* verdict) {
     clear_verdict(verdict, APIKEY_UNAVAILABLE, moment.flags);
     if (moment.mapping != nullptr) {
-        count(moment, APIKEY_UNAVAILABLE, shm::kNoSlot);
+        count_answers(moment, APIKEY_UNAVAILABLE, 1);
     }
     return APIKEY_UNAVAILABLE;
 }
@@ -251,7 +265,11 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
         if (presented.id == nullptr) [[unlikely]] {
             presented.hash = shm::index_hash_digest(presented.digest, seed);
         }
+        presented.found = find(moment, presented);
         if (decide(moment, &presented, verdict)) [[likely]] {
+            if (verdict->code == APIKEY_VALID) [[likely]] {
+                count_answers(moment, APIKEY_VALID, 1);
+            }
             return verdict->code;
         }
         if (switches == kSwitchesMax || !try_switch_mapping(client, &reading, moment.now_ns, true)) {
@@ -261,38 +279,70 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
     }
 }
 
+/// A group's keys of the native form, on their way through one step after the other.
+struct Natives {
+    Presented* key[kGroup];
+    size_t count;
+};
+
+void hash_natives(const apikey_client* client, const Natives& natives) {
+    size_t done = 0;
+    for (; done + 1 < natives.count; done += 2) {
+        Presented& a = *natives.key[done];
+        Presented& b = *natives.key[done + 1];
+        client->sha256->hash_pair(a.data, a.len, a.digest, b.data, b.len, b.digest);
+    }
+    if (done < natives.count) {
+        Presented& last = *natives.key[done];
+        client->sha256->hash(last.data, last.len, last.digest);
+    }
+}
+
+/// Looks into each key's home line, and only then further for those that are not at home, so that their
+/// misses overlap too. Nothing is counted in between: an atomic add waits for every load before it.
+void find_natives(const Moment& moment, const Natives& natives) {
+    const shm::TableView& table = moment.mapping->generation.table;
+    Presented* away[kGroup];
+    size_t away_count = 0;
+    for (size_t i = 0; i < natives.count; ++i) {
+        Presented& key = *natives.key[i];
+        shm::Probe probe(key.hash, table.line_count);
+        key.found = {shm::kNoSlot, 0};
+        if (shm::find_in_line(table, probe, shm::DigestKey::from(key.digest), &key.found) ==
+            shm::InLine::kNext) {
+            probe.next_line();
+            prefetch(*moment.mapping, probe.first(), moment.cpu);
+            away[away_count++] = &key;
+        }
+    }
+    for (size_t i = 0; i < away_count; ++i) {
+        away[i]->found = find(moment, *away[i]);
+    }
+}
+
 /// One group of a batch. Keys that this mapping may not answer are marked in `left` for validate_one().
 size_t validate_group(const apikey_client* client, const Moment& moment, const apikey_key* keys, size_t count,
                       apikey_verdict* verdicts, bool* left) {
     const uint64_t seed = moment.mapping->generation.table.hash_seed;
     Presented presented[kGroup];
-    size_t native[kGroup];
-    size_t natives = 0;
+    Natives natives;
+    natives.count = 0;
     for (size_t i = 0; i < count; ++i) {
         left[i] = false;
-        presented[i] = Presented{};
         presented[i].id = nullptr;
         if (keys[i].len == 0 || keys[i].len > shm::kKeyLengthMax || keys[i].data == nullptr) [[unlikely]] {
             continue;
         }
         presented[i] = present(keys[i], seed);
         if (presented[i].id != nullptr) {
-            native[natives++] = i;
+            natives.key[natives.count++] = &presented[i];
         }
     }
-    for (size_t i = 0; i < natives; ++i) {
-        prefetch_home(*moment.mapping, presented[native[i]].hash, moment.cpu);
+    for (size_t i = 0; i < natives.count; ++i) {
+        prefetch_home(*moment.mapping, natives.key[i]->hash, moment.cpu);
     }
-    size_t done = 0;
-    for (; done + 1 < natives; done += 2) {
-        Presented& a = presented[native[done]];
-        Presented& b = presented[native[done + 1]];
-        client->sha256->hash_pair(a.data, a.len, a.digest, b.data, b.len, b.digest);
-    }
-    if (done < natives) {
-        Presented& last = presented[native[done]];
-        client->sha256->hash(last.data, last.len, last.digest);
-    }
+    hash_natives(client, natives);
+    find_natives(moment, natives);
     size_t valid = 0;
     for (size_t i = 0; i < count; ++i) {
         if (decided_by_length(moment, keys[i], &verdicts[i])) [[unlikely]] {
@@ -301,9 +351,13 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
         if (presented[i].id == nullptr) [[unlikely]] {
             client->sha256->hash(keys[i].data, keys[i].len, presented[i].digest);
             presented[i].hash = shm::index_hash_digest(presented[i].digest, seed);
+            presented[i].found = find(moment, presented[i]);
         }
         left[i] = !decide(moment, &presented[i], &verdicts[i]);
         valid += !left[i] && verdicts[i].code == APIKEY_VALID ? 1 : 0;
+    }
+    if (valid != 0) {
+        count_answers(moment, APIKEY_VALID, valid);
     }
     return valid;
 }

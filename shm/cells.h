@@ -58,9 +58,10 @@ inline void count_key(const CellsView& view, uint64_t index, uint32_t cpu, bool 
     }
 }
 
-/// Counts one answer under its verdict code (< kCodesMax).
-inline void count_code(const CellsView& view, uint32_t code, uint32_t cpu) {
-    view.totals[shard_of(cpu, view.totals_shards)].by_code[code].fetch_add(1, std::memory_order_relaxed);
+/// Counts `answers` answers under their verdict code (< kCodesMax).
+inline void count_code(const CellsView& view, uint32_t code, uint32_t cpu, uint64_t answers = 1) {
+    view.totals[shard_of(cpu, view.totals_shards)].by_code[code].fetch_add(answers,
+                                                                           std::memory_order_relaxed);
 }
 
 /// A key's counters at one moment.

@@ -94,25 +94,47 @@ struct Found {
     uint64_t meta;
 };
 
+/// What one line says about a key.
+enum class InLine : uint8_t {
+    kFound,
+    kEnd,   ///< an empty slot: the key is nowhere
+    kNext,  ///< both slots belong to others
+};
+
+/// Looks into the probe's present line.
+///
+/// With branches, although which slot holds the key is as good as random: a predicted branch lets the next
+/// key's loads start before this one's line has come. Told by arithmetic instead, a single hit among a
+/// million keys took half as long again.
+inline InLine find_in_line(const TableView& table, const Probe& probe, const DigestKey& key, Found* found) {
+    for (const uint64_t other : {uint64_t{0}, uint64_t{1}}) {
+        const uint64_t index = probe.first() ^ other;
+        const Slot& slot = table.slots[index];
+        // SYNC slot-published: pairs with the release store in TableWriter::publish(). A stale 'empty' here
+        // only means that the key was added after this call began.
+        const uint64_t meta = slot.meta.load(std::memory_order_acquire);
+        if (Meta::state(meta) == SlotState::kEmpty) {
+            return InLine::kEnd;
+        }
+        if (same_digest(slot, key)) {
+            *found = {index, meta};
+            return InLine::kFound;
+        }
+    }
+    return InLine::kNext;
+}
+
 /// Looks for `key` from `hash` on. Wait-free: at most 2 x probe_lines_max loads of meta.
 /// A dead slot is found too (its state says so); the caller decides what that means.
 inline Found find_slot(const TableView& table, uint64_t hash, const DigestKey& key) {
     Probe probe(hash, table.line_count);
+    Found found{kNoSlot, 0};
     for (uint32_t lines = 0; lines < table.probe_lines_max; ++lines, probe.next_line()) {
-        for (uint64_t index : {probe.first(), probe.second()}) {
-            const Slot& slot = table.slots[index];
-            // SYNC slot-published: pairs with the release store in TableWriter::publish(). A stale 'empty'
-            // here only means that the key was added after this call began.
-            const uint64_t meta = slot.meta.load(std::memory_order_acquire);
-            if (Meta::state(meta) == SlotState::kEmpty) {
-                return {kNoSlot, 0};
-            }
-            if (same_digest(slot, key)) {
-                return {index, meta};
-            }
+        if (find_in_line(table, probe, key, &found) != InLine::kNext) [[likely]] {
+            break;
         }
     }
-    return {kNoSlot, 0};
+    return found;
 }
 
 /// A detail entry's parts, bounded by the mapping. Pointers are into the segment and not NUL-terminated.
