@@ -66,7 +66,7 @@ class HttpServer(unittest.TestCase):
         past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
         cls.daemon.rows = {
             cls.valid: {"owner": "acme", "name": "CI", "metadata": {"team": "platform"}},
-            cls.quoted: {"owner": 'say "x" \\', "name": "tab\there"},
+            cls.quoted: {"owner": 'say "x" \\', "name": "Zoë €"},
             cls.revoked: {"state": "revoked"},
             cls.disabled: {"state": "disabled"},
             cls.expired: {"expires": past.strftime("%Y-%m-%dT%H:%M:%SZ")},
@@ -110,7 +110,7 @@ class HttpServer(unittest.TestCase):
     def test_text_is_escaped(self):
         status, _, body = self.server.get(bearer(self.quoted))
         self.assertEqual(status, 200)
-        self.assertEqual((json.loads(body)["owner"], json.loads(body)["name"]), ('say "x" \\', "tab\there"))
+        self.assertEqual((json.loads(body)["owner"], json.loads(body)["name"]), ('say "x" \\', "Zoë €"))
 
     def test_no_key_is_challenged_without_an_error(self):
         for headers in [], [("Authorization", "Basic dTpw")]:

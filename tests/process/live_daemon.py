@@ -70,6 +70,8 @@ class LiveDaemon:
         self.write_keys()
         self.process = subprocess.Popen([self.binary, "--config", self.config])
         wait_until(self._ready, "the daemon does not get ready")
+        if problem := self.request({"verb": "status"}).get("load_error"):
+            raise RuntimeError(problem)
 
     def _ready(self):
         if self.process.poll() is not None:
