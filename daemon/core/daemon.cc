@@ -5,8 +5,8 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <ctime>
 
+#include "base/clock.h"
 #include "core/admin.h"
 #include "core/bus_guard.h"
 #include "runtime/file_watch.h"
@@ -22,12 +22,6 @@ namespace {
 
 constexpr milliseconds kRetireInterval{1000};
 constexpr milliseconds kNamesInterval{10000};
-
-uint64_t now_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 /// The group's number; the daemon's own group for an empty name.
 Result<gid_t> group_number(const std::string& name) {
@@ -142,8 +136,8 @@ Result<void> Daemon::open_instance() {
         return tl::unexpected(publisher.error());
     }
     publisher_ = std::move(*publisher);
-    publisher_->control().set_started(static_cast<uint64_t>(getpid()), now_ns());
-    publisher_->control().beat(now_ns());
+    publisher_->control().set_started(static_cast<uint64_t>(getpid()), realtime_now_ns());
+    publisher_->control().beat(realtime_now_ns());
     reloader_ = std::make_unique<Reloader>(
         *loop_, *publisher_, *loader_, ReloaderOptions{config_.source_path, config_.reload.max_loss_percent},
         *log_);
@@ -216,7 +210,7 @@ Result<void> Daemon::open_door() {
 
 void Daemon::start_timers() {
     loop_->every(milliseconds(config_.heartbeat_interval_ms),
-                 [this] { publisher_->control().beat(now_ns()); });
+                 [this] { publisher_->control().beat(realtime_now_ns()); });
     loop_->every(milliseconds(config_.flush_interval_ms),
                  [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
     loop_->every(kRetireInterval, [this] { flusher_->retire_unused(); });
@@ -248,7 +242,7 @@ DaemonStatus Daemon::fixed_status() const {
     DaemonStatus status;
     status.pid = static_cast<uint64_t>(getpid());
     status.version = APIKEYD_VERSION;
-    status.started_s = now_ns() / 1000000000;
+    status.started_s = realtime_now_ns() / 1000000000;
     status.instance = config_.instance;
     status.directory = publisher_->directory().path();
     status.source = "yaml:" + config_.source_path;

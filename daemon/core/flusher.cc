@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <ctime>
 #include <map>
 
-#include "core/bus_guard.h"
+#include "base/clock.h"
 #include "shm/cells.h"
 
 namespace apikeyd {
@@ -23,12 +22,6 @@ namespace {
 
 /// One in so many flushes looks at a cell whether it is marked or not.
 constexpr uint64_t kRollingFlushes = 600;
-
-uint64_t now_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 /// What one sweep of a generation found.
 struct Swept {
@@ -212,7 +205,7 @@ void Flusher::start() {
 void Flusher::finish(const std::shared_ptr<Job>& job) {
     flushing_ = false;
     if (job->result) {
-        publisher_.control().flushed(now_ns());
+        publisher_.control().flushed(realtime_now_ns());
         if (!last_error_.empty()) {
             log_.info("usage.flush_recovered");
         }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <ctime>
 
+#include "base/clock.h"
 #include "core/table_rows.h"
 #include "source/text_file.h"
 #include "source/yaml_source.h"
@@ -24,12 +24,6 @@ constexpr size_t kSliceChanges = 256;
 /// Below so many keys the loss guard does not speak: small sets are edited by hand.
 constexpr uint64_t kLossGuardKeysMin = 10;
 constexpr size_t kSourceBytesMax = size_t{256} << 20;
-
-uint64_t now_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 uint64_t short_fingerprint(const Fingerprint& fingerprint) {
     uint64_t first = 0;
@@ -219,7 +213,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         // No hash keeps the next notice from being taken for 'unchanged'.
         in_force_ = load->again ? std::nullopt : std::optional(load->fingerprint);
         if (!load->report.unchanged) {
-            publisher_.control().applied(short_fingerprint(load->fingerprint), now_ns());
+            publisher_.control().applied(short_fingerprint(load->fingerprint), realtime_now_ns());
             log_.info("reload.done", {{"source", load->path},
                                       {"keys", load->report.keys},
                                       {"added", load->report.added},
@@ -253,7 +247,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
     publisher_.apply(changes, [this, in_step, before, after, done = std::move(done)](Result<void> result) {
         if (result && in_step && in_force_ == before) {
             in_force_ = after;
-            publisher_.control().applied(short_fingerprint(after), now_ns());
+            publisher_.control().applied(short_fingerprint(after), realtime_now_ns());
         } else if (result) {
             request(false, [](const Result<ReloadReport>&) {});
         }

@@ -158,10 +158,10 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"event_loop",
          [](const YamlScalar& v, Config& c) {
              return choose<LoopKind>(v,
-                                          {{"auto", LoopKind::automatic},
-                                           {"io_uring", LoopKind::io_uring},
-                                           {"epoll", LoopKind::epoll}},
-                                          c.event_loop);
+                                     {{"auto", LoopKind::automatic},
+                                      {"io_uring", LoopKind::io_uring},
+                                      {"epoll", LoopKind::epoll}},
+                                     c.event_loop);
          }},
     };
 }

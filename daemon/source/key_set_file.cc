@@ -76,10 +76,10 @@ void sign_lock(int fd) {
 
 /// The lock file, locked until it is closed. F_OFD_SETLKW cannot be bounded without a signal, so F_OFD_SETLK
 /// is polled.
-Result<FileHandle> take_lock(const Place& place, uint32_t wait_ms_max) {
+Result<OwnedFd> take_lock(const Place& place, uint32_t wait_ms_max) {
     const std::string path = place.path + std::string(kLockSuffix);
-    FileHandle lock(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, kLockMode));
-    if (!lock.valid()) {
+    OwnedFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, kLockMode));
+    if (!lock.is_open()) {
         return tl::unexpected(file_error(path, "open the lock file", errno));
     }
     struct stat st {};
@@ -145,9 +145,9 @@ class Temporary {
         char tail[20];
         std::snprintf(tail, sizeof tail, "%016llx", static_cast<unsigned long long>(random));
         const std::string path = place.directory + "/." + place.name + std::string(kTemporaryMark) + tail;
-        file_ = FileHandle(
-            open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kNewFileMode));
-        if (!file_.valid()) {
+        file_ =
+            OwnedFd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kNewFileMode));
+        if (!file_.is_open()) {
             return tl::unexpected(file_error(path, "create", errno));
         }
         path_ = path;
@@ -187,13 +187,13 @@ class Temporary {
     }
 
   private:
-    FileHandle file_;
+    OwnedFd file_;
     std::string path_;
 };
 
 Result<void> sync_directory(const Place& place) {
-    const FileHandle directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory.valid() || fsync(directory.get()) != 0) {
+    const OwnedFd directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.is_open() || fsync(directory.get()) != 0) {
         Error error = file_error(place.directory, "make the change durable", errno);
         error.message += " (the new text is in place, but may be lost with the machine)";
         return tl::unexpected(std::move(error));

@@ -9,20 +9,14 @@
 
 namespace apikeyd {
 
-FileHandle::~FileHandle() {
-    if (fd_ >= 0) {
-        close(fd_);
-    }
-}
-
 Error file_error(std::string_view path, std::string_view doing, int error_number) {
     return {std::string(path) + ": cannot " + std::string(doing) + ": " +
             std::generic_category().message(error_number)};
 }
 
 Result<std::string> read_text_file(const std::string& path, size_t bytes_max, struct stat* status) {
-    const FileHandle file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (!file.valid()) {
+    const OwnedFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+    if (!file.is_open()) {
         return tl::unexpected(file_error(path, "open", errno));
     }
     struct stat st {};

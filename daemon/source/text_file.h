@@ -6,30 +6,11 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 
+#include "base/owned_fd.h"
 #include "base/result.h"
 
 namespace apikeyd {
-
-/// Owns a descriptor; closes it. -1: none.
-class FileHandle {
-  public:
-    FileHandle() = default;
-    explicit FileHandle(int fd) : fd_(fd) {}
-    FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    FileHandle& operator=(FileHandle&& other) noexcept {
-        std::swap(fd_, other.fd_);
-        return *this;
-    }
-    ~FileHandle();
-
-    [[nodiscard]] int get() const { return fd_; }
-    [[nodiscard]] bool valid() const { return fd_ >= 0; }
-
-  private:
-    int fd_ = -1;
-};
 
 /// `path: cannot <doing>: <reason of errno>`.
 Error file_error(std::string_view path, std::string_view doing, int error_number);

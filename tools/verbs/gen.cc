@@ -43,15 +43,15 @@ class NewFile {
     NewFile& operator=(const NewFile&) = delete;
     ~NewFile() {
         explicit_bzero(buffer_.data(), buffer_.size());
-        if (file_.valid() && !finished_) {
+        if (file_.is_open() && !finished_) {
             unlink(path_.c_str());
         }
     }
 
     Outcome create(const std::string& path) {
         path_ = path;
-        file_ = FileHandle(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-        if (!file_.valid()) {
+        file_ = OwnedFd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+        if (!file_.is_open()) {
             const int error = errno;
             return error == EEXIST
                        ? failed(Exit::kNo, path + ": is there already (remove it, or name another)")
@@ -95,7 +95,7 @@ class NewFile {
     }
 
     std::string path_;
-    FileHandle file_;
+    OwnedFd file_;
     std::string buffer_;
     bool finished_ = false;
 };
