@@ -50,7 +50,8 @@ struct apikey_client {
     // Times of CLOCK_REALTIME_COARSE.
     std::atomic<uint64_t> retry_at_ns;  ///< no attempt on the hot path before
     std::atomic<uint64_t>
-        reclaim_at_ns;  ///< when to look whether replaced mappings are free; 0: none is left
+        reclaim_at_ns;                 ///< when to look whether replaced mappings are free; 0: none is left
+    std::atomic<uint64_t> look_at_ns;  ///< while stale: when to look whether control still has its name
     std::atomic<uint32_t> retry_delay_ms;
 };
 
@@ -133,6 +134,10 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
 /// The same for the hot path: keeps to the back-off, and leaves the work to another thread that is at it.
 /// True when another mapping may be installed now (reading is renewed).
 bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody);
+
+/// For a daemon that has been silent for long: looks at most once a second whether another serves under the
+/// directory's name by now. True when it looked and is attached. Cold: system calls when it looks.
+bool try_refresh_stale(apikey_client* client, Reading* reading, uint64_t now_ns);
 
 /// Unmaps what was replaced and is not read any more, when it is time to look. Cold: a syscall when it does.
 void reclaim_later(apikey_client* client, uint64_t now_ns);

@@ -12,6 +12,7 @@ constexpr unsigned kAttemptsMax = 8;  // a generation that went away in between 
 constexpr uint32_t kRetryDelayMin_ms = 100;
 constexpr uint32_t kRetryDelayMax_ms = 2000;
 constexpr uint64_t kReclaimDelay_ns = 10000000;
+constexpr uint64_t kStaleLook_ns = 1000000000;
 
 /// A node nobody uses, from the list or new. nullptr without memory.
 Mapping* take_node(apikey_client* client) {
@@ -207,6 +208,15 @@ bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns
         switching_end();
     }
     return result == shm::AttachResult::kOk;
+}
+
+bool try_refresh_stale(apikey_client* client, Reading* reading, uint64_t now_ns) {
+    uint64_t at_ns = client->look_at_ns.load(std::memory_order_relaxed);
+    // One thread looks, the others see a later time.
+    return is_due(at_ns, now_ns, kStaleLook_ns) &&
+           client->look_at_ns.compare_exchange_strong(at_ns, now_ns + kStaleLook_ns,
+                                                      std::memory_order_relaxed) &&
+           switch_mapping(client, reading) == shm::AttachResult::kOk;
 }
 
 void reclaim_later(apikey_client* client, uint64_t now_ns) {

@@ -236,6 +236,12 @@ void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
         try_switch_mapping(client, reading, moment->now_ns, moment->mapping == nullptr);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
     }
+    if ((moment->flags & APIKEY_FLAG_STALE) != 0) [[unlikely]] {
+        // The daemon is silent: perhaps its directory was made anew, and another one serves there.
+        if (try_refresh_stale(client, reading, moment->now_ns)) {
+            *moment = moment_of(client, reading->mapping(), moment->now_ns);
+        }
+    }
     if (client->reclaim_at_ns.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         reclaim_later(client, moment->now_ns);
     }

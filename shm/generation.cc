@@ -110,13 +110,11 @@ Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t 
         return fail(std::string(table_name) + ": " + attach_text(checked));
     }
     Result<Segment> cells_file = Segment::open(directory_fd, cells_name);
-    if (!cells_file) {
-        return tl::unexpected(cells_file.error());
-    }
     CellsView cells;
-    checked = check_cells(cells_file->data(), cells_file->bytes(), table, &cells);
-    if (checked != AttachResult::kOk) {
-        return fail(std::string(cells_name) + ": " + attach_text(checked));
+    if (!cells_file ||
+        check_cells(cells_file->data(), cells_file->bytes(), table, &cells) != AttachResult::kOk) {
+        return std::unique_ptr<Generation>(
+            new Generation(directory_fd, std::move(*table_file), std::nullopt, table, CellsView{}));
     }
     return std::unique_ptr<Generation>(
         new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
 
 #include "shm/cells.h"
 #include "shm/segment.h"
@@ -28,7 +29,9 @@ class Generation {
     /// that dies leaves `build.*`, which the next one removes.
     static Result<std::unique_ptr<Generation>> create(int directory_fd, const GenerationPlan& plan);
 
-    /// Opens `table.<g>` and `cells.<g>` and checks both headers.
+    /// Opens `table.<g>` and `cells.<g>` and checks both headers. Cells that fail the check are left out
+    /// (cells().base is nullptr): clients can write them, and what they scribble must not keep a revocation
+    /// out of the table.
     static Result<std::unique_ptr<Generation>> open(int directory_fd, uint32_t generation);
 
     /// Gives both files their final names; the table's last, since a table without cells is nothing.
@@ -39,7 +42,7 @@ class Generation {
     TableWriter& table() { return table_; }
     const TableWriter& table() const { return table_; }
     const CellsView& cells() const { return cells_; }
-    uint64_t file_bytes() const { return table_file_.bytes() + cells_file_.bytes(); }
+    uint64_t file_bytes() const { return table_file_.bytes() + cells_.bytes; }
 
     /// Takes the write lock that no client's mapping lets through. False: still in use. Held until this
     /// object ends.
@@ -48,8 +51,8 @@ class Generation {
     void unlink_files();
 
   private:
-    Generation(int directory_fd, Segment table_file, Segment cells_file, const TableView& table,
-               const CellsView& cells)
+    Generation(int directory_fd, Segment table_file, std::optional<Segment> cells_file,
+               const TableView& table, const CellsView& cells)
         : directory_fd_(directory_fd),
           table_file_(std::move(table_file)),
           cells_file_(std::move(cells_file)),
@@ -58,7 +61,7 @@ class Generation {
 
     int directory_fd_;
     Segment table_file_;
-    Segment cells_file_;
+    std::optional<Segment> cells_file_;
     TableWriter table_;
     CellsView cells_;
 };

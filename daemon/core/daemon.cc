@@ -75,6 +75,7 @@ class Daemon {
     std::unique_ptr<UnixServer> door_;
     gid_t operators_group_ = 0;
     Result<void> outcome_;
+    bool names_lost_ = false;
 };
 
 Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
@@ -173,10 +174,7 @@ Result<void> Daemon::open_notices() {
 
 /// Commands come after the first load: only then do all files say no more than the source does.
 void Daemon::first_load() {
-    reloader_->request(false, [this](const Result<ReloadReport>& report) {
-        if (report) {
-            publisher_->tighten_superseded();
-        }
+    reloader_->request(false, [this](const Result<ReloadReport>&) {
         outcome_ = open_door();
         if (!outcome_) {
             loop_->stop();
@@ -262,7 +260,8 @@ Result<void> Daemon::run() {
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
         log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
     }
-    publisher_->control().set_state(ControlState::kStopped);
+    // Clients of files that lost their names must look for the new ones.
+    publisher_->control().set_state(names_lost_ ? ControlState::kSuperseded : ControlState::kStopped);
     if (outcome_) {
         log_->info("daemon.stopped");
     } else {

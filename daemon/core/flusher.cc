@@ -70,7 +70,7 @@ Swept sweep_all(const GenerationPtr& generation) {
     for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
         note_cell(*generation, index, swept);
     }
-    for (uint8_t code = 0; code < apikey::shm::kCodesMax; ++code) {
+    for (uint8_t code = 0; generation->cells().base != nullptr && code < apikey::shm::kCodesMax; ++code) {
         swept.codes.push_back({code, sum_code(generation->cells(), code)});
     }
     return swept;
@@ -99,7 +99,7 @@ class Flusher::Sweep {
                 note_cell(*generation, index, swept);
             }
         });
-        for (uint8_t code = 0; code < apikey::shm::kCodesMax; ++code) {
+        for (uint8_t code = 0; cells.base != nullptr && code < apikey::shm::kCodesMax; ++code) {
             swept.codes.push_back({code, sum_code(cells, code)});
         }
         return swept;

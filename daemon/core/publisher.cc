@@ -31,8 +31,9 @@ GenerationPtr guarded(std::unique_ptr<Generation> generation) {
 
 /// Puts `change` in the place of an earlier one of the same key; false when there is none.
 bool replace_same_key(std::vector<Change>& changes, const Change& change) {
-    const auto same = std::find_if(changes.begin(), changes.end(),
-                                   [&](const Change& earlier) { return earlier.row.id == change.row.id; });
+    const auto same = std::find_if(changes.begin(), changes.end(), [&](const Change& earlier) {
+        return earlier.row.id == change.row.id && earlier.row.digest == change.row.digest;
+    });
     if (same == changes.end()) {
         return false;
     }
@@ -85,7 +86,7 @@ Result<void> Publisher::adopt() {
             log_.info("generation.discarded", {{"generation", number}, {"reason", "never announced"}});
             continue;
         }
-        if (number == announced && generation->table().scan()) {
+        if (number == announced && generation->cells().base != nullptr && generation->table().scan()) {
             if (control_.next() > control_.current()) {
                 control_.publish();
                 log_.info("generation.switch_finished", {{"generation", number}});

@@ -207,6 +207,11 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     if (result) {
         outcome = load->report;
         last_error_.clear();
+        if (!loaded_once_) {
+            // Changes that an earlier daemon was killed in the middle of reach all files now.
+            publisher_.tighten_superseded();
+            loaded_once_ = true;
+        }
         last_report_ = load->report;
         // What the tool changed since the file was read may not be what the file said then.
         load->again = load->again || !changed_meanwhile_.empty();
@@ -222,6 +227,9 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         }
     } else {
         outcome = tl::unexpected(result.error());
+        if (load->applied != 0) {
+            in_force_.reset();  // some of it is in force: no content is 'unchanged' against that
+        }
         last_error_ = result.error().message;
         publisher_.control().refused();
         log_.error("reload.refused", {{"source", load->path}, {"reason", last_error_}});
@@ -243,12 +251,25 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
             changed_meanwhile_.insert(change.row.id);
         }
     }
+    if (publisher_.current() == nullptr && !publisher_.building()) {
+        // The source was never loaded. A table with these keys alone would refuse all others; what tightens
+        // goes into the files that an earlier daemon left, and the rest waits for the source.
+        for (const Change& change : changes) {
+            publisher_.make(change);
+        }
+        request(false, [](const Result<ReloadReport>&) {});
+        done(fail("the source has not been loaded yet" + (last_error_.empty() ? "" : ": " + last_error_)));
+        return;
+    }
     const bool in_step = in_force_ == before;
     publisher_.apply(changes, [this, in_step, before, after, done = std::move(done)](Result<void> result) {
         if (result && in_step && in_force_ == before) {
             in_force_ = after;
             publisher_.control().applied(short_fingerprint(after), realtime_now_ns());
-        } else if (result) {
+        } else {
+            if (!result) {
+                in_force_.reset();
+            }
             request(false, [](const Result<ReloadReport>&) {});
         }
         done(std::move(result));

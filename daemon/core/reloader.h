@@ -80,6 +80,7 @@ class Reloader {
     std::optional<Fingerprint> in_force_;
     std::vector<Request> waiting_;
     bool loading_ = false;
+    bool loaded_once_ = false;
     std::set<std::string> changed_meanwhile_;  // ids changed by the tool since the load began
     std::string last_error_;
     ReloadReport last_report_;

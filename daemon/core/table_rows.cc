@@ -40,6 +40,16 @@ std::string_view id_of_slot(const TableView& table, uint64_t index) {
                                                   : std::string_view();
 }
 
+/// True when the same digest stands in this table as the other of native and foreign. Counts are kept by
+/// digest, so two cells of one generation must not share one.
+bool has_other_form(const TableView& table, const KeyRow& row) {
+    KeyRow other;
+    other.id = row.id;
+    other.digest = row.digest;
+    other.foreign = !row.foreign;
+    return find_slot(table, row_hash(other, table.hash_seed), row_digest(row)).index != kNoSlot;
+}
+
 bool alive(const Found& found) {
     return found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead;
 }
@@ -55,6 +65,9 @@ Applied remove(TableWriter& table, const Found& found) {
 Applied add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t hash, uint32_t environment,
             Cells cells) {
     const DetailText detail = row_detail(row);
+    if (cells == Cells::kInUse && has_other_form(table.view(), row)) {
+        return Applied::kNeedsGeneration;
+    }
     if (found.index != kNoSlot && cells == Cells::kInUse) {
         // A dead slot's counts belong to the id it had. The same id goes on with them; another needs fresh
         // cells.

@@ -32,6 +32,11 @@ Result<std::unique_ptr<Worker>> Worker::start(Loop& loop, WorkerOptions options)
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
+    // A fault raised by the thread's own instruction must reach its handler: blocked, it ends the process at
+    // once.
+    for (const int fault : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGABRT}) {
+        sigdelset(&all, fault);
+    }
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
     int error_number = 0;
     try {

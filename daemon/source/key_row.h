@@ -32,6 +32,10 @@ inline constexpr std::size_t kMetadataBytesMax = 4096;
 inline constexpr std::size_t kNameBytesMax = 255;
 inline constexpr std::size_t kOwnerBytesMax = 255;
 inline constexpr std::size_t kEnvironmentBytesMax = 15;
+/// Different environments in one key set; a slot names one in four bits.
+inline constexpr std::size_t kEnvironmentsMax = 15;
+/// The last second a key's details can give as its creation: 2106-02-07T06:28:15Z.
+inline constexpr int64_t kCreatedMax_s = UINT32_MAX;
 /// The last second a slot's expiry can express: 2242-03-16T12:56:30Z.
 inline constexpr int64_t kExpiresMax_s = (int64_t{1} << 33) - 2;
 

@@ -261,10 +261,11 @@ void KeySetVisitor::set_time(const YamlScalar& scalar, YamlPlace place, bool exp
                                std::string(never) + ")");
         return;
     }
-    if (*time_s <= 0 || *time_s > kExpiresMax_s) {
+    const int64_t last_s = expiry ? kExpiresMax_s : kCreatedMax_s;
+    if (*time_s <= 0 || *time_s > last_s) {
         field_error(place, yaml_quote(scalar.text) +
                                " is out of range (want a time from 1970-01-01T00:00:01Z to " +
-                               format_rfc3339(kExpiresMax_s) + ")");
+                               format_rfc3339(last_s) + ")");
         return;
     }
     if (expiry) {
@@ -281,6 +282,12 @@ void KeySetVisitor::set_environment(const YamlScalar& scalar, YamlPlace place) {
         field_error(place, yaml_quote(scalar.text) + " is no environment (want 1 to 15 characters a-z0-9)");
         return;
     }
+    if (environments_.size() == kEnvironmentsMax && !environments_.contains(scalar.text)) {
+        field_error(place, yaml_quote(scalar.text) + " is one environment too many (want at most " +
+                               std::to_string(kEnvironmentsMax) + " different ones)");
+        return;
+    }
+    environments_.emplace(scalar.text);
     row_.environment = scalar.text;
 }
 

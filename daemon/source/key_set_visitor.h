@@ -6,6 +6,7 @@
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -115,6 +116,7 @@ class KeySetVisitor final : public YamlVisitor {
 
     // the row at hand
     KeyRow row_;
+    std::set<std::string, std::less<>> environments_;  // met so far
     Row row_quality_ = Row::kKept;
     YamlPlace row_place_;
     YamlPlace name_place_;  // of the field's name

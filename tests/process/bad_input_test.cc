@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -151,6 +152,93 @@ TEST_F(BadInput, EveryBadKeySetIsRefusedByNameAndTheOldOneGoesOnServing) {
     EXPECT_NE(daemon.request(R"({"verb":"reload","force":true})").find("\"ok\":true"), std::string::npos);
     EXPECT_EQ(daemon.terminate(), 0);
     EXPECT_EQ(validate(kGoodKey), APIKEY_VALID) << "a stopped daemon leaves the table serving";
+}
+
+TEST_F(BadInput, ARefusedReloadIsNotTakenForTheContentInForce) {
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    std::string many = "keys:\n";
+    for (int i = 0; i < 16; ++i) {
+        const std::string number = std::to_string(100 + i);
+        many += "  - {id: EnvKeys00" + number + ", sha256: " + hex_digest(number) + ", environment: e" +
+                number + "}\n";
+    }
+    write("keys.yaml", many);
+    const std::string refused = daemon.request(R"({"verb":"reload","force":true})");
+    EXPECT_NE(refused.find("keys.yaml:17:"), std::string::npos) << refused;
+    EXPECT_NE(refused.find("environment too many"), std::string::npos) << refused;
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    daemon.terminate();
+}
+
+// Whoever may count may also truncate the counters: the daemon survives it, again and again.
+TEST_F(BadInput, AClientThatTruncatesTheCellsDoesNotKillTheDaemon) {
+    configure("flush_interval_ms: 20\n");
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    for (const auto& entry : std::filesystem::directory_iterator(path("run/default"))) {
+        if (entry.path().filename().string().starts_with("cells.")) {
+            std::filesystem::resize_file(entry.path(), 0);
+        }
+    }
+    for (int i = 0; i < 5; ++i) {  // each answer comes after a sweep
+        EXPECT_NE(daemon.request(R"({"verb":"flush"})").find("\"ok\""), std::string::npos);
+    }
+    EXPECT_EQ(daemon.terminate(), 0);
+}
+
+// Scribbled cells must not keep a revocation out of the table that clients still read.
+TEST_F(BadInput, ARevocationReachesATableWhoseCellsWereScribbled) {
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    apikey_options options{};
+    options.size = sizeof options;
+    const std::string run = path("run");
+    options.directory = run.c_str();
+    apikey_client* client = nullptr;
+    ASSERT_EQ(apikey_open(&options, &client), APIKEY_OK);
+    daemon.kill9();
+    for (const auto& entry : std::filesystem::directory_iterator(path("run/default"))) {
+        if (entry.path().filename().string().starts_with("cells.")) {
+            std::fstream(entry.path(), std::ios::in | std::ios::out | std::ios::binary)
+                .write("\0\0\0\0\0\0\0\0", 8);
+        }
+    }
+    write("keys.yaml", good_set() + "    state: revoked\n");
+    daemon.start();
+    daemon.wait_ready();
+    const rlimit before = [] {
+        rlimit now{};
+        getrlimit(RLIMIT_NOFILE, &now);
+        return now;
+    }();
+    const rlimit none{0, before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);  // so that the client stays where it is
+    apikey_verdict verdict;
+    const apikey_code code = apikey_validate(client, kGoodKey, strlen(kGoodKey), &verdict);
+    setrlimit(RLIMIT_NOFILE, &before);
+    EXPECT_EQ(code, APIKEY_REVOKED);
+    apikey_close(client);
+    daemon.terminate();
+}
+
+// A change must not be published as the whole truth while the source could not be read.
+TEST_F(BadInput, AChangeBeforeTheFirstLoadPublishesNothing) {
+    write("keys.yaml", "");
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    const std::string zeros(64, '0');
+    const std::string answer =
+        daemon.request(R"({"verb":"apply","before":")" + zeros + R"(","after":")" + zeros +
+                       R"(","changes":[{"op":"upsert","row":{"id":"OtherKey0001","sha256":")" + zeros +
+                       R"(","state":"active"}}]})");
+    EXPECT_NE(answer.find("the source has not been loaded yet"), std::string::npos) << answer;
+    EXPECT_EQ(validate(kGoodKey), APIKEY_UNAVAILABLE);
+    daemon.terminate();
 }
 
 TEST_F(BadInput, ASetThatLosesMostKeysNeedsForce) {
