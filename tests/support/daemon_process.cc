@@ -20,6 +20,12 @@ namespace {
 
 using namespace std::chrono_literals;
 
+/// The program, opened before a test changes its user: a folder on the way to it may be closed to others.
+const int g_program = [] {
+    const char* path = getenv("APIKEYD");
+    return path != nullptr ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+}();
+
 constexpr auto kPatience = 300s;  // what hangs ends; a busy machine with sanitizers does not
 
 int reap(pid_t pid) {
@@ -41,15 +47,18 @@ DaemonProcess::~DaemonProcess() {
 }
 
 void DaemonProcess::start() {
-    const char* binary = getenv("APIKEYD");
-    if (binary == nullptr) {
+    if (g_program < 0) {
         throw std::runtime_error("APIKEYD is not set: run this test by meson");
     }
     pid_ = fork();
     if (pid_ == 0) {
         const int log = open(stderr_path().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         dup2(log, STDERR_FILENO);
-        execl(binary, binary, "--config", config_.c_str(), static_cast<char*>(nullptr));
+        const std::string name = "apikeyd";
+        const std::string option = "--config";
+        char* const arguments[] = {const_cast<char*>(name.c_str()), const_cast<char*>(option.c_str()),
+                                   const_cast<char*>(config_.c_str()), nullptr};
+        fexecve(g_program, arguments, environ);
         _exit(127);
     }
     if (pid_ < 0) {
@@ -94,7 +103,8 @@ void DaemonProcess::wait_ready() {
         if (waitpid(pid_, &status, WNOHANG) == pid_) {
             pid_ = -1;
             std::ifstream said(stderr_path());
-            throw std::runtime_error("the daemon ended before it was ready (wait status " + std::to_string(status) +
+            throw std::runtime_error("the daemon ended before it was ready (wait status " +
+                                     std::to_string(status) +
                                      "): " + std::string(std::istreambuf_iterator<char>(said), {}));
         }
         if (std::chrono::steady_clock::now() > deadline) {

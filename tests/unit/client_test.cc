@@ -192,8 +192,9 @@ TEST(Client, ABatchOfAnySizeAnswersLikeSingles) {
             seen.insert(single.code);
         }
         EXPECT_EQ(valid, expected_valid);
-        EXPECT_EQ(static_cast<uint32_t>(verdicts[size].code), 0xeeeeeeeeu)
-            << "nothing is written beyond the batch";
+        uint32_t beyond;
+        std::memcpy(&beyond, &verdicts[size].code, sizeof beyond);
+        EXPECT_EQ(beyond, 0xeeeeeeeeu) << "nothing is written beyond the batch";
     }
     EXPECT_EQ(seen, (std::set<apikey_code>{APIKEY_VALID, APIKEY_MALFORMED, APIKEY_NOT_FOUND, APIKEY_REVOKED,
                                            APIKEY_DISABLED, APIKEY_EXPIRED}));
