@@ -1,38 +1,16 @@
 #!/usr/bin/env python3
 """Promise: apikey-bench measures a live daemon and checks every verdict; one wrong verdict ends it with 1."""
 
-import hashlib
 import json
-import os
 import pathlib
-import random
-import signal
-import socket
-import string
 import subprocess
 import tempfile
-import time
 import unittest
-import zlib
 
-BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+import live_daemon
+
 KEYS = 1000
 SWITCHED = KEYS // 10  # as apikey-bench(1) says
-PATIENCE_S = 300  # what hangs ends; a busy machine with sanitizers does not
-
-
-def make_key(rng):
-    body = "ak_live_" + "".join(rng.choices(BASE62, k=12)) + "_" + "".join(rng.choices(BASE62, k=27))
-    crc, checksum = zlib.crc32(body.encode()), ""
-    for _ in range(6):
-        crc, digit = divmod(crc, 62)
-        checksum = BASE62[digit] + checksum
-    return body + checksum
-
-
-def row(key):
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return f"  - {{id: {key[8:20]}, sha256: {digest}, environment: live, owner: bench, name: trial}}\n"
 
 
 class ApikeyBench(unittest.TestCase):
@@ -41,48 +19,20 @@ class ApikeyBench(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="apikey-bench-test-")
         cls.addClassCleanup(folder.cleanup)
         cls.folder = pathlib.Path(folder.name)
-        rng = random.Random(1)
-        cls.keys = [make_key(rng) for _ in range(KEYS)]
-        cls.stranger = make_key(rng)
-        (cls.folder / "keys.yaml").write_text("version: 1\nkeys:\n" + "".join(map(row, cls.keys)))
-        cls.config = cls.folder / "apikeyd.yaml"
-        cls.config.write_text(
-            f"source: yaml:{cls.folder}/keys.yaml\nusage: sqlite:{cls.folder}/usage.db\n"
-            f"directory: {cls.folder}/run\nlog: {{level: warning}}\n"
-        )
-        cls.daemon = subprocess.Popen([os.environ["APIKEYD"], "--config", cls.config])
-        cls.addClassCleanup(cls.stop_daemon)
-        deadline = time.monotonic() + PATIENCE_S
-        while cls.ask({"verb": "status"}).get("ok") is not True:
-            if cls.daemon.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError("the daemon does not become ready")
-            time.sleep(0.05)
-
-    @classmethod
-    def stop_daemon(cls):
-        cls.daemon.send_signal(signal.SIGTERM)
-        try:
-            cls.daemon.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            cls.daemon.kill()
-            cls.daemon.wait()
-
-    @classmethod
-    def ask(cls, request):
-        with socket.socket(socket.AF_UNIX) as door:
-            door.settimeout(PATIENCE_S)
-            try:
-                door.connect(str(cls.folder / "run/default/admin.sock"))
-            except (FileNotFoundError, ConnectionRefusedError):
-                return {}
-            door.sendall(json.dumps(request).encode() + b"\n")
-            return json.loads(door.makefile().readline())
+        cls.keys = [live_daemon.make_key() for _ in range(KEYS)]
+        cls.stranger = live_daemon.make_key()
+        cls.daemon = live_daemon.LiveDaemon(live_daemon.binary("APIKEYD"))
+        cls.addClassCleanup(cls.daemon.close)
+        cls.daemon.rows = {key: {"owner": "bench", "name": "trial", "metadata": {"n": 1}} for key in cls.keys}
+        cls.daemon.start()
 
     def bench(self, keys, *arguments):
         path = self.folder / f"{self._testMethodName}.txt"
         path.write_text("".join(key + "\n" for key in keys))
-        command = [os.environ["APIKEY_BENCH"], "--directory", self.folder / "run", *arguments, path]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        command = [live_daemon.binary("APIKEY_BENCH"), "--directory", self.daemon.directory, *arguments, path]
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=live_daemon.PATIENCE_S
+        )
         for key in [*self.keys, self.stranger]:
             self.assertNotIn(key, run.stdout + run.stderr)
         return run
@@ -117,7 +67,7 @@ class ApikeyBench(unittest.TestCase):
         self.assertIn("validations/s", run.stdout)
 
         # What the writer switched is on again, with everything else about the keys as it was.
-        after = self.ask({"verb": "reload", "force": True})
+        after = self.daemon.request({"verb": "reload", "force": True})
         self.assertEqual((after["ok"], after["updated"], after["added"]), (True, 0, 0), after)
 
     def test_threads_batches_and_zipf(self):

@@ -200,6 +200,47 @@ TEST(Client, ABatchOfAnySizeAnswersLikeSingles) {
                                            APIKEY_DISABLED, APIKEY_EXPIRED}));
 }
 
+TEST(Client, ABatchFindsKeysFarFromTheirHomeLine) {
+    TestInstance instance;
+    TestClient client(instance);
+    std::vector<TestKey> known;
+    while (known.size() < 5000) {  // until the table is as full as it gets
+        known.push_back(make_key());
+        if (!instance.add(known.back())) {
+            known.pop_back();
+            break;
+        }
+    }
+    const apikey::shm::TableView& table = instance.current().table().view();
+    std::map<uint64_t, size_t> by_distance;  // in lines
+    std::vector<apikey_key> batch;
+    for (const TestKey& key : known) {
+        const apikey::shm::Probe home(key.hash(table.hash_seed), table.line_count);
+        const uint64_t index = TestInstance::slot_index(instance.current(), key);
+        ++by_distance[(index / 2 + table.line_count - home.first() / 2) % table.line_count];
+        batch.push_back({key.text.data(), key.text.size()});
+    }
+    ASSERT_GT(by_distance[1], 0u) << "nothing is tested";
+    ASSERT_GT(by_distance[2], 0u) << "nothing is tested";
+    std::vector<apikey_verdict> verdicts(batch.size());
+    EXPECT_EQ(apikey_validate_many(client.handle, batch.data(), batch.size(), verdicts.data()), known.size());
+    for (size_t i = 0; i < known.size(); ++i) {
+        ASSERT_EQ(verdicts[i].code, APIKEY_VALID) << i;
+        ASSERT_EQ(verdicts[i].ref[1], TestInstance::slot_index(instance.current(), known[i])) << i;
+    }
+
+    // Unknown keys walk as far.
+    const std::vector<TestKey> unknown = make_keys(500);
+    std::vector<apikey_key> strangers;
+    for (const TestKey& key : unknown) {
+        strangers.push_back({key.text.data(), key.text.size()});
+    }
+    EXPECT_EQ(apikey_validate_many(client.handle, strangers.data(), strangers.size(), verdicts.data()), 0u);
+    for (size_t i = 0; i < unknown.size(); ++i) {
+        ASSERT_EQ(verdicts[i].code, APIKEY_NOT_FOUND) << i;
+    }
+}
+
 TEST(Client, CountsEveryAnswerOncePerKeyAndPerCode) {
     TestInstance instance;
     TestClient client(instance);
