@@ -9,7 +9,8 @@ int main(int argc, char** argv) {
     char key[APIKEY_KEY_MAX + 2] = "";
 
     apikey_open(&options, &client);
-    if (client == NULL || fgets(key, sizeof key, stdin) == NULL) return 2;
+    if (client == NULL || fgets(key, sizeof key, stdin) == NULL)
+        return 2;
     apikey_validate(client, key, strcspn(key, "\n"), &verdict);
     puts(apikey_code_name(verdict.code));
     apikey_close(client);

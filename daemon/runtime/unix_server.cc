@@ -123,8 +123,9 @@ Result<void> UnixServer::remove_stale_socket() const {
     if (!S_ISSOCK(status.st_mode)) {
         return fail(fmt::format("{}: is there and is no socket; move it away or choose another path", path_));
     }
-    // The caller's instance lock says that no live daemon listens here. Asking the socket would not: io_uring lets
-    // go of a killed daemon's listener only some time after the process was reaped, and until then it accepts.
+    // The caller's instance lock says that no live daemon listens here. Asking the socket would not: io_uring
+    // lets go of a killed daemon's listener only some time after the process was reaped, and until then it
+    // accepts.
     if (::unlink(path_.c_str()) != 0) {
         return fail(
             fmt::format("{}: cannot remove the socket of a dead daemon: {}", path_, errno_text(errno)));

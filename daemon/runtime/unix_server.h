@@ -86,8 +86,9 @@ class UnixServer {
     /// Answers now or later through the Responder. Runs on the loop's thread; must not destroy the server.
     using Handler = std::function<void(const Peer&, std::string line, Responder)>;
 
-    /// Listens on `path`. A socket file under that name is a dead daemon's and is replaced; anything else is an
-    /// error. The caller owns the directory and holds the instance's lock, so no other daemon is alive here.
+    /// Listens on `path`. A socket file under that name is a dead daemon's and is replaced; anything else is
+    /// an error. The caller owns the directory and holds the instance's lock, so no other daemon is alive
+    /// here.
     static Result<std::unique_ptr<UnixServer>> listen(Loop& loop, const std::string& path,
                                                       UnixServerOptions options, Handler handler);
 

@@ -178,7 +178,8 @@ class FlushRun {
     int add_keys(const GenerationCounts& counts) {
         std::vector<size_t> order(counts.keys.size());
         std::iota(order.begin(), order.end(), size_t{0});
-        // A cell that was read twice: its earlier, smaller sums first, or the later ones would look like a fall.
+        // A cell that was read twice: its earlier, smaller sums first, or the later ones would look like a
+        // fall.
         std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
             const KeyCount& x = counts.keys[a];
             const KeyCount& y = counts.keys[b];

@@ -368,8 +368,8 @@ TEST_P(UnixServerTest, TheSocketHasItsModeWhateverTheUmaskAndGoesWithTheServer) 
 }
 
 TEST_P(UnixServerTest, ReplacesTheSocketOfADeadDaemonOnly) {
-    // Bound and never unlinked: what SIGKILL leaves. It may even accept for a while: io_uring lets go of a killed
-    // daemon's listener only after the process was reaped.
+    // Bound and never unlinked: what SIGKILL leaves. It may even accept for a while: io_uring lets go of a
+    // killed daemon's listener only after the process was reaped.
     const OwnedFd dead(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
