@@ -157,8 +157,7 @@ uint32_t TableWriter::append_detail(const DetailText& text) {
     std::memcpy(at, &entry, sizeof entry);
     at += sizeof entry;
     for (std::string_view part : {text.id, text.name, text.metadata}) {
-        std::memcpy(at, part.data(), part.size());
-        at += part.size();
+        at = std::copy(part.begin(), part.end(), at);
     }
     return reference;
 }
