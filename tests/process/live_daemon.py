@@ -15,7 +15,7 @@ import tempfile
 import time
 import zlib
 
-PATIENCE_S = 120  # what hangs ends; a busy machine with sanitizers does not
+PATIENCE_S = 240  # what hangs ends; a busy machine with sanitizers does not
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
 
