@@ -178,7 +178,6 @@ int main(int argc, char** argv) try {
     app.add_option("--instance", instance, "the daemon's instance")->capture_default_str();
     app.add_option("--port", port, "0: any that is free")->capture_default_str();
     CLI11_PARSE(app, argc, argv);
-
     apikey_options options{};
     options.size = sizeof options;
     options.directory = directory.empty() ? nullptr : directory.c_str();
@@ -194,7 +193,6 @@ int main(int argc, char** argv) try {
     const std::jthread housekeeping{[&client](const std::stop_token& stop) { keep_house(stop, client); }};
     std::cout << "listening on " << acceptor.local_endpoint() << std::endl;
     io.run();
-    return 0;
 } catch (const std::exception& error) {
     std::cerr << "apikey-example-server: " << error.what() << "\n";
     return 1;
