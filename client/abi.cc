@@ -146,10 +146,7 @@ void apikey_status(apikey_client* client, apikey_status_info* info) {
         now.position = control.applied_position.load(std::memory_order_acquire);
         now.fingerprint = control.source_fingerprint.load(std::memory_order_relaxed);
         now.heartbeat_age_ms = now_ns > heartbeat_ns ? (now_ns - heartbeat_ns) / 1000000 : 0;
-        now.flags =
-            (now_ns > heartbeat_ns && now_ns - heartbeat_ns > client->stale_after_ns ? APIKEY_FLAG_STALE
-                                                                                     : 0) |
-            (mapping->generation.cells.base == nullptr ? APIKEY_FLAG_NOT_COUNTED : 0);
+        now.flags = apikey::client::flags_of(*client, *mapping, now_ns);
     }
     give(info, now);
 }

@@ -153,4 +153,14 @@ inline bool is_current(const Mapping& mapping) {
                static_cast<uint32_t>(shm::ControlState::kSuperseded);
 }
 
+/// APIKEY_FLAG_... of what is answered from `mapping` now. A heartbeat far in the future is stale as well:
+/// the clock was set back since.
+inline uint32_t flags_of(const apikey_client& client, const Mapping& mapping, uint64_t now_ns) {
+    // A heartbeat read late only delays the flag; relaxed is enough.
+    const uint64_t heartbeat_ns = mapping.control.control->heartbeat_ns.load(std::memory_order_relaxed);
+    const uint64_t apart_ns = now_ns > heartbeat_ns ? now_ns - heartbeat_ns : heartbeat_ns - now_ns;
+    return (apart_ns > client.stale_after_ns ? APIKEY_FLAG_STALE : 0) |
+           (mapping.generation.cells.base == nullptr ? APIKEY_FLAG_NOT_COUNTED : 0);
+}
+
 }  // namespace apikey::client

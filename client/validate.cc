@@ -71,21 +71,13 @@ void fill_verdict(apikey_verdict* verdict, apikey_code code, const Moment& momen
     verdict->ref[3] = digest.digest[1];
 }
 
-/// Only what the hot path needs to know of staleness: is the heartbeat too old?
-uint32_t stale_flag(const apikey_client* client, const Mapping& mapping, uint64_t now_ns) {
-    // A stale heartbeat only delays the flag; relaxed is enough.
-    const uint64_t heartbeat_ns = mapping.control.control->heartbeat_ns.load(std::memory_order_relaxed);
-    return now_ns > heartbeat_ns && now_ns - heartbeat_ns > client->stale_after_ns ? APIKEY_FLAG_STALE : 0;
-}
-
 Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t now_ns) {
     Moment moment{mapping, now_ns, 0, 0, true};
     const int cpu = sched_getcpu();  // reads the thread's rseq area
     moment.cpu = cpu > 0 ? static_cast<uint32_t>(cpu) : 0;
     if (mapping != nullptr) {
         moment.current = is_current(*mapping);
-        moment.flags = stale_flag(client, *mapping, now_ns) |
-                       (mapping->generation.cells.base == nullptr ? APIKEY_FLAG_NOT_COUNTED : 0);
+        moment.flags = flags_of(*client, *mapping, now_ns);
     }
     return moment;
 }

@@ -9,7 +9,7 @@
 namespace apikeyd {
 namespace {
 
-constexpr int kAreas = 64;
+constexpr int kAreas = 4096;
 
 struct Area {
     std::atomic<uintptr_t> base;  // 0: free

@@ -181,6 +181,9 @@ void Daemon::first_load() {
             return;
         }
         publisher_->control().set_state(ControlState::kServing);
+        if (publisher_->current() == nullptr) {
+            log_->warn("daemon.no_table", {{"reason", "servers answer UNAVAILABLE until a load succeeds"}});
+        }
         log_->info("daemon.ready", {{"instance", config_.instance},
                                     {"directory", publisher_->directory().path()},
                                     {"loop", loop_->name()}});
@@ -214,6 +217,7 @@ void Daemon::start_timers() {
     loop_->every(kRetireInterval, [this] { flusher_->retire_unused(); });
     loop_->every(kNamesInterval, [this] {
         if (!publisher_->directory().still_named(publisher_->control().fd())) {
+            names_lost_ = true;
             outcome_ = fail(
                 publisher_->directory().path() +
                 ": the files were removed or replaced under the daemon; start it again to make new ones");

@@ -128,10 +128,16 @@ Result<FlushSummary> flush_swept(UsageStore& store, const std::vector<Swept>& sw
         counts.push_back(one.counts(closing));
     }
     Result<FlushSummary> result = store.flush(counts);
-    if (!result) {
-        for (const Swept& one : swept) {
+    for (const Swept& one : swept) {
+        const CellsView& cells = one.generation->cells();
+        if (!result) {
             for (const uint64_t index : one.indices) {
-                mark_dirty(one.generation->cells(), index);
+                mark_dirty(cells, index);
+            }
+        } else if (result->reopened) {
+            // Another store has other baselines: what is not new to us may be to it.
+            for (uint64_t index = 0; index < cells.cell_count; ++index) {
+                mark_dirty(cells, index);
             }
         }
     }
@@ -210,6 +216,9 @@ void Flusher::finish(const std::shared_ptr<Job>& job) {
             log_.info("usage.flush_recovered");
         }
         last_error_.clear();
+        if (job->result->reopened) {
+            log_.warn("usage.reopened", {{"reason", "another file stands under the store's name"}});
+        }
         quarantined_ += job->result->quarantined_new;
         if (job->result->quarantined_new != 0) {
             log_.warn("usage.quarantined", {{"cells", job->result->quarantined_new}});

@@ -23,6 +23,7 @@ namespace {
 constexpr size_t kSliceChanges = 256;
 /// Below so many keys the loss guard does not speak: small sets are edited by hand.
 constexpr uint64_t kLossGuardKeysMin = 10;
+constexpr std::chrono::milliseconds kRetryDelay{30000};
 constexpr size_t kSourceBytesMax = size_t{256} << 20;
 
 uint64_t short_fingerprint(const Fingerprint& fingerprint) {
@@ -229,6 +230,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         outcome = tl::unexpected(result.error());
         if (load->applied != 0) {
             in_force_.reset();  // some of it is in force: no content is 'unchanged' against that
+            retry_later();
         }
         last_error_ = result.error().message;
         publisher_.control().refused();
@@ -242,6 +244,16 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     } else if (!waiting_.empty()) {
         start();
     }
+}
+
+/// For a set that was right and found no room: no notice will come when there is some.
+void Reloader::retry_later() {
+    loop_.cancel(retry_timer_);
+    retry_timer_ = loop_.after(kRetryDelay, [this] {
+        if (!loading_) {
+            request(false, [](const Result<ReloadReport>&) {});
+        }
+    });
 }
 
 void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,

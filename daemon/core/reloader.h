@@ -69,6 +69,7 @@ class Reloader {
     void loaded(const std::shared_ptr<Load>& load);
     void apply_slice(const std::shared_ptr<Load>& load);
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
+    void retry_later();
     std::string loss_refusal(const Load& load) const;
 
     Loop& loop_;
@@ -79,6 +80,7 @@ class Reloader {
 
     std::optional<Fingerprint> in_force_;
     std::vector<Request> waiting_;
+    TimerId retry_timer_;
     bool loading_ = false;
     bool loaded_once_ = false;
     std::set<std::string> changed_meanwhile_;  // ids changed by the tool since the load began

@@ -45,6 +45,12 @@ void UnixConnection::close() {
     server_.forget(this);
 }
 
+void UnixConnection::displace() {
+    const auto self = shared_from_this();
+    queue_fault(ServerFault::too_many_connections);
+    close();
+}
+
 bool UnixConnection::answer(std::uint64_t request, std::string_view line) {
     assert(line.find('\n') == std::string_view::npos);
     if (!is_open() || phase_ != Phase::handling || request != request_) {
@@ -204,6 +210,7 @@ void UnixConnection::flush() {
 
 void UnixConnection::enter(Phase phase) {
     phase_ = phase;
+    since_ = std::chrono::steady_clock::now();
     server_.loop_.cancel(deadline_);
     const auto& options = server_.options_;
     const std::int64_t limit_ms = phase == Phase::handling ? options.answer_ms : options.idle_ms;

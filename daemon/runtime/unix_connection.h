@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -26,6 +27,12 @@ class UnixConnection : public std::enable_shared_from_this<UnixConnection> {
 
     /// See Responder::send().
     bool answer(std::uint64_t request, std::string_view line);
+
+    /// True while the peer has not sent a whole request; since() tells from when on.
+    bool owes_request() const { return phase_ == Phase::receiving && !resume_pending_; }
+    std::chrono::steady_clock::time_point since() const { return since_; }
+    /// Tells the peer that others need its place, once and without waiting, and closes.
+    void displace();
 
     /// Leaves loop and server. Does nothing the second time.
     void close();
@@ -55,6 +62,7 @@ class UnixConnection : public std::enable_shared_from_this<UnixConnection> {
     TimerId resume_;
 
     Phase phase_ = Phase::receiving;
+    std::chrono::steady_clock::time_point since_;  // when phase_ was entered
     std::string received_;
     std::size_t taken_bytes_ = 0;     // of received_, by earlier requests
     std::size_t searched_bytes_ = 0;  // of received_, for a line feed: each byte is looked at once

@@ -199,7 +199,7 @@ void UnixServer::pause_accepting(int error_number) {
 }
 
 void UnixServer::admit(OwnedFd fd) {
-    if (connections_.size() >= options_.connections_max) {
+    if (connections_.size() >= options_.connections_max && !make_room()) {
         const std::string line = options_.fault_line(ServerFault::too_many_connections) + "\n";
         // One try: a fresh socket has room for a line, and a peer that has gone needs none.
         [[maybe_unused]] const ssize_t bytes = ::send(fd.get(), line.data(), line.size(), MSG_NOSIGNAL);
@@ -217,6 +217,21 @@ void UnixServer::admit(OwnedFd fd) {
     if (auto started = connection->start(); !started) {
         connection->close();
     }
+}
+
+/// Ends the connection that has owed its request longest. False when every peer waits for an answer.
+bool UnixServer::make_room() {
+    UnixConnection* slowest = nullptr;
+    for (const auto& [raw, connection] : connections_) {
+        if (raw->owes_request() && (slowest == nullptr || raw->since() < slowest->since())) {
+            slowest = raw;
+        }
+    }
+    if (slowest == nullptr) {
+        return false;
+    }
+    slowest->displace();
+    return true;
 }
 
 void UnixServer::forget(UnixConnection* connection) {

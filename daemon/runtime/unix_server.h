@@ -66,7 +66,7 @@ std::string describe_fault(ServerFault fault);
 struct UnixServerOptions {
     mode_t mode = 0660;                                     ///< of the socket file, whatever the umask
     std::optional<gid_t> gid = std::nullopt;                ///< of the socket file; default: the process's
-    std::size_t connections_max = 64;                       ///< further ones get one fault line
+    std::size_t connections_max = 64;                       ///< see UnixServer on further ones
     std::size_t request_bytes_max = std::size_t{4} << 20U;  ///< without the line feed
     std::int64_t idle_ms =
         30'000;  ///< for a request to come whole, and for the peer to take an answer's next part
@@ -80,7 +80,9 @@ struct UnixServerOptions {
 /// Belongs to the loop's thread; the loop outlives it. A connection serves its requests one after the other:
 /// the next line is read when the one before has been answered and the answer taken, so a peer that does not
 /// read holds up nobody but itself. Peers may close their sending side after a request and still get the
-/// answer.
+/// answer. When all connections are taken, a new one displaces the one that has owed its request longest, so
+/// that half requests shut nobody out; both that one and a new one that finds all others at work get one
+/// fault line.
 class UnixServer {
   public:
     /// Answers now or later through the Responder. Runs on the loop's thread; must not destroy the server.
@@ -108,6 +110,7 @@ class UnixServer {
     void accept_some();
     void pause_accepting(int error_number);
     void admit(OwnedFd fd);
+    bool make_room();
     void forget(UnixConnection* connection);
 
     Loop& loop_;

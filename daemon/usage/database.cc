@@ -373,6 +373,12 @@ int Database::execute(const char* sql) const {
     return sqlite3_exec(connection_.get(), sql, nullptr, nullptr, nullptr);
 }
 
+bool Database::file_was_replaced() const {
+    int moved = 0;
+    return sqlite3_file_control(connection_.get(), "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK &&
+           moved != 0;
+}
+
 Error Database::last_error(std::string_view doing) const {
     sqlite3* raw = connection_.get();
     const int code = sqlite3_extended_errcode(raw);

@@ -81,6 +81,9 @@ class Database {
     /// Runs SQL that answers nothing. SQLITE_OK or an extended error code.
     int execute(const char* sql) const;
     [[nodiscard]] bool in_transaction() const { return sqlite3_get_autocommit(connection_.get()) == 0; }
+    /// True when the name this connection was opened by now means another file, or none: what is written here
+    /// would be read by nobody.
+    [[nodiscard]] bool file_was_replaced() const;
     [[nodiscard]] int64_t rows_changed() const { return sqlite3_changes64(connection_.get()); }
 
     /// Words the connection's last error for the operator: path, what was being done, why, what to do. Call

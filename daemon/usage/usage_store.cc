@@ -298,7 +298,8 @@ class FlushRun {
 
 }  // namespace
 
-UsageStore::UsageStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+UsageStore::UsageStore(std::string path, std::unique_ptr<Impl> impl)
+    : path_(std::move(path)), impl_(std::move(impl)) {}
 UsageStore::UsageStore(UsageStore&&) noexcept = default;
 UsageStore& UsageStore::operator=(UsageStore&&) noexcept = default;
 UsageStore::~UsageStore() = default;
@@ -316,10 +317,28 @@ Result<UsageStore> UsageStore::open(const std::string& path) {
         }
         impl->statements[i] = std::move(*statement);
     }
-    return UsageStore(std::move(impl));
+    return UsageStore(path, std::move(impl));
+}
+
+/// Makes sure that the connection is to the file under the store's name. True when it had to be opened anew.
+Result<bool> UsageStore::follow_name() {
+    if (impl_ != nullptr && !impl_->database.file_was_replaced()) {
+        return false;
+    }
+    impl_.reset();  // first: a connection's end tidies up by name
+    Result<UsageStore> opened = open(path_);
+    if (!opened) {
+        return tl::unexpected(opened.error());
+    }
+    *this = std::move(*opened);
+    return true;
 }
 
 Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generations, int64_t now_s) {
+    const Result<bool> reopened = follow_name();
+    if (!reopened) {
+        return tl::unexpected(reopened.error());
+    }
     FlushRun run(impl_->database, impl_->statements, now_s);
     const Result<void> done = impl_->transact(kDoingFlush, [&] {
         for (const GenerationCounts& counts : generations) {
@@ -337,10 +356,15 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
     if (!done) {
         return tl::unexpected(done.error());
     }
-    return run.summary();
+    FlushSummary summary = run.summary();
+    summary.reopened = *reopened;
+    return summary;
 }
 
 Result<void> UsageStore::forget(const GenerationUid& uid, int64_t now_s) {
+    if (const Result<bool> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
     return impl_->transact("forgetting a generation", [&] {
         int rc = impl_->get(kInsertClosed).bind(1, uid).bind(2, int64_t{0}).bind(3, now_s).run();
         if (rc == SQLITE_OK) {
@@ -351,6 +375,9 @@ Result<void> UsageStore::forget(const GenerationUid& uid, int64_t now_s) {
 }
 
 Result<bool> UsageStore::is_closed(const GenerationUid& uid) {
+    if (const Result<bool> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
     bool closed = false;
     if (impl_->query_closed(uid, closed) != SQLITE_OK) {
         return tl::unexpected(impl_->database.last_error("reading closed generations"));
@@ -359,6 +386,9 @@ Result<bool> UsageStore::is_closed(const GenerationUid& uid) {
 }
 
 Result<std::vector<GenerationUid>> UsageStore::generations_with_baselines() {
+    if (const Result<bool> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
     std::vector<GenerationUid> uids;
     Statement& statement = impl_->get(kNextUid);
     GenerationUid after{};

@@ -64,13 +64,16 @@ struct FlushSummary {
     uint64_t denied_added = 0;
     uint64_t quarantined = 0;      ///< cells (and codes) not believed this time
     uint64_t quarantined_new = 0;  ///< of these, seen for the first time and recorded
+    bool reopened = false;         ///< another file stands under the store's name, and was written to
 };
 
 /// Unix seconds now, by the system clock.
 int64_t unix_now_s();
 
 /// The writing side. One thread at a time; one writer a store (the daemon). A failed call leaves the
-/// store as it was and the object usable: call again later with sums read then.
+/// store as it was and the object usable: call again later with sums read then. When the file was removed or
+/// replaced (a backup put back), the next call opens what stands under its name then, and makes it if need
+/// be.
 class UsageStore {
   public:
     /// Opens the store at `path`, creating the file (mode 0640) but no directory. Errors name the path and
@@ -108,8 +111,11 @@ class UsageStore {
 
   private:
     struct Impl;
-    explicit UsageStore(std::unique_ptr<Impl> impl);
-    std::unique_ptr<Impl> impl_;
+    UsageStore(std::string path, std::unique_ptr<Impl> impl);
+    Result<bool> follow_name();
+
+    std::string path_;
+    std::unique_ptr<Impl> impl_;  // nullptr when the file was replaced by one that cannot be opened
 };
 
 }  // namespace apikeyd

@@ -271,6 +271,7 @@ class Rotation(Ctl):
         soon_id, _ = self.issue("--expires", "1h")
         ends = self.expiry(soon_id)
         new_id, _ = self.rotate(soon_id, "--grace", "24h")
+        self.assertIn(f"{new_id}: expires {ends}, as {soon_id} did", self.said)
         self.assertEqual((self.expiry(soon_id), self.expiry(new_id)), (ends, ends))
 
     def test_a_grace_ends(self):
@@ -553,6 +554,11 @@ class Reload(Ctl):
         self.assertEqual((refused.returncode, refused.stdout), (1, ""))
         self.assertIn("not permitted", refused.stderr)
         self.assertEqual(as_nobody("status").returncode, 0)
+        (self.instance / "admin.sock").chmod(0o660)
+        unknown = as_nobody("status", "--output", "json")
+        self.assertEqual((unknown.returncode, json.loads(unknown.stdout)["daemon"]), (3, "forbidden"))
+        self.assertIn("Permission denied", unknown.stderr)
+        (self.instance / "admin.sock").chmod(0o666)
         before = self.keys.read_bytes()
         self.assertEqual(as_nobody("revoke", key_id).returncode, 3)
         self.assertEqual(self.keys.read_bytes(), before)

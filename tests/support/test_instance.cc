@@ -296,8 +296,8 @@ void TestInstance::reopen_control() {
     control_->set_state(shm::ControlState::kServing);
 }
 
-void TestInstance::beat(uint64_t age_ms) {
-    control_->beat(now_ns() - age_ms * 1000000);
+void TestInstance::beat(int64_t age_ms) {
+    control_->beat(now_ns() - static_cast<uint64_t>(age_ms) * 1000000);
 }
 
 }  // namespace apikey::test

@@ -98,7 +98,7 @@ class TestInstance {
 
     /// Closes control and opens it again, as the next daemon would.
     void reopen_control();
-    void beat(uint64_t age_ms = 0);
+    void beat(int64_t age_ms = 0);
 
   private:
     void set_meta(const TestKey& key, uint64_t (*change)(uint64_t meta, uint64_t argument),

@@ -426,6 +426,10 @@ TEST(Client, FlagsOrDeniesWhatIsStale) {
     instance.beat();
     EXPECT_EQ(deny.code(key), APIKEY_VALID);
     EXPECT_EQ(serve.verdict(key.text).flags, 0u);
+    // The clock was set back after the daemon died.
+    instance.beat(-60000);
+    EXPECT_EQ(serve.verdict(key.text).flags, APIKEY_FLAG_STALE);
+    EXPECT_EQ(deny.code(key), APIKEY_UNAVAILABLE);
 }
 
 TEST(Client, CellsThatMayNotBeWrittenMeanNotCounted) {

@@ -308,19 +308,41 @@ TEST_P(UnixServerTest, APeerThatDoesNotReadLosesItsConnection) {
 }
 
 TEST_P(UnixServerTest, OneConnectionTooManyGetsOneErrorLine) {
+    std::vector<Responder> waiting;
+    listen(
+        {.connections_max = 2,
+         .fault_line = [](ServerFault fault) { return "fault " + std::to_string(static_cast<int>(fault)); }},
+        [&](const Peer&, const std::string&, const Responder& responder) { waiting.push_back(responder); });
+    RawClient first(path_);
+    RawClient second(path_);
+    first.send("one\n");
+    second.send("two\n");
+    run_until([&] { return waiting.size() == 2; });
+    RawClient third(path_);
+    run_until([&] { return third.ended(); });
+    EXPECT_EQ(third.received(), "fault 0\n");
+    EXPECT_TRUE(waiting[1].send("done"));
+    run_until([&] { return second.has_line(); });
+    EXPECT_EQ(second.received(), "done\n");
+    EXPECT_FALSE(first.ended());
+}
+
+TEST_P(UnixServerTest, HalfRequestsShutNobodyOut) {
     listen(
         {.connections_max = 2,
          .fault_line = [](ServerFault fault) { return "fault " + std::to_string(static_cast<int>(fault)); }},
         echo);
     RawClient first(path_);
+    first.send("half a requ");
+    run_until([&] { return server_->connections() == 1; });
     RawClient second(path_);
     run_until([&] { return server_->connections() == 2; });
-    RawClient third(path_);
-    run_until([&] { return third.ended(); });
-    EXPECT_EQ(third.received(), "fault 0\n");
-    second.hang_up();
-    run_until([&] { return server_->connections() == 1; });
-    EXPECT_EQ(*ask("again"), "echo again");
+    EXPECT_EQ(*ask("third"), "echo third");
+    run_until([&] { return first.ended(); });
+    EXPECT_EQ(first.received(), "fault 0\n");
+    second.send("still here\n");
+    run_until([&] { return second.has_line(); });
+    EXPECT_EQ(second.received(), "echo still here\n");
 }
 
 TEST_P(UnixServerTest, OutOfDescriptorsItPausesAndRecovers) {

@@ -213,5 +213,36 @@ TEST_F(UsageOpenTest, AStoreLockedForGoodIsReported) {
     EXPECT_EQ(refusal(path_), "opened");
 }
 
+TEST_F(UsageOpenTest, ARemovedStoreIsMadeAnew) {
+    UsageStore store = open_store(path_);
+    Generation generation{uid_of(1), {{digest_of(1), "one", 5, 1}}, {{0, 6}}};
+    EXPECT_FALSE(flush_one(store, generation).reopened);
+    fs::remove_all(directory_);
+    generation.keys[0].allowed = 8;
+    const Result<FlushSummary> refused = store.flush(std::vector{generation.counts()});
+    ASSERT_FALSE(refused);
+    expect_words(refused.error().message, path_, "does not exist; create it");
+    EXPECT_FALSE(store.is_closed(uid_of(1)));
+    fs::create_directory(directory_);
+    // A new store knows nothing: it gets all that was counted since the generation began.
+    EXPECT_TRUE(flush_one(store, generation).reopened);
+    EXPECT_FALSE(flush_one(store, generation).reopened);
+    EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 8, 1, 1000}));
+}
+
+TEST_F(UsageOpenTest, ABackupPutBackCountsOnFromItsOwnBaselines) {
+    Generation generation{uid_of(1), {{digest_of(1), "one", 5, 1}}, {{0, 6}}};
+    { flush_one(*std::make_unique<UsageStore>(open_store(path_)), generation); }
+    const std::string backup = directory_ / "backup";
+    fs::copy(path_, backup);
+    UsageStore store = open_store(path_);
+    generation.keys[0].allowed = 10;
+    flush_one(store, generation);
+    fs::rename(backup, path_);
+    generation.keys[0].allowed = 12;
+    EXPECT_TRUE(flush_one(store, generation).reopened);
+    EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 12, 1, 1000}));
+}
+
 }  // namespace
 }  // namespace apikeyd::test

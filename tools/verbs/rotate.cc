@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "source/rfc3339.h"
 #include "tools/duration.h"
 #include "tools/key_change.h"
 #include "tools/new_key.h"
@@ -52,6 +53,8 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
         return guarded;
     }
     NewKey key;
+    // Worth a word: the expiry may be nothing but the grace of an earlier rotation.
+    std::string expiry_note;
     const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
         const int64_t now = now_s();
         const auto old = find_key(set, options.id, context.store_path().value());
@@ -79,9 +82,17 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
         if (Outcome printed = key.print(context.output(), successor.id); !printed) {
             return tl::unexpected(printed.error());
         }
+        if (successor.expires_s) {
+            expiry_note = successor.id + ": expires " + format_rfc3339(*successor.expires_s) + ", as " +
+                          old->id + " did";
+        }
         return rows;
     };
-    return change_keys(context, edit);
+    Outcome changed = change_keys(context, edit);
+    if (changed && !expiry_note.empty()) {
+        say(expiry_note);
+    }
+    return changed;
 }
 
 }  // namespace
