@@ -80,6 +80,12 @@ class TemporaryDirectory {
 };
 
 shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environment) {
+    std::vector<uint64_t> hashes(keys);
+    for (uint64_t i = 0; i < keys; ++i) {
+        const Key key = key_of(kKnownSeed, i);
+        hashes[i] = shm::index_hash_id(shm::native_key_id(key.data(), key.size()), table.view().hash_seed);
+    }
+    table.spread(hashes);
     const uint64_t meta = shm::Meta::make(shm::SlotState::kActive, shm::Meta::kNever, 0, environment);
     for (uint64_t i = 0; i < keys; ++i) {
         const Key key = key_of(kKnownSeed, i);
@@ -89,9 +95,8 @@ shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environm
         shm::DetailText detail;
         detail.id = {id, shm::kIdLength};
         const uint32_t reference = table.append_detail(detail);
-        if (reference == 0 ||
-            table.publish(shm::index_hash_id(id, table.view().hash_seed), shm::DigestKey::from(digest), meta,
-                          reference, false) != shm::TableWriter::Publish::kDone) {
+        if (reference == 0 || table.publish(hashes[i], shm::DigestKey::from(digest), meta, reference,
+                                            false) != shm::TableWriter::Publish::kDone) {
             return shm::fail("the table has no room for key " + std::to_string(i));
         }
     }

@@ -1,7 +1,6 @@
 // The cold path: attaching, switching to another generation, unmapping what nobody reads any more.
 
 #include <cstdlib>
-#include <ctime>
 
 #include "client/client.h"
 
@@ -147,12 +146,6 @@ void note_attempt(apikey_client* client, shm::AttachResult result, uint64_t now_
 }
 
 }  // namespace
-
-uint64_t coarse_now_ns() {
-    timespec now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
     Mapping* before = reading != nullptr ? reading->mapping() : nullptr;

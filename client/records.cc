@@ -11,6 +11,9 @@
 #endif
 
 namespace apikey::client {
+
+__thread Record* t_record = nullptr;
+
 namespace {
 
 constexpr unsigned kRecords = 1022;
@@ -27,13 +30,6 @@ struct Pages {
 std::atomic<Pages*> g_pages{nullptr};
 pthread_key_t g_key;
 pthread_once_t g_once = PTHREAD_ONCE_INIT;
-
-// The thread's record, and by its address the thread's name. initial-exec: no allocation at the first touch.
-__thread Record* t_record __attribute__((tls_model("initial-exec"))) = nullptr;
-
-uintptr_t this_thread() {
-    return reinterpret_cast<uintptr_t>(&t_record);
-}
 
 void give_back(void* value) {
     auto* record = static_cast<Record*>(value);
@@ -60,7 +56,14 @@ Pages* pages() {
     return g_pages.load(std::memory_order_acquire);
 }  // SYNC records-ready
 
-Record* claim() {
+}  // namespace
+
+bool records_prepare() {
+    pthread_once(&g_once, prepare_once);
+    return pages() != nullptr;
+}
+
+Record* claim_record() {
     Pages* all = pages();
     if (all == nullptr) {
         return nullptr;
@@ -81,21 +84,6 @@ Record* claim() {
         }
     }
     return nullptr;
-}
-
-}  // namespace
-
-bool records_prepare() {
-    pthread_once(&g_once, prepare_once);
-    return pages() != nullptr;
-}
-
-Record* record_of_this_thread() {
-    Record* record = t_record;
-    if (record != nullptr && record->owner.load(std::memory_order_relaxed) == this_thread()) [[likely]] {
-        return record;
-    }
-    return claim();
 }
 
 void count_in() {

@@ -26,8 +26,25 @@ struct alignas(64) Record {
 /// Maps the pages and makes the pthread key, once per process. False without memory for them.
 bool records_prepare();
 
-/// This thread's record; nullptr when none is free or records_prepare() failed. Makes no syscall.
-Record* record_of_this_thread();
+/// The thread's record, and by its address the thread's name. initial-exec: no allocation at the first touch.
+extern __thread Record* t_record __attribute__((tls_model("initial-exec")));
+
+inline uintptr_t this_thread() {
+    return reinterpret_cast<uintptr_t>(&t_record);
+}
+
+/// Claims a record for this thread; nullptr when none is free or records_prepare() failed. Makes no syscall.
+Record* claim_record();
+
+/// This thread's record, claimed at its first call. The owner is compared since a fork wipes the records and
+/// leaves the thread's pointer.
+inline Record* record_of_this_thread() {
+    Record* record = t_record;
+    if (record != nullptr && record->owner.load(std::memory_order_relaxed) == this_thread()) [[likely]] {
+        return record;
+    }
+    return claim_record();
+}
 
 /// For threads without a record.
 void count_in();

@@ -52,8 +52,8 @@ void clear_verdict(apikey_verdict* verdict, apikey_code code, uint32_t flags) {
     verdict->flags = flags;
 }
 
-void fill_verdict(apikey_verdict* verdict, apikey_code code, const Moment& moment, const Presented& key,
-                  const shm::Found& found) {
+APIKEY_INLINE void fill_verdict(apikey_verdict* verdict, apikey_code code, const Moment& moment,
+                                const Presented& key, const shm::Found& found) {
     const shm::DigestKey digest = shm::DigestKey::from(key.digest);
     const uint64_t expires = shm::Meta::expires_s(found.meta);
     verdict->code = code;
@@ -71,7 +71,7 @@ void fill_verdict(apikey_verdict* verdict, apikey_code code, const Moment& momen
     verdict->ref[3] = digest.digest[1];
 }
 
-Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t now_ns) {
+APIKEY_INLINE Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t now_ns) {
     Moment moment{mapping, now_ns, 0, 0, true};
     const int cpu = sched_getcpu();  // reads the thread's rseq area
     moment.cpu = cpu > 0 ? static_cast<uint32_t>(cpu) : 0;
@@ -82,35 +82,36 @@ Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t n
     return moment;
 }
 
-void count_answers(const Moment& moment, apikey_code code, uint64_t answers) {
+APIKEY_INLINE void count_answers(const Moment& moment, apikey_code code, uint64_t answers) {
     const shm::CellsView& cells = moment.mapping->generation.cells;
     if (cells.base != nullptr) [[likely]] {
         shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu, answers);
     }
 }
 
-void count_for_key(const Moment& moment, apikey_code code, uint64_t index) {
+APIKEY_INLINE void count_for_key(const Moment& moment, apikey_code code, uint64_t index) {
     const shm::CellsView& cells = moment.mapping->generation.cells;
     if (cells.base != nullptr) [[likely]] {
         shm::count_key(cells, index, moment.cpu, code == APIKEY_VALID);
     }
 }
 
-void prefetch(const Mapping& mapping, uint64_t index, uint32_t cpu) {
+APIKEY_INLINE void prefetch(const Mapping& mapping, uint64_t index, uint32_t cpu) {
     const shm::TableView& table = mapping.generation.table;
     const shm::CellsView& cells = mapping.generation.cells;
     __builtin_prefetch(&table.slots[index & ~uint64_t{1}]);
     if (cells.base != nullptr) {
         __builtin_prefetch(&cells.cell(index, shm::shard_of(cpu, cells.shards)), 1);
+        __builtin_prefetch(&cells.dirty[index >> cells.dirty_shift]);
     }
 }
 
-void prefetch_home(const Mapping& mapping, uint64_t hash, uint32_t cpu) {
-    prefetch(mapping, shm::Probe(hash, mapping.generation.table.line_count).first(), cpu);
+APIKEY_INLINE void prefetch_home(const Mapping& mapping, uint64_t hash, uint32_t cpu) {
+    prefetch(mapping, shm::Probe(hash, mapping.generation.table).first(), cpu);
 }
 
 /// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
-apikey_code code_of(uint64_t meta, uint64_t now_ns) {
+APIKEY_INLINE apikey_code code_of(uint64_t meta, uint64_t now_ns) {
     switch (shm::Meta::state(meta)) {
         case shm::SlotState::kActive: {
             const uint64_t expires_s = shm::Meta::expires_s(meta);
@@ -132,7 +133,7 @@ bool answers_from_any_generation(apikey_code code) {
     return code == APIKEY_VALID || code == APIKEY_REVOKED;
 }
 
-shm::Found find(const Moment& moment, const Presented& key) {
+APIKEY_INLINE shm::Found find(const Moment& moment, const Presented& key) {
     return shm::find_slot(moment.mapping->generation.table, key.hash, shm::DigestKey::from(key.digest));
 }
 
@@ -140,11 +141,8 @@ bool is_alive(const shm::Found& found) {
     return found.index != shm::kNoSlot && shm::Meta::state(found.meta) != shm::SlotState::kDead;
 }
 
-/// What this generation says about a key that was looked for by its hash.
-apikey_code look_up(const Moment& moment, Presented* key) {
-    if (is_alive(key->found)) [[likely]] {
-        return code_of(key->found.meta, moment.now_ns);
-    }
+/// What this generation says about a key that is not where its hash leads.
+[[gnu::noinline]] apikey_code look_up_further(const Moment& moment, Presented* key) {
     const bool native = key->id != nullptr;
     key->found = {shm::kNoSlot, 0};
     if (!native) {
@@ -165,10 +163,14 @@ apikey_code look_up(const Moment& moment, Presented* key) {
     return shm::native_key_checksum_ok(key->data, key->len) ? APIKEY_NOT_FOUND : APIKEY_MALFORMED;
 }
 
+/// What it says about a key that was looked for by its hash.
+APIKEY_INLINE apikey_code look_up(const Moment& moment, Presented* key) {
+    return is_alive(key->found) ? code_of(key->found.meta, moment.now_ns) : look_up_further(moment, key);
+}
 /// Answers for a key that was looked for, when this generation may answer. False: the key must be looked up
 /// in a newer one. Everything is counted here but the total of valid answers, which the caller adds in one
 /// piece.
-bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
+APIKEY_INLINE bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
     const apikey_code code = look_up(moment, key);
     if (!answers_from_any_generation(code)) [[unlikely]] {
         // SYNC generation-published: a refusal stands only if this generation is still the current one now,
@@ -190,7 +192,7 @@ bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
 }
 
 /// True when the key's length alone decides.
-bool decided_by_length(const Moment& moment, const apikey_key& key, apikey_verdict* verdict) {
+APIKEY_INLINE bool decided_by_length(const Moment& moment, const apikey_key& key, apikey_verdict* verdict) {
     if (key.len != 0 && key.len <= shm::kKeyLengthMax && key.data != nullptr) [[likely]] {
         return false;
     }
@@ -200,7 +202,7 @@ bool decided_by_length(const Moment& moment, const apikey_key& key, apikey_verdi
 }
 
 /// First half of a look-up: the id and its hash, for keys of the native form.
-Presented present(const apikey_key& key, uint64_t seed) {
+APIKEY_INLINE Presented present(const apikey_key& key, uint64_t seed) {
     Presented presented;
     presented.data = key.data;
     presented.len = key.len;
@@ -218,12 +220,18 @@ apikey_code unavailable(const Moment& moment, apikey_verdict* verdict) {
 }
 
 /// True when the policy forbids answering at this moment.
-bool too_stale(const apikey_client* client, const Moment& moment) {
+APIKEY_INLINE bool too_stale(const apikey_client* client, const Moment& moment) {
     return (moment.flags & APIKEY_FLAG_STALE) != 0 && client->stale_policy == APIKEY_STALE_DENY;
 }
 
+/// True when there is nothing to catch up with: the usual call.
+APIKEY_INLINE bool settled(const apikey_client* client, const Moment& moment) {
+    return moment.mapping != nullptr && moment.current && (moment.flags & APIKEY_FLAG_STALE) == 0 &&
+           client->reclaim_at_ns.load(std::memory_order_relaxed) == 0;
+}
+
 /// Brings the call onto the current generation where that is possible now.
-void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
+[[gnu::cold, gnu::noinline]] void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
     if (moment->mapping == nullptr || !moment->current) [[unlikely]] {
         try_switch_mapping(client, reading, moment->now_ns, moment->mapping == nullptr);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
@@ -246,7 +254,9 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
         return APIKEY_UNAVAILABLE;
     }
     Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
-    catch_up(client, &reading, &moment);
+    if (!settled(client, moment)) [[unlikely]] {
+        catch_up(client, &reading, &moment);
+    }
     for (unsigned switches = 0;; ++switches) {
         if (moment.mapping == nullptr || too_stale(client, moment)) [[unlikely]] {
             return unavailable(moment, verdict);
@@ -304,7 +314,7 @@ void find_natives(const Moment& moment, const Natives& natives) {
     size_t away_count = 0;
     for (size_t i = 0; i < natives.count; ++i) {
         Presented& key = *natives.key[i];
-        shm::Probe probe(key.hash, table.line_count);
+        shm::Probe probe(key.hash, table);
         key.found = {shm::kNoSlot, 0};
         if (shm::find_in_line(table, probe, shm::DigestKey::from(key.digest), &key.found) ==
             shm::InLine::kNext) {
@@ -368,7 +378,9 @@ bool hold_and_validate_group(apikey_client* client, const apikey_key* keys, size
         return false;
     }
     Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
-    catch_up(client, &reading, &moment);
+    if (!settled(client, moment)) [[unlikely]] {
+        catch_up(client, &reading, &moment);
+    }
     if (moment.mapping == nullptr || too_stale(client, moment)) {
         return false;
     }

@@ -15,7 +15,6 @@
 namespace apikey::shm {
 namespace {
 
-constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 constexpr uint32_t kProbeLinesLimit = 1u << 16;
 constexpr uint32_t kShardsLimit = 1u << 12;
 
@@ -281,7 +280,7 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
         header.header_bytes == sizeof(TableHeader) && header.generation == generation &&
         header.slot_stride == sizeof(Slot) && header.digest_offset == offsetof(Slot, digest) &&
         header.digest_length == sizeof(Slot::digest) && header.meta_offset == offsetof(Slot, meta);
-    const bool slots_ok = slot_count >= kSlotsPerLine && slot_count % kSlotsPerLine == 0 &&
+    const bool slots_ok = slot_count >= kSlotsPerLine && slot_count % (kSlotsPerLine * kGroupLines) == 0 &&
                           slots_offset >= sizeof(TableHeader) && slots_offset % 64 == 0 &&
                           fits_array(slots_offset, slot_count, sizeof(Slot), bytes) && probe_lines_max >= 1 &&
                           probe_lines_max <= kProbeLinesLimit &&
@@ -289,22 +288,27 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
     // The areas stand in this order and do not overlap: a writer that adopts the file appends to the details
     // and must not reach the slots.
     const uint64_t slots_end = slots_offset + slot_count * sizeof(Slot);  // fits, so it does not overflow
+    const uint64_t seeds_offset = header.seeds_offset;
+    const uint64_t seed_count = header.seed_count;
+    const bool seeds_ok = seed_count == slot_count / kSlotsPerLine / kGroupLines &&
+                          seeds_offset >= slots_end && fits(seeds_offset, seed_count, bytes);
     const uint64_t policies_offset = header.policies_offset;
     const uint64_t policy_capacity = header.policy_capacity;
     const bool policies_ok = policies_offset % sizeof(uint64_t) == 0 && policy_capacity >= 1 &&
-                             policies_offset >= slots_end &&
+                             policies_offset >= seeds_offset + seed_count &&
                              fits_array(policies_offset, policy_capacity, sizeof(Policy), bytes);
     const bool rest_ok = details_offset % kDetailUnit == 0 &&
                          details_offset >= policies_offset + policy_capacity * sizeof(Policy) &&
                          fits(details_offset, details_bytes, bytes) &&
                          fits(header.scopes_offset, header.scopes_bytes, bytes);
-    if (!shape_ok || !slots_ok || !policies_ok || !rest_ok) {
+    if (!shape_ok || !slots_ok || !seeds_ok || !policies_ok || !rest_ok) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<const uint8_t*>(base);
     out->bytes = bytes;
     out->slots = reinterpret_cast<const Slot*>(out->base + slots_offset);
-    out->line_count = slot_count / kSlotsPerLine;
+    out->group_seeds = out->base + seeds_offset;
+    out->group_count = seed_count;
     out->hash_seed = header.hash_seed;
     out->probe_lines_max = probe_lines_max;
     out->generation = generation;

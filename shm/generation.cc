@@ -120,6 +120,10 @@ Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t 
         new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));
 }
 
+void Generation::use_huge_pages() {
+    huge_bytes_ = table_file_.use_huge_pages() + (cells_file_ ? cells_file_->use_huge_pages() : 0);
+}
+
 Result<void> Generation::name_files() {
     char name[kSegmentNameBytes];
     segment_name(name, "cells", number());

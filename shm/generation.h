@@ -44,6 +44,11 @@ class Generation {
     const CellsView& cells() const { return cells_; }
     uint64_t file_bytes() const { return table_file_.bytes() + cells_.bytes; }
 
+    /// See Segment::use_huge_pages(). Before name_files().
+    void use_huge_pages();
+    /// Of file_bytes(), what is backed by 2 MiB pages; 0 when nobody asked for them through this object.
+    uint64_t huge_bytes() const { return huge_bytes_; }
+
     /// Takes the write lock that no client's mapping lets through. False: still in use. Held until this
     /// object ends.
     bool lock_unused();
@@ -64,6 +69,7 @@ class Generation {
     std::optional<Segment> cells_file_;
     TableWriter table_;
     CellsView cells_;
+    uint64_t huge_bytes_ = 0;
 };
 
 }  // namespace apikey::shm

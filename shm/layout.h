@@ -31,6 +31,7 @@ inline constexpr uint64_t kTableMagic = 0x316c62617479656bULL;    // "keytabl1"
 inline constexpr uint64_t kCellsMagic = 0x316c6c656379656bULL;    // "keycell1"
 inline constexpr size_t kUidLength = 16;
 inline constexpr size_t kPageBytes = 4096;
+inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 // ---------------------------------------------------------------------------------------------------------------
 // control
@@ -130,6 +131,8 @@ struct Slot {
     Word meta;
 };
 inline constexpr size_t kSlotsPerLine = 2;
+/// So many lines share a seed byte, which was chosen so that their keys find room at home.
+inline constexpr size_t kGroupLines = 16;
 static_assert(sizeof(Slot) == 32 && offsetof(Slot, tag) == 16 && offsetof(Slot, detail) == 20);
 static_assert(offsetof(Slot, meta) == 24 && sizeof(Slot) * kSlotsPerLine == 64);
 
@@ -164,13 +167,15 @@ struct TableHeader {
     uint64_t scopes_bytes;
     uint64_t details_offset;
     uint64_t details_bytes;
+    uint64_t seeds_offset;  ///< a byte for each group of kGroupLines lines
+    uint64_t seed_count;
 
     // Changed by the daemon while it serves.
     Word live;  ///< slots that are neither empty nor dead
     Word dead;
     Word foreign_keys;  ///< live keys found by digest; readers look a native-looking miss up twice when not 0
     Word details_used;  ///< bytes
-    uint8_t reserved[64];
+    uint8_t reserved[48];
     char environments[kEnvironmentsMax]
                      [kEnvironmentNameBytes];  ///< a name is complete before a meta names it
 };
@@ -180,7 +185,7 @@ static_assert(offsetof(TableHeader, uid) == 40 && offsetof(TableHeader, slots_of
 static_assert(offsetof(TableHeader, slot_count) == 64 && offsetof(TableHeader, slot_stride) == 72);
 static_assert(offsetof(TableHeader, digest_offset) == 76 && offsetof(TableHeader, digest_length) == 80);
 static_assert(offsetof(TableHeader, meta_offset) == 84 && offsetof(TableHeader, layout_hash) == 88);
-static_assert(offsetof(TableHeader, live) == 160 && offsetof(TableHeader, environments) == 256);
+static_assert(offsetof(TableHeader, live) == 176 && offsetof(TableHeader, environments) == 256);
 static_assert(sizeof(TableHeader) == 512);
 
 /// What many keys share. Entries are immutable and appended; entry 0 grants nothing and limits nothing.
@@ -309,6 +314,8 @@ constexpr uint64_t layout_hash() {
         offsetof(TableHeader, scopes_bytes),
         offsetof(TableHeader, details_offset),
         offsetof(TableHeader, details_bytes),
+        offsetof(TableHeader, seeds_offset),
+        offsetof(TableHeader, seed_count),
         offsetof(TableHeader, live),
         offsetof(TableHeader, dead),
         offsetof(TableHeader, foreign_keys),
@@ -321,6 +328,7 @@ constexpr uint64_t layout_hash() {
         offsetof(Slot, detail),
         offsetof(Slot, meta),
         kSlotsPerLine,
+        kGroupLines,
         Meta::kStateShift,
         Meta::kExpiryShift,
         Meta::kPolicyShift,

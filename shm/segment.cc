@@ -1,6 +1,7 @@
 #include "shm/segment.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -9,8 +10,12 @@
 #include <cerrno>
 #include <cstring>
 
+#include "shm/layout.h"
+
 namespace apikey::shm {
 namespace {
+
+constexpr int kMadviseCollapse = 25;  // MADV_COLLAPSE, Linux 6.1; Debian 12's headers do not have it
 
 /// Reserved at once; a signal in between costs no more than one of these.
 constexpr uint64_t kReserveStepBytes = uint64_t{4} << 20;
@@ -120,6 +125,30 @@ Result<Segment> Segment::open(int directory_fd, const std::string& name) {
         return fail(name + ": empty");
     }
     return map(std::move(file), name, static_cast<uint64_t>(status.st_size));
+}
+
+uint64_t Segment::use_huge_pages() const {
+    // Through a mapping of its own, since only one at a 2 MiB boundary will do.
+    const uint64_t whole = bytes() / kHugePageBytes * kHugePageBytes;
+    if (whole == 0) {
+        return 0;
+    }
+    void* area = mmap(nullptr, whole + kHugePageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (area == MAP_FAILED) {
+        return 0;
+    }
+    const auto start = reinterpret_cast<uintptr_t>(area);
+    auto* aligned = static_cast<uint8_t*>(area) + (kHugePageBytes - start % kHugePageBytes) % kHugePageBytes;
+    uint64_t backed = 0;
+    if (mmap(aligned, whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd(), 0) != MAP_FAILED) {
+        for (uint64_t at = 0; at < whole; at += kHugePageBytes) {
+            // Populated first: 0.1 s for 256 MiB instead of 0.7 (Linux 6.18).
+            madvise(aligned + at, kHugePageBytes, MADV_POPULATE_WRITE);
+            backed += madvise(aligned + at, kHugePageBytes, kMadviseCollapse) == 0 ? kHugePageBytes : 0;
+        }
+    }
+    munmap(area, whole + kHugePageBytes);
+    return backed;
 }
 
 }  // namespace apikey::shm

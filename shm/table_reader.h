@@ -33,7 +33,8 @@ struct TableView {
     const uint8_t* base = nullptr;
     uint64_t bytes = 0;
     const Slot* slots = nullptr;
-    uint64_t line_count = 0;  ///< slot_count / kSlotsPerLine
+    const uint8_t* group_seeds = nullptr;
+    uint64_t group_count = 0;
     uint64_t hash_seed = 0;
     uint32_t probe_lines_max = 0;
     uint32_t generation = 0;
@@ -41,7 +42,8 @@ struct TableView {
     uint64_t details_bytes = 0;
 
     const TableHeader& header() const { return *reinterpret_cast<const TableHeader*>(base); }
-    uint64_t slot_count() const { return line_count * kSlotsPerLine; }
+    uint64_t line_count() const { return group_count * kGroupLines; }
+    uint64_t slot_count() const { return line_count() * kSlotsPerLine; }
 };
 
 /// The first 20 bytes of a key's SHA-256, as a slot holds them.
@@ -57,17 +59,31 @@ struct DigestKey {
     }
 };
 
+/// The group a key belongs to: the hash scaled to their number (D. Lemire, "Fast random integer generation in
+/// an interval", 2019), so that the number need not be a power of two.
+inline uint64_t group_of(uint64_t hash, uint64_t group_count) {
+    return static_cast<uint64_t>(static_cast<Uint128>(hash) * group_count >> 64);
+}
+
+/// The key's home among its group's lines: the upper bits of the hash times an odd number, another one for
+/// each seed (multiply-shift, M. Dietzfelbinger et al., "A reliable randomized algorithm for the closest-pair
+/// problem", 1997). The builder chooses the seed (group_seeds.h).
+inline uint64_t line_in_group(uint64_t hash, uint8_t seed) {
+    constexpr uint64_t kMultiplier = 0xd6e8feb86659fd93;  // odd, from P. Evensen's rrmxmx
+    constexpr uint64_t kSeedStep = 0x9e3779b97f4a7c16;    // 2^64 / golden ratio, made even
+    static_assert(kGroupLines == 16);
+    return hash * (kMultiplier + seed * kSeedStep) >> 60;
+}
+
 /// The order in which a key's slots are looked at: both slots of its home line, the preferred one first, then
-/// the next lines in the same way. Reader and writer walk the same order, which invariant 3 needs.
-///
-/// The home line is the hash scaled to the number of lines (D. Lemire, "Fast random integer generation in an
-/// interval", 2019), so that the number need not be a power of two; the hash's lowest bit chooses the half.
+/// the next lines in the same way. Reader and writer walk the same order, which invariant 3 needs. The hash's
+/// lowest bit chooses the preferred half.
 class Probe {
   public:
-    Probe(uint64_t hash, uint64_t line_count)
-        : line_(static_cast<uint64_t>(static_cast<Uint128>(hash) * line_count >> 64)),
-          line_count_(line_count),
-          half_(hash & 1) {}
+    Probe(uint64_t hash, const TableView& table) : line_count_(table.line_count()), half_(hash & 1) {
+        const uint64_t group = group_of(hash, table.group_count);
+        line_ = group * kGroupLines + line_in_group(hash, table.group_seeds[group]);
+    }
 
     uint64_t first() const { return line_ * kSlotsPerLine + half_; }
     uint64_t second() const { return line_ * kSlotsPerLine + (half_ ^ 1); }
@@ -78,9 +94,9 @@ class Probe {
     }
 
   private:
-    uint64_t line_;
     uint64_t line_count_;
     uint64_t half_;
+    uint64_t line_;
 };
 
 /// Compares without an early exit: the time does not tell how many bytes agree.
@@ -127,7 +143,7 @@ inline InLine find_in_line(const TableView& table, const Probe& probe, const Dig
 /// Looks for `key` from `hash` on. Wait-free: at most 2 x probe_lines_max loads of meta.
 /// A dead slot is found too (its state says so); the caller decides what that means.
 inline Found find_slot(const TableView& table, uint64_t hash, const DigestKey& key) {
-    Probe probe(hash, table.line_count);
+    Probe probe(hash, table);
     Found found{kNoSlot, 0};
     for (uint32_t lines = 0; lines < table.probe_lines_max; ++lines, probe.next_line()) {
         if (find_in_line(table, probe, key, &found) != InLine::kNext) [[likely]] {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "shm/group_seeds.h"
 #include "shm/index_hash.h"
 
 namespace apikey::shm {
@@ -24,7 +25,8 @@ bool in_use(uint64_t meta) {
 
 TableGeometry TableGeometry::for_keys(uint64_t keys, uint64_t details_bytes) {
     TableGeometry geometry{};
-    geometry.slot_count = std::max(kSlotsMin, round_up(keys * 100 / kLoadBuilt + 1, kSlotsPerLine));
+    geometry.slot_count =
+        std::max(kSlotsMin, round_up(keys * 100 / kLoadBuilt + 1, kSlotsPerLine * kGroupLines));
     geometry.details_bytes = round_up(details_bytes + details_bytes / 4 + kDetailsSpareBytes, kPageBytes);
     geometry.policy_capacity = kPolicyCapacity;
     return geometry;
@@ -56,6 +58,8 @@ void TableWriter::format(void* base, const TableGeometry& geometry, uint32_t gen
     header.policy_capacity = geometry.policy_capacity;
     header.details_offset = geometry.details_offset();
     header.details_bytes = geometry.details_bytes;
+    header.seeds_offset = geometry.seeds_offset();
+    header.seed_count = geometry.seed_count();
     header.details_used.store(kDetailUnit, std::memory_order_relaxed);  // reference 0 means none
     header.magic = kTableMagic;
 }
@@ -63,6 +67,12 @@ void TableWriter::format(void* base, const TableGeometry& geometry, uint32_t gen
 TableWriter::TableWriter(void* base, const TableView& view)
     : base_(static_cast<uint8_t*>(base)), view_(view) {
     assert(view.base == base_);
+}
+
+void TableWriter::spread(std::vector<uint64_t> hashes) {
+    assert(header().live.load(std::memory_order_relaxed) + header().dead.load(std::memory_order_relaxed) ==
+           0);
+    choose_group_seeds(std::move(hashes), {const_cast<uint8_t*>(view_.group_seeds), view_.group_count});
 }
 
 uint64_t TableWriter::owner_bytes(std::string_view owner) {
@@ -200,7 +210,7 @@ void TableWriter::count_change(uint64_t old_meta, uint64_t new_meta, bool foreig
 TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, uint64_t meta, uint32_t detail,
                                           bool foreign) {
     assert(in_use(meta));
-    Probe probe(hash, view_.line_count);
+    Probe probe(hash, view_);
     for (uint32_t lines = 0; lines < view_.probe_lines_max; ++lines, probe.next_line()) {
         for (uint64_t index : {probe.first(), probe.second()}) {
             Slot& at = slot(index);

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "shm/table_reader.h"
 
@@ -25,7 +26,11 @@ struct TableGeometry {
     static TableGeometry for_keys(uint64_t keys, uint64_t details_bytes);
     uint64_t file_bytes() const;
     uint64_t slots_offset() const { return kPageBytes; }
-    uint64_t policies_offset() const { return slots_offset() + slot_count * sizeof(Slot); }
+    uint64_t seeds_offset() const { return slots_offset() + slot_count * sizeof(Slot); }
+    uint64_t seed_count() const { return slot_count / kSlotsPerLine / kGroupLines; }
+    uint64_t policies_offset() const {
+        return (seeds_offset() + seed_count() + sizeof(Policy) - 1) / sizeof(Policy) * sizeof(Policy);
+    }
     uint64_t details_offset() const { return policies_offset() + policy_capacity * sizeof(Policy); }
 };
 
@@ -54,6 +59,10 @@ class TableWriter {
 
     /// Takes over a table that check_table() accepted, empty or full. `base` must stay mapped read-write.
     TableWriter(void* base, const TableView& view);
+
+    /// Makes room at home for keys with these hashes (see group_seeds.h), and for none in particular where it
+    /// is not called. Only while no slot was ever used: a seed says where its group's keys are found.
+    void spread(std::vector<uint64_t> hashes);
 
     const TableView& view() const { return view_; }
     const TableHeader& header() const { return view_.header(); }

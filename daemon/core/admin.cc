@@ -33,6 +33,7 @@ DaemonStatus Admin::status() const {
         status.dead = header.dead.load(std::memory_order_relaxed);
         status.slots = current->table().view().slot_count();
         status.bytes = current->file_bytes();
+        status.huge_bytes = current->huge_bytes();
     }
     status.building = publisher_.building();
     for (const GenerationPtr& generation : publisher_.superseded()) {

@@ -67,6 +67,22 @@ Needs needs_of(const TableView* from, std::span<const Change> changes) {
     return needs;
 }
 
+/// The hashes of all keys that fill() may put into the table.
+std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::span<const Change> changes) {
+    std::vector<uint64_t> hashes;
+    for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
+        if (const std::optional<KeyRow> row = row_of_slot(*from, index)) {
+            hashes.push_back(row_hash(*row, hash_seed));
+        }
+    }
+    for (const Change& change : changes) {
+        if (change.kind == Change::Kind::kUpsert) {
+            hashes.push_back(row_hash(change.row, hash_seed));
+        }
+    }
+    return hashes;
+}
+
 /// False when the table turned out too small or its seed unlucky.
 bool fill(TableWriter& table, const TableView* from, std::span<const Change> changes) {
     for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
@@ -103,7 +119,10 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         if (!made) {
             return made;
         }
-        if (fill((*made)->table(), from, changes)) {
+        TableWriter& table = (*made)->table();
+        table.spread(hashes_of(table.view().hash_seed, from, changes));
+        if (fill(table, from, changes)) {
+            (*made)->use_huge_pages();
             return made;
         }
         if (attempt >= kSeedsMax) {

@@ -91,6 +91,7 @@ Result<void> Publisher::adopt() {
                 control_.publish();
                 log_.info("generation.switch_finished", {{"generation", number}});
             }
+            generation->use_huge_pages();  // quick where they are huge already
             current_ = std::move(generation);
             log_.info("generation.adopted",
                       {{"generation", number},
@@ -233,7 +234,8 @@ Result<void> Publisher::publish(GenerationPtr built) {
     log_.info("generation.published", {{"generation", built->number()},
                                        {"keys", built->table().header().live.load(std::memory_order_relaxed)},
                                        {"slots", built->table().view().slot_count()},
-                                       {"bytes", built->file_bytes()}});
+                                       {"bytes", built->file_bytes()},
+                                       {"huge_bytes", built->huge_bytes()}});
     if (current_ != nullptr) {
         superseded_.push_back(std::move(current_));
     }

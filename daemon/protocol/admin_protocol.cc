@@ -330,6 +330,7 @@ std::string format_status(const DaemonStatus& status) {
                                         {"slots", status.slots},
                                         {"dead", status.dead},
                                         {"bytes", status.bytes},
+                                        {"huge_bytes", status.huge_bytes},
                                         {"superseded", std::move(superseded)},
                                         {"position", status.position},
                                         {"fingerprint", status.fingerprint},
@@ -362,6 +363,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.slots = reader.count("slots");
     status.dead = reader.count("dead");
     status.bytes = reader.count("bytes");
+    status.huge_bytes = reader.count("huge_bytes");
     if (const json::array* superseded = reader.array("superseded")) {
         for (const json::value& one : *superseded) {
             if (one.is_object()) {

@@ -33,8 +33,8 @@ SHOW_FIELDS = KEY_FIELDS + ["foreign", "metadata", "sha256", "allowed", "denied"
 VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stale", "counted", "reason"]
 STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
-    "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "superseded", "superseded_bytes", "building",
-    "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
+    "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "huge_bytes", "superseded", "superseded_bytes",
+    "building", "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
 ]  # fmt: skip
 COMMENTED_KEYS = """\
 # The team's keys.

@@ -215,9 +215,9 @@ TEST(Client, ABatchFindsKeysFarFromTheirHomeLine) {
     std::map<uint64_t, size_t> by_distance;  // in lines
     std::vector<apikey_key> batch;
     for (const TestKey& key : known) {
-        const apikey::shm::Probe home(key.hash(table.hash_seed), table.line_count);
+        const apikey::shm::Probe home(key.hash(table.hash_seed), table);
         const uint64_t index = TestInstance::slot_index(instance.current(), key);
-        ++by_distance[(index / 2 + table.line_count - home.first() / 2) % table.line_count];
+        ++by_distance[(index / 2 + table.line_count() - home.first() / 2) % table.line_count()];
         batch.push_back({key.text.data(), key.text.size()});
     }
     ASSERT_GT(by_distance[1], 0u) << "nothing is tested";

@@ -11,7 +11,7 @@ using namespace apikey::shm;
 
 TEST(Layout, FingerprintIsPinned) {
     EXPECT_EQ(kAbi, 1u);
-    EXPECT_EQ(layout_hash(), 0xa8ba3adaaf169c64ULL);
+    EXPECT_EQ(layout_hash(), 0xcb3405515cc5216cULL);
 }
 
 TEST(Layout, MagicNumbersReadAsText) {
@@ -71,10 +71,13 @@ TEST(Layout, TableHeader) {
     EXPECT_EQ(offsetof(TableHeader, scopes_bytes), 136u);
     EXPECT_EQ(offsetof(TableHeader, details_offset), 144u);
     EXPECT_EQ(offsetof(TableHeader, details_bytes), 152u);
-    EXPECT_EQ(offsetof(TableHeader, live), 160u);
-    EXPECT_EQ(offsetof(TableHeader, dead), 168u);
-    EXPECT_EQ(offsetof(TableHeader, foreign_keys), 176u);
-    EXPECT_EQ(offsetof(TableHeader, details_used), 184u);
+    EXPECT_EQ(offsetof(TableHeader, seeds_offset), 160u);
+    EXPECT_EQ(offsetof(TableHeader, seed_count), 168u);
+    EXPECT_EQ(kGroupLines, 16u);
+    EXPECT_EQ(offsetof(TableHeader, live), 176u);
+    EXPECT_EQ(offsetof(TableHeader, dead), 184u);
+    EXPECT_EQ(offsetof(TableHeader, foreign_keys), 192u);
+    EXPECT_EQ(offsetof(TableHeader, details_used), 200u);
     EXPECT_EQ(offsetof(TableHeader, environments), 256u);
     EXPECT_EQ(kEnvironmentsMax, 16u);
     EXPECT_EQ(kEnvironmentNameBytes, 16u);

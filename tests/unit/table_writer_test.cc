@@ -75,7 +75,7 @@ TEST(TableGeometry, LeavesAQuarterMoreThanAskedFor) {
         const TableGeometry geometry = TableGeometry::for_keys(keys, keys * 50);
         EXPECT_GE(geometry.slot_count * kLoadMax, keys * 125) << keys;
         EXPECT_GE(geometry.details_bytes, keys * 50 * 5 / 4) << keys;
-        EXPECT_EQ(geometry.slot_count % kSlotsPerLine, 0u);
+        EXPECT_EQ(geometry.slot_count % (kSlotsPerLine * kGroupLines), 0u);
         EXPECT_EQ(geometry.file_bytes() % kPageBytes, 0u);
         EXPECT_GE(geometry.file_bytes(), geometry.details_offset() + geometry.details_bytes);
     }
@@ -126,7 +126,10 @@ TEST(TableWriter, AnInsertBeyondTheProbeCapHasNoRoomAndChangesNothing) {
 
 TEST(TableWriter, AProbeWrapsAtTheLastLine) {
     Table table(10);
-    const uint64_t hash = ~uint64_t{0};  // scaled to the last line
+    uint64_t hash = ~uint64_t{0};  // in the last group; odd: the second half is the preferred one
+    while (Probe(hash, table.view()).first() != table.view().slot_count() - 1) {
+        hash -= 2;
+    }
     const uint32_t detail = table.writer().append_detail({.id = "wrapped"});
     std::vector<uint64_t> indices;
     for (uint64_t i = 0; i < 2 * kSlotsPerLine; ++i) {
@@ -313,7 +316,7 @@ TEST(TableScan, AdoptsWhatAKilledWriterLeft) {
     Table table(10);
     const TestKey key = make_key();
     // Killed before meta was stored: a digest and a detail that nobody names yet.
-    Slot& half = table.slot(Probe(key.hash(kSeed), table.view().line_count).first());
+    Slot& half = table.slot(Probe(key.hash(kSeed), table.view()).first());
     half.digest[0] = 1;
     half.detail.store(table.writer().append_detail({.id = "half"}));
     EXPECT_TRUE(table.writer().scan());

@@ -47,6 +47,7 @@ Record record_of(const Shown& shown) {
             {"slots", when_up(status.slots)},
             {"dead", when_up(status.dead)},
             {"bytes", when_up(status.bytes)},
+            {"huge_bytes", when_up(status.huge_bytes)},
             {"superseded", when_up(uint64_t{status.superseded.size()})},
             {"superseded_bytes", when_up(superseded_bytes)},
             {"building", when_up(status.building)},
