@@ -12,7 +12,7 @@
 
 namespace apikey::client {
 
-__thread Record* t_record = nullptr;
+constinit thread_local Record* t_record = nullptr;
 
 namespace {
 

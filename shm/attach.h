@@ -1,8 +1,7 @@
 // Attaching to a segment that somebody else wrote, and trusting nothing in it.
 //
-// Everything is checked against what fstat says: type, owner, mode, sizes, magic, ABI, layout hash, every
-// offset and length. Geometry is copied into a view once and never read again. Each way to fail has its own
-// name and text.
+// Everything is checked against what fstat says: type, owner and mode here; sizes, magic, ABI, layout hash,
+// every offset and length by header_checks.h. Each way to fail has its own name and text.
 //
 // Used by the client (plain mmap; Boost.Interprocess throws and would pull in libstdc++) and by tools that
 // look at a live segment. Allocates nothing, holds no descriptor afterwards, never throws.
@@ -11,34 +10,12 @@
 
 #include <sys/types.h>
 
+#include "shm/attach_result.h"
 #include "shm/cells.h"
 #include "shm/layout.h"
 #include "shm/table_reader.h"
 
 namespace apikey::shm {
-
-/// How an attach ended. The values are part of the client's ABI (apikey_result).
-enum class AttachResult : int {
-    kOk = 0,
-    kWaiting = 1,        ///< no daemon has been here yet
-    kNotPermitted = 2,   ///< EACCES or EPERM on the directory or a file
-    kNotADirectory = 3,  ///< the path is a link or no directory
-    kForeignOwner = 4,   ///< owner is not the expected one, or differs from the directory's
-    kUnsafeMode = 5,     ///< writable by somebody who must not write it
-    kNotARegularFile = 6,
-    kTruncated = 7,  ///< shorter than its header says
-    kBadMagic = 8,
-    kAbiMismatch = 9,
-    kLayoutMismatch = 10,
-    kBadGeometry = 11,    ///< an offset, count or stride does not fit
-    kSuperseded = 12,     ///< the generation went away meanwhile; look again
-    kNoDescriptors = 13,  ///< EMFILE or ENFILE
-    kNoMemory = 14,
-    kIoError = 15,
-};
-
-/// A sentence for people: what was found and what to do. Static storage.
-const char* attach_text(AttachResult result);
 
 /// What the caller demands of the directory.
 struct AttachOptions {
@@ -71,12 +48,6 @@ AttachResult attach_generation(const AttachOptions& options, const Control& cont
                                GenerationMapping* out);
 /// Unmaps; the cells first, since the table's lock tells that both are in use.
 void detach_generation(GenerationMapping* mapping);
-
-// The checks themselves, on bytes in memory: `bytes` is the true size of the file.
-AttachResult check_control(const void* base, uint64_t bytes);
-AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, TableView* out);
-/// `table` must be checked already; cells must be parallel to it.
-AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, CellsView* out);
 
 /// `<directory>/<name>.<generation>` without allocation; the buffer holds kSegmentNameBytes.
 inline constexpr size_t kSegmentNameBytes = 24;

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <optional>
 
-#include "shm/attach.h"
+#include "shm/header_checks.h"
 
 namespace apikey::shm {
 namespace {

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "shm/attach.h"
+#include "shm/header_checks.h"
 
 namespace apikey::shm {
 namespace {

@@ -27,6 +27,7 @@ void on_sigbus(int signal_number, siginfo_t* info, void*) {
         if (base == 0 || address < base || address >= base + bytes) {
             continue;
         }
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): the address is kept as a number
         void* zeros = mmap(reinterpret_cast<void*>(base), bytes, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
         if (zeros != MAP_FAILED) {

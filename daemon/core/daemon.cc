@@ -31,8 +31,7 @@ Result<gid_t> group_number(const std::string& name) {
     std::vector<char> buffer(1024);
     group entry{};
     group* found = nullptr;
-    int error;
-    while ((error = getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found)) == ERANGE) {
+    while (getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == ERANGE) {
         buffer.resize(buffer.size() * 2);
     }
     if (found == nullptr) {

@@ -13,8 +13,8 @@
 #include <new>
 #include <vector>
 
-#include "shm/attach.h"
 #include "shm/cells.h"
+#include "shm/header_checks.h"
 #include "shm/index_hash.h"
 #include "shm/table_writer.h"
 

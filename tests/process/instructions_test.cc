@@ -94,9 +94,9 @@ size_t instructions_of(const std::function<void()>& work) {
                 count = 0;
                 break;
             }
-            const unsigned char at = static_cast<unsigned char>(
-                ptrace(PTRACE_PEEKTEXT, child, reinterpret_cast<void*>(registers.rip), nullptr) & 0xff);
-            if (at == 0xcc) {  // the second marker comes next
+            // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process is a number here
+            void* next = reinterpret_cast<void*>(registers.rip);
+            if ((ptrace(PTRACE_PEEKTEXT, child, next, nullptr) & 0xff) == 0xcc) {  // the second marker
                 break;
             }
             for (const Range& range : code) {

@@ -1,6 +1,7 @@
 // Attaching to what somebody else wrote: every way it can be wrong has its own answer, and none crashes.
 
 #include "shm/attach.h"
+#include "shm/header_checks.h"
 
 #include <fcntl.h>
 #include <grp.h>

@@ -232,6 +232,7 @@ TEST(Client, ABatchFindsKeysFarFromTheirHomeLine) {
     // Unknown keys walk as far.
     const std::vector<TestKey> unknown = make_keys(500);
     std::vector<apikey_key> strangers;
+    strangers.reserve(unknown.size());
     for (const TestKey& key : unknown) {
         strangers.push_back({key.text.data(), key.text.size()});
     }
@@ -248,6 +249,7 @@ TEST(Client, CountsEveryAnswerOncePerKeyAndPerCode) {
     std::map<std::string, std::pair<uint64_t, uint64_t>> by_key;  // allowed, denied
     std::map<int, uint64_t> by_code;
     std::vector<apikey_key> keys;
+    keys.reserve(texts.size());
     std::vector<apikey_verdict> verdicts(texts.size());
     for (const std::string& text : texts) {
         keys.push_back({text.data(), text.size()});

@@ -12,6 +12,7 @@
 #include <fstream>
 
 #include "shm/attach.h"
+#include "shm/header_checks.h"
 #include "tests/support/test_instance.h"
 
 namespace {

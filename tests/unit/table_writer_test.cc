@@ -13,7 +13,7 @@
 #include <optional>
 #include <random>
 
-#include "shm/attach.h"
+#include "shm/header_checks.h"
 #include "tests/support/test_instance.h"
 
 namespace {
