@@ -49,19 +49,25 @@ bool set_directory(apikey_client* client, const apikey_options& options) {
         return false;
     }
     client->expected_owner = options.check_owner != 0 ? options.expected_owner : shm::kAnyOwner;
-    int length;
+    const auto fits = [](int length, size_t bytes) {
+        return length > 0 && static_cast<size_t>(length) < bytes;
+    };
     if (options.directory != nullptr) {
-        length = snprintf(client->directory, sizeof client->directory, "%s/%s", options.directory, instance);
-    } else {
-        length = snprintf(client->directory, sizeof client->directory, "/run/apikeyd/%s", instance);
-        if (geteuid() != 0) {
-            // Which of both has a daemon may show later than this: the host may start the server first.
-            client->own_uid = geteuid();
-            snprintf(client->own_directory, sizeof client->own_directory, "/dev/shm/apikeyd-%u/%s",
-                     client->own_uid, instance);
+        return fits(
+            snprintf(client->directory, sizeof client->directory, "%s/%s", options.directory, instance),
+            sizeof client->directory);
+    }
+    if (geteuid() != 0) {
+        // Which of both has a daemon may show later than this: the host may start the server first.
+        client->own_uid = geteuid();
+        if (!fits(snprintf(client->own_directory, sizeof client->own_directory, "/dev/shm/apikeyd-%u/%s",
+                           client->own_uid, instance),
+                  sizeof client->own_directory)) {
+            return false;
         }
     }
-    return length > 0 && static_cast<size_t>(length) < sizeof client->directory;
+    return fits(snprintf(client->directory, sizeof client->directory, "/run/apikeyd/%s", instance),
+                sizeof client->directory);
 }
 
 }  // namespace

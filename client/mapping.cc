@@ -140,8 +140,9 @@ void note_attempt(apikey_client* client, shm::AttachResult result, uint64_t now_
     // While waiting for the first daemon the delay does not grow: a server should serve as soon as it can.
     const uint32_t delay_ms = client->retry_delay_ms.load(std::memory_order_relaxed);
     client->retry_at_ns.store(now_ns + uint64_t{delay_ms} * 1000000, std::memory_order_relaxed);
-    if (result != shm::AttachResult::kWaiting && delay_ms < kRetryDelayMax_ms) {
-        client->retry_delay_ms.store(delay_ms * 2, std::memory_order_relaxed);
+    if (result != shm::AttachResult::kWaiting) {
+        const uint32_t next_ms = delay_ms * 2 < kRetryDelayMax_ms ? delay_ms * 2 : kRetryDelayMax_ms;
+        client->retry_delay_ms.store(next_ms, std::memory_order_relaxed);
     }
 }
 

@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
     apikeyd::GlobalOptions globals;
     add_globals(app, globals);
     std::vector<apikeyd::Verb> verbs;
+    verbs.reserve(std::size(apikeyd::kVerbs));
     for (const apikeyd::AddVerb add : apikeyd::kVerbs) {
         verbs.push_back(add(app));
     }

@@ -33,7 +33,7 @@ using Response = http::response<http::string_body>;
 
 constexpr std::chrono::seconds kIdle{10};  // for a whole request; then the connection is closed
 constexpr std::chrono::seconds kRefreshInterval{1};
-constexpr uint64_t kBodyBytesMax = 64 * 1024;
+constexpr uint64_t kBodyBytesMax = uint64_t{64} * 1024;
 
 /// Points into the request.
 struct Credential {

@@ -76,7 +76,7 @@ std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::
         }
     }
     for (const Change& change : changes) {
-        if (change.kind == Change::Kind::kUpsert) {
+        if (change.kind == Change::Kind::kUpsert && (from == nullptr || !is_in(*from, change.row))) {
             hashes.push_back(row_hash(change.row, hash_seed));
         }
     }
@@ -88,13 +88,13 @@ bool fill(TableWriter& table, const TableView* from, std::span<const Change> cha
     for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
         if (std::optional<KeyRow> row = row_of_slot(*from, index)) {
             const Change copy{Change::Kind::kUpsert, std::move(*row)};
-            if (apply_change(table, copy, Cells::kFresh) == Applied::kNeedsGeneration) {
+            if (!apply_change(table, copy, Cells::kFresh)) {
                 return false;
             }
         }
     }
     for (const Change& change : changes) {
-        if (apply_change(table, change, Cells::kFresh) == Applied::kNeedsGeneration) {
+        if (!apply_change(table, change, Cells::kFresh)) {
             return false;
         }
     }

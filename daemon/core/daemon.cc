@@ -22,6 +22,8 @@ namespace {
 
 constexpr milliseconds kRetireInterval{1000};
 constexpr milliseconds kNamesInterval{10000};
+/// As long as the tool waits: a large key set is parsed for minutes.
+constexpr milliseconds kAnswerMax{1'800'000};
 
 /// The group's number; the daemon's own group for an empty name.
 Result<gid_t> group_number(const std::string& name) {
@@ -192,6 +194,7 @@ void Daemon::first_load() {
 Result<void> Daemon::open_door() {
     UnixServerOptions options;
     options.gid = operators_group_;
+    options.answer_ms = kAnswerMax.count();
     options.fault_line = [](ServerFault fault) { return format_failure(describe_fault(fault)); };
     options.on_accept_error = [this](const Error& error) {
         log_->warn("admin.paused", {{"reason", error.message}});

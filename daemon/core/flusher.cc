@@ -117,6 +117,7 @@ struct Flusher::Job {
     std::vector<Done> waiting;
     Result<FlushSummary> result = fail("the flush has not run");
     bool harvested = false;
+    bool reopened = false;
 };
 
 namespace {
@@ -128,20 +129,27 @@ Result<FlushSummary> flush_swept(UsageStore& store, const std::vector<Swept>& sw
         counts.push_back(one.counts(closing));
     }
     Result<FlushSummary> result = store.flush(counts);
-    for (const Swept& one : swept) {
-        const CellsView& cells = one.generation->cells();
-        if (!result) {
+    if (!result) {
+        for (const Swept& one : swept) {
             for (const uint64_t index : one.indices) {
-                mark_dirty(cells, index);
-            }
-        } else if (result->reopened) {
-            // Another store has other baselines: what is not new to us may be to it.
-            for (uint64_t index = 0; index < cells.cell_count; ++index) {
-                mark_dirty(cells, index);
+                mark_dirty(one.generation->cells(), index);
             }
         }
     }
     return result;
+}
+
+}  // namespace
+
+namespace {
+
+/// For a store with other baselines: the next flush brings it everything.
+void mark_all(const std::vector<GenerationPtr>& generations) {
+    for (const GenerationPtr& generation : generations) {
+        for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
+            mark_dirty(generation->cells(), index);
+        }
+    }
 }
 
 }  // namespace
@@ -160,6 +168,9 @@ Flusher::~Flusher() = default;
 /// Baselines of generations whose files are gone (a reboot, a directory removed by hand) can never be added
 /// to.
 void Flusher::forget_vanished() {
+    if (publisher_.left_unread()) {
+        return;  // a daemon that can read those will want their baselines
+    }
     const auto known = store_->generations_with_baselines();
     if (!known) {
         return;  // they cost space and nothing else; the next start tries again
@@ -201,6 +212,10 @@ void Flusher::start() {
                 swept.push_back(sweep->sweep_marked(generation));
             }
             job->result = flush_swept(*store, swept, false);
+            job->reopened = store->take_reopened();
+            if (job->reopened) {
+                mark_all(job->generations);
+            }
         },
         [this, job] { finish(job); });
     if (!queued) {
@@ -216,7 +231,7 @@ void Flusher::finish(const std::shared_ptr<Job>& job) {
             log_.info("usage.flush_recovered");
         }
         last_error_.clear();
-        if (job->result->reopened) {
+        if (job->reopened) {
             log_.warn("usage.reopened", {{"reason", "another file stands under the store's name"}});
         }
         quarantined_ += job->result->quarantined_new;
@@ -247,6 +262,9 @@ Result<FlushSummary> Flusher::flush_now() {
 }
 
 void Flusher::retire_unused() {
+    if (publisher_.current() == nullptr) {
+        return;  // what an earlier daemon left is all that servers have
+    }
     const std::vector<GenerationPtr> superseded = publisher_.superseded();
     for (const GenerationPtr& generation : superseded) {
         if (std::find(retiring_.begin(), retiring_.end(), generation) != retiring_.end()) {
@@ -279,9 +297,11 @@ void Flusher::retire(const GenerationPtr& generation) {
         [this, job, generation] {
             std::erase(retiring_, generation);
             if (job->harvested) {
+                last_harvest_error_.clear();
                 publisher_.drop_superseded(generation);
                 log_.info("generation.harvested", {{"generation", generation->number()}});
-            } else {
+            } else if (std::exchange(last_harvest_error_, job->result.error().message) !=
+                       job->result.error().message) {
                 log_.warn("generation.harvest_failed",
                           {{"generation", generation->number()}, {"reason", job->result.error().message}});
             }

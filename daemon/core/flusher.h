@@ -52,6 +52,7 @@ class Flusher {
     bool flushing_ = false;
     std::vector<GenerationPtr> retiring_;
     std::string last_error_;
+    std::string last_harvest_error_;  // tried every second: said once
     uint64_t quarantined_ = 0;
 };
 

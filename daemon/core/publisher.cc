@@ -29,18 +29,6 @@ GenerationPtr guarded(std::unique_ptr<Generation> generation) {
     return {generation.release(), [area = std::move(area)](const Generation* held) { delete held; }};
 }
 
-/// Puts `change` in the place of an earlier one of the same key; false when there is none.
-bool replace_same_key(std::vector<Change>& changes, const Change& change) {
-    const auto same = std::find_if(changes.begin(), changes.end(), [&](const Change& earlier) {
-        return earlier.row.id == change.row.id && earlier.row.digest == change.row.digest;
-    });
-    if (same == changes.end()) {
-        return false;
-    }
-    *same = change;
-    return true;
-}
-
 }  // namespace
 
 /// One build under way: what the worker reads and what it leaves.
@@ -75,7 +63,11 @@ Result<void> Publisher::adopt() {
     for (const uint32_t number : *numbers) {
         Result<std::unique_ptr<Generation>> opened = Generation::open(directory_.fd(), number);
         if (!opened) {
-            log_.warn("generation.unreadable", {{"generation", number}, {"reason", opened.error().message}});
+            // Of another layout, or no memory for it now. Its servers go on with what it says.
+            left_unread_ = true;
+            log_.error("generation.unreadable", {{"generation", number},
+                                                 {"reason", opened.error().message},
+                                                 {"advice", "restart the servers that were started before"}});
             continue;
         }
         GenerationPtr generation = guarded(std::move(*opened));
@@ -116,13 +108,12 @@ bool Publisher::make(const Change& change) {
     for (const GenerationPtr& generation : superseded_) {
         apply_change_to_superseded(generation->table(), change);
     }
-    const bool made = current_ != nullptr &&
-                      apply_change(current_->table(), change, Cells::kInUse) != Applied::kNeedsGeneration;
+    const bool made = current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse);
     if (building_) {
         log_of_changes_.push_back(change);
         // What waits for the next build must not bring back an older state of this key.
         for (Waiting& waiting : waiting_) {
-            replace_same_key(waiting.changes, change);
+            waiting.changes.replace(change);
         }
     }
     return made;
@@ -136,7 +127,12 @@ void Publisher::make_room_for(std::vector<Change> changes, Done done) {
         }
         return;
     }
-    waiting_.push_back({std::move(changes), std::move(done)});
+    Waiting waiting;
+    for (const Change& change : changes) {
+        waiting.changes.put(change);
+    }
+    waiting.done = std::move(done);
+    waiting_.push_back(std::move(waiting));
     if (!building_) {
         start_build();
     }
@@ -160,7 +156,8 @@ void Publisher::start_build() {
     build->waiting = std::move(waiting_);
     waiting_.clear();
     for (const Waiting& waiting : build->waiting) {
-        build->changes.insert(build->changes.end(), waiting.changes.begin(), waiting.changes.end());
+        const std::vector<Change>& changes = waiting.changes.changes();
+        build->changes.insert(build->changes.end(), changes.begin(), changes.end());
     }
     building_ = true;
     log_of_changes_.clear();
@@ -180,12 +177,12 @@ void Publisher::start_build() {
 
 /// Makes in the new table what changed while it was built, in the same order. Returns what finds no room
 /// there either: the latest state of each such key.
-std::vector<Change> Publisher::replay_log(Generation& built) const {
-    std::vector<Change> unmade;
+ChangeSet Publisher::replay_log(Generation& built) const {
+    ChangeSet unmade;
     for (const Change& change : log_of_changes_) {
-        const bool made = apply_change(built.table(), change, Cells::kFresh) != Applied::kNeedsGeneration;
-        if (!replace_same_key(unmade, change) && !made) {
-            unmade.push_back(change);
+        const bool made = apply_change(built.table(), change, Cells::kFresh);
+        if (!unmade.replace(change) && !made) {
+            unmade.put(change);
         }
     }
     return unmade;
@@ -193,8 +190,11 @@ std::vector<Change> Publisher::replay_log(Generation& built) const {
 
 void Publisher::finish_build(Build& build) {
     building_ = false;
+    // What asked for room during the build, some of it refused by the live table before the build began.
+    std::vector<Waiting> came_meanwhile = std::move(waiting_);
+    waiting_.clear();
     Result<void> result;
-    std::vector<Change> unmade;
+    ChangeSet unmade;
     if (!build.built) {
         result = tl::unexpected(build.built.error());
     } else {
@@ -203,11 +203,15 @@ void Publisher::finish_build(Build& build) {
         result = publish(std::move(built));
     }
     log_of_changes_.clear();
-    // What came during the build was logged, so it is made now, or stands in `unmade` and waits once more.
-    std::vector<Waiting> came_meanwhile = std::move(waiting_);
-    waiting_.clear();
     if (!result) {
         log_.error("generation.build_failed", {{"reason", result.error().message}});
+    }
+    for (Waiting& waiting : came_meanwhile) {
+        for (const Change& change : waiting.changes.changes()) {
+            if (result && !make(change)) {
+                unmade.put(change);
+            }
+        }
     }
     for (Waiting& waiting : build.waiting) {
         waiting.done(result);
@@ -218,7 +222,7 @@ void Publisher::finish_build(Build& build) {
         }
     };
     if (result && !unmade.empty()) {
-        make_room_for(std::move(unmade), tell_those);
+        make_room_for(unmade.changes(), tell_those);
     } else {
         tell_those(result);
     }

@@ -2,11 +2,10 @@
 //
 // The rules (shm/LAYOUT.md, "Who may change what"):
 //  - A change goes to every file that anyone may still map, older files first, the current one last, before
-//  it is
-//    answered. So what tightens is in force in every process, whatever generation it reads.
+//    it is answered. So what tightens is in force in every process, whatever generation it reads.
 //  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one
-//  and logged; the log is
-//    replayed into the new one, which is then named, announced and published in one turn of the loop.
+//    and logged; the log is replayed into the new one, which is then named, announced and published in one
+//    turn of the loop.
 //  - An announced generation is finished by whoever is daemon next.
 //  - A superseded generation goes when nobody maps it and its last counts are in the usage store.
 
@@ -18,6 +17,7 @@
 
 #include "base/result.h"
 #include "core/change.h"
+#include "core/change_set.h"
 #include "runtime/log.h"
 #include "runtime/worker.h"
 #include "shm/control_writer.h"
@@ -55,6 +55,8 @@ class Publisher {
     /// nullptr before the first.
     const GenerationPtr& current() const { return current_; }
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }
+    /// True when the directory has generations that this daemon cannot read: no change reaches them.
+    bool left_unread() const { return left_unread_; }
     /// Forgets a superseded generation whose files are gone.
     void drop_superseded(const GenerationPtr& generation);
     bool building() const { return building_; }
@@ -64,7 +66,7 @@ class Publisher {
 
   private:
     struct Waiting {
-        std::vector<Change> changes;  ///< what could not be made in the live table
+        ChangeSet changes;  ///< what could not be made in the live table
         Done done;
     };
     struct Build;
@@ -82,7 +84,7 @@ class Publisher {
     uint32_t next_number() const;
     void start_build();
     void finish_build(Build& build);
-    std::vector<Change> replay_log(apikey::shm::Generation& built) const;
+    ChangeSet replay_log(apikey::shm::Generation& built) const;
     Result<void> publish(GenerationPtr built);
 
     apikey::shm::Directory directory_;
@@ -95,6 +97,7 @@ class Publisher {
     GenerationPtr current_;
     std::vector<GenerationPtr> superseded_;  // ascending
     std::vector<Waiting> waiting_;           // for the next build
+    bool left_unread_ = false;
     bool building_ = false;
     std::vector<Change> log_of_changes_;  // made in the live table since the build began
 };

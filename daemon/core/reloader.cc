@@ -213,7 +213,6 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
             publisher_.tighten_superseded();
             loaded_once_ = true;
         }
-        last_report_ = load->report;
         // What the tool changed since the file was read may not be what the file said then.
         load->again = load->again || !changed_meanwhile_.empty();
         // No hash keeps the next notice from being taken for 'unchanged'.
@@ -278,10 +277,8 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
         if (result && in_step && in_force_ == before) {
             in_force_ = after;
             publisher_.control().applied(short_fingerprint(after), realtime_now_ns());
-        } else {
-            if (!result) {
-                in_force_.reset();
-            }
+        } else if (!result || in_force_ != after) {
+            in_force_.reset();  // memory is no content's: the next load compares, whatever it reads
             request(false, [](const Result<ReloadReport>&) {});
         }
         done(std::move(result));

@@ -49,14 +49,14 @@ class Reloader {
 
     /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told
     /// success. `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in
-    /// force, `after` is from now on, and the rename's notice starts no parse; else a reload follows.
+    /// force, `after` is from now on, and the rename's notice starts no parse; when `after` is already, a
+    /// load was faster; else a reload follows.
     void apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                Publisher::Done done);
 
     const std::optional<Fingerprint>& fingerprint() const { return in_force_; }
     /// Empty, or what the last load was refused for; then what is in force stays.
     const std::string& last_error() const { return last_error_; }
-    const ReloadReport& last_report() const { return last_report_; }
 
   private:
     struct Load;
@@ -85,7 +85,6 @@ class Reloader {
     bool loaded_once_ = false;
     std::set<std::string> changed_meanwhile_;  // ids changed by the tool since the load began
     std::string last_error_;
-    ReloadReport last_report_;
 };
 
 }  // namespace apikeyd

@@ -54,40 +54,37 @@ bool alive(const Found& found) {
     return found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead;
 }
 
-Applied remove(TableWriter& table, const Found& found) {
-    if (!alive(found)) {
-        return Applied::kUnchanged;
+void remove(TableWriter& table, const Found& found) {
+    if (alive(found)) {
+        table.set_meta(found.index, Meta::with_state(found.meta, SlotState::kDead));
     }
-    table.set_meta(found.index, Meta::with_state(found.meta, SlotState::kDead));
-    return Applied::kDone;
 }
 
-Applied add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t hash, uint32_t environment,
-            Cells cells) {
+bool add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t hash, uint32_t environment,
+         Cells cells) {
     const DetailText detail = row_detail(row);
     if (cells == Cells::kInUse && has_other_form(table.view(), row)) {
-        return Applied::kNeedsGeneration;
+        return false;
     }
     if (found.index != kNoSlot && cells == Cells::kInUse) {
         // A dead slot's counts belong to the id it had. The same id goes on with them; another needs fresh
         // cells.
         if (id_of_slot(table.view(), found.index) != row.id) {
-            return Applied::kNeedsGeneration;
+            return false;
         }
     }
     if (!table.has_room(found.index == kNoSlot ? 1 : 0, TableWriter::detail_bytes(detail))) {
-        return Applied::kNeedsGeneration;
+        return false;
     }
     const uint32_t reference = table.append_detail(detail);
     if (reference == 0 || table.publish(hash, row_digest(row), row_meta(row, environment), reference,
                                         row.foreign) != TableWriter::Publish::kDone) {
-        return Applied::kNeedsGeneration;
+        return false;
     }
-    return Applied::kDone;
+    return true;
 }
 
-Applied update(TableWriter& table, const Found& found, const KeyRow& row, uint32_t environment, Cells cells) {
-    Applied applied = Applied::kUnchanged;
+bool update(TableWriter& table, const Found& found, const KeyRow& row, uint32_t environment, Cells cells) {
     const DetailText detail = row_detail(row);
     const uint32_t old_reference = table.view().slots[found.index].detail.load(std::memory_order_relaxed);
     const bool same_detail = table.same_detail(old_reference, detail);
@@ -96,18 +93,17 @@ Applied update(TableWriter& table, const Found& found, const KeyRow& row, uint32
     // Meta first: whatever becomes of the details, what tightens is in force.
     if (const uint64_t meta = row_meta(row, environment); meta != found.meta) {
         table.set_meta(found.index, meta);
-        applied = Applied::kDone;
     }
     if (same_detail) {
-        return applied;
+        return true;
     }
     const uint32_t reference =
         same_id && table.has_room(0, TableWriter::detail_bytes(detail)) ? table.append_detail(detail) : 0;
     if (reference == 0) {
-        return Applied::kNeedsGeneration;
+        return false;
     }
     table.set_detail(found.index, reference);
-    return Applied::kDone;
+    return true;
 }
 
 }  // namespace
@@ -134,6 +130,10 @@ DetailText row_detail(const KeyRow& row) {
 
 uint64_t row_meta(const KeyRow& row, uint32_t environment) {
     return Meta::make(slot_state(row.state), expiry_of(row), 0, environment);
+}
+
+bool is_in(const TableView& table, const KeyRow& row) {
+    return alive(find_slot(table, row_hash(row, table.hash_seed), row_digest(row)));
 }
 
 std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
@@ -164,20 +164,21 @@ std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
     return row;
 }
 
-Applied apply_change(TableWriter& table, const Change& change, Cells cells) {
+bool apply_change(TableWriter& table, const Change& change, Cells cells) {
     const uint64_t hash = row_hash(change.row, table.view().hash_seed);
     const Found found = find_slot(table.view(), hash, row_digest(change.row));
     if (change.kind == Change::Kind::kRemove) {
-        return remove(table, found);
+        remove(table, found);
+        return true;
     }
     const std::optional<uint32_t> environment = table.environment(change.row.environment);
     if (alive(found)) {
         // An environment too many is named in a new generation; until then the key keeps the one it had.
-        const Applied applied =
+        const bool made =
             update(table, found, change.row, environment.value_or(Meta::environment(found.meta)), cells);
-        return environment ? applied : Applied::kNeedsGeneration;
+        return made && environment;
     }
-    return environment ? add(table, found, change.row, hash, *environment, cells) : Applied::kNeedsGeneration;
+    return environment && add(table, found, change.row, hash, *environment, cells);
 }
 
 void apply_change_to_superseded(TableWriter& table, const Change& change) {

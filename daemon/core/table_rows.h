@@ -22,12 +22,8 @@ uint64_t row_meta(const KeyRow& row, uint32_t environment);
 /// are known.
 std::optional<KeyRow> row_of_slot(const apikey::shm::TableView& table, uint64_t index);
 
-/// How a change fared in one table.
-enum class Applied : uint8_t {
-    kUnchanged,
-    kDone,
-    kNeedsGeneration,  ///< what tightens is in force; the rest needs room that this table has not
-};
+/// True when the row's key is in the table, and not dead.
+bool is_in(const apikey::shm::TableView& table, const KeyRow& row);
 
 /// Whether the table's cells already carry counts under another id for the same digest.
 enum class Cells : uint8_t {
@@ -35,8 +31,9 @@ enum class Cells : uint8_t {
     kFresh,
 };
 
-/// Makes one change in one table. The only place that turns rows into stores.
-Applied apply_change(apikey::shm::TableWriter& table, const Change& change, Cells cells);
+/// Makes one change in one table. The only place that turns rows into stores. False: what tightens is in
+/// force; the rest needs room that this table has not, and so a new generation.
+[[nodiscard]] bool apply_change(apikey::shm::TableWriter& table, const Change& change, Cells cells);
 
 /// The same for a superseded table: the key's state and expiry as the change says, nothing added, details
 /// left.

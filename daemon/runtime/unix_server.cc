@@ -18,7 +18,7 @@
 namespace apikeyd {
 namespace {
 
-constexpr std::size_t kReadBytes = 64 * 1024;
+constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
 constexpr int kAcceptsPerTurn = 16;
 constexpr std::size_t kGroupsFirstGuess = 32;
 

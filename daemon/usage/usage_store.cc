@@ -320,24 +320,24 @@ Result<UsageStore> UsageStore::open(const std::string& path) {
     return UsageStore(path, std::move(impl));
 }
 
-/// Makes sure that the connection is to the file under the store's name. True when it had to be opened anew.
-Result<bool> UsageStore::follow_name() {
+/// Makes sure that the connection is to the file under the store's name.
+Result<void> UsageStore::follow_name() {
     if (impl_ != nullptr && !impl_->database.file_was_replaced()) {
-        return false;
+        return {};
     }
     impl_.reset();  // first: a connection's end tidies up by name
     Result<UsageStore> opened = open(path_);
     if (!opened) {
         return tl::unexpected(opened.error());
     }
-    *this = std::move(*opened);
-    return true;
+    impl_ = std::move(opened->impl_);
+    reopened_ = true;
+    return {};
 }
 
 Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generations, int64_t now_s) {
-    const Result<bool> reopened = follow_name();
-    if (!reopened) {
-        return tl::unexpected(reopened.error());
+    if (const Result<void> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
     }
     FlushRun run(impl_->database, impl_->statements, now_s);
     const Result<void> done = impl_->transact(kDoingFlush, [&] {
@@ -356,13 +356,11 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
     if (!done) {
         return tl::unexpected(done.error());
     }
-    FlushSummary summary = run.summary();
-    summary.reopened = *reopened;
-    return summary;
+    return run.summary();
 }
 
 Result<void> UsageStore::forget(const GenerationUid& uid, int64_t now_s) {
-    if (const Result<bool> there = follow_name(); !there) {
+    if (const Result<void> there = follow_name(); !there) {
         return tl::unexpected(there.error());
     }
     return impl_->transact("forgetting a generation", [&] {
@@ -375,7 +373,7 @@ Result<void> UsageStore::forget(const GenerationUid& uid, int64_t now_s) {
 }
 
 Result<bool> UsageStore::is_closed(const GenerationUid& uid) {
-    if (const Result<bool> there = follow_name(); !there) {
+    if (const Result<void> there = follow_name(); !there) {
         return tl::unexpected(there.error());
     }
     bool closed = false;
@@ -386,7 +384,7 @@ Result<bool> UsageStore::is_closed(const GenerationUid& uid) {
 }
 
 Result<std::vector<GenerationUid>> UsageStore::generations_with_baselines() {
-    if (const Result<bool> there = follow_name(); !there) {
+    if (const Result<void> there = follow_name(); !there) {
         return tl::unexpected(there.error());
     }
     std::vector<GenerationUid> uids;

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -64,7 +65,6 @@ struct FlushSummary {
     uint64_t denied_added = 0;
     uint64_t quarantined = 0;      ///< cells (and codes) not believed this time
     uint64_t quarantined_new = 0;  ///< of these, seen for the first time and recorded
-    bool reopened = false;         ///< another file stands under the store's name, and was written to
 };
 
 /// Unix seconds now, by the system clock.
@@ -97,6 +97,10 @@ class UsageStore {
     /// Totals stop at 2^63 - 1.
     Result<FlushSummary> flush(std::span<const GenerationCounts> generations, int64_t now_s = unix_now_s());
 
+    /// True once after another file was found under the store's name and opened: its baselines are others, so
+    /// what is not new to the caller may be to it.
+    bool take_reopened() { return std::exchange(reopened_, false); }
+
     /// Deletes a generation's baselines. Call it when its files are unlinked. Its `closed` row stays; one
     /// that was never closed (its files vanished with a reboot) gets one now: without baselines its sums must
     /// never be added.
@@ -112,10 +116,11 @@ class UsageStore {
   private:
     struct Impl;
     UsageStore(std::string path, std::unique_ptr<Impl> impl);
-    Result<bool> follow_name();
+    Result<void> follow_name();
 
     std::string path_;
     std::unique_ptr<Impl> impl_;  // nullptr when the file was replaced by one that cannot be opened
+    bool reopened_ = false;
 };
 
 }  // namespace apikeyd

@@ -161,8 +161,8 @@ TEST_F(BadInput, ARefusedReloadIsNotTakenForTheContentInForce) {
     std::string many = "keys:\n";
     for (int i = 0; i < 16; ++i) {
         const std::string number = std::to_string(100 + i);
-        many += "  - {id: EnvKeys00" + number + ", sha256: " + hex_digest(number) + ", environment: e" +
-                number + "}\n";
+        many.append("  - {id: EnvKeys00").append(number).append(", sha256: ").append(hex_digest(number));
+        many.append(", environment: e").append(number).append("}\n");
     }
     write("keys.yaml", many);
     const std::string refused = daemon.request(R"({"verb":"reload","force":true})");

@@ -115,7 +115,7 @@ TEST_F(UsageOpenTest, ModesAreExplicitWhateverTheUmask) {
             flush_one(store, Generation{uid_of(1), {{digest_of(1), "one", 1, 0}}, {}});
             std::string found;
             for (const char* suffix : {"", "-wal", "-shm"}) {
-                found += std::to_string(mode_of(path + suffix)) + " ";
+                found.append(std::to_string(mode_of(path + suffix))).append(" ");
             }
             return found;
         });
@@ -216,7 +216,8 @@ TEST_F(UsageOpenTest, AStoreLockedForGoodIsReported) {
 TEST_F(UsageOpenTest, ARemovedStoreIsMadeAnew) {
     UsageStore store = open_store(path_);
     Generation generation{uid_of(1), {{digest_of(1), "one", 5, 1}}, {{0, 6}}};
-    EXPECT_FALSE(flush_one(store, generation).reopened);
+    flush_one(store, generation);
+    EXPECT_FALSE(store.take_reopened());
     fs::remove_all(directory_);
     generation.keys[0].allowed = 8;
     const Result<FlushSummary> refused = store.flush(std::vector{generation.counts()});
@@ -225,8 +226,10 @@ TEST_F(UsageOpenTest, ARemovedStoreIsMadeAnew) {
     EXPECT_FALSE(store.is_closed(uid_of(1)));
     fs::create_directory(directory_);
     // A new store knows nothing: it gets all that was counted since the generation began.
-    EXPECT_TRUE(flush_one(store, generation).reopened);
-    EXPECT_FALSE(flush_one(store, generation).reopened);
+    flush_one(store, generation);
+    EXPECT_TRUE(store.take_reopened());
+    flush_one(store, generation);
+    EXPECT_FALSE(store.take_reopened());
     EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 8, 1, 1000}));
 }
 
@@ -240,7 +243,8 @@ TEST_F(UsageOpenTest, ABackupPutBackCountsOnFromItsOwnBaselines) {
     flush_one(store, generation);
     fs::rename(backup, path_);
     generation.keys[0].allowed = 12;
-    EXPECT_TRUE(flush_one(store, generation).reopened);
+    flush_one(store, generation);
+    EXPECT_TRUE(store.take_reopened());
     EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 12, 1, 1000}));
 }
 
