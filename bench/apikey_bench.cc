@@ -18,7 +18,6 @@
 
 namespace {
 
-using apikey::bench::Exit;
 using apikey::bench::KeyRing;
 using apikey::bench::LiveOptions;
 using apikey::bench::SharedArea;

@@ -143,8 +143,8 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
 /// True when another mapping may be installed now (reading is renewed).
 bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody);
 
-/// For a daemon that has been silent for long: looks at most once a second whether another serves under the
-/// directory's name by now. True when it looked and is attached. Cold: system calls when it looks.
+/// For a daemon that has been silent for long: looks at most every two seconds whether another serves under
+/// the directory's name by now. True when it looked and is attached. Cold: system calls when it looks.
 bool try_refresh_stale(apikey_client* client, Reading* reading, uint64_t now_ns);
 
 /// Unmaps what was replaced and is not read any more, when it is time to look. Cold: a syscall when it does.

@@ -11,7 +11,7 @@ constexpr unsigned kAttemptsMax = 8;  // a generation that went away in between 
 constexpr uint32_t kRetryDelayMin_ms = 100;
 constexpr uint32_t kRetryDelayMax_ms = 2000;
 constexpr uint64_t kReclaimDelay_ns = 10000000;
-constexpr uint64_t kStaleLook_ns = 1000000000;
+constexpr uint64_t kStaleLook_ns = 2000000000;
 
 /// A node nobody uses, from the list or new. nullptr without memory.
 Mapping* take_node(apikey_client* client) {
@@ -149,6 +149,8 @@ void note_attempt(apikey_client* client, shm::AttachResult result, uint64_t now_
 }  // namespace
 
 shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
+    // Whoever looks spares the others the look for a while; called once a second, validation never looks.
+    client->look_at_ns.store(coarse_now_ns() + kStaleLook_ns, std::memory_order_relaxed);
     Mapping* before = reading != nullptr ? reading->mapping() : nullptr;
     if (before != nullptr && is_current(*before) && control_still_named(client, *before)) {
         note_attempt(client, shm::AttachResult::kOk, 0);

@@ -27,6 +27,7 @@ struct alignas(64) Record {
 bool records_prepare();
 
 /// The thread's record, and by its address the thread's name. initial-exec: no allocation at the first touch.
+// NOLINTNEXTLINE(bugprone-dynamic-static-initializers): constinit
 extern constinit thread_local Record* t_record __attribute__((tls_model("initial-exec")));
 
 inline uintptr_t this_thread() {

@@ -18,7 +18,7 @@ struct GenerationPlan {
     uint32_t generation;
     uint32_t predecessor;
     TableGeometry geometry;
-    uint32_t cpus;                 ///< possible CPUs, for totals
+    uint32_t cpus;                 ///< CPUs to shard by; more may be plugged in later
     uint64_t shards_budget_bytes;  ///< cells are sharded by CPU while they stay within it
     gid_t clients_group;
 };
@@ -44,7 +44,7 @@ class Generation {
     const CellsView& cells() const { return cells_; }
     uint64_t file_bytes() const { return table_file_.bytes() + cells_.bytes; }
 
-    /// See Segment::use_huge_pages(). Before name_files().
+    /// See Segment::use_huge_pages(); best before name_files(), since clients populate when they attach.
     void use_huge_pages();
     /// Of file_bytes(), what is backed by 2 MiB pages; 0 when nobody asked for them through this object.
     uint64_t huge_bytes() const { return huge_bytes_; }

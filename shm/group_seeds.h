@@ -3,7 +3,7 @@
 // Hashed to lines of two slots at a load of 60%, one key in six finds its line full and stands in a later
 // one: a second miss for each look-up of it. So the lines are taken in groups, and each group gets the seed,
 // out of 256, under which the fewest of its keys are homeless: one in ninety is left. Readers load one more
-// byte, which 160 keys share a cache line of, and miss once.
+// byte, of which a cache line serves a thousand keys, and miss once.
 //
 // Keys added later use the seed as it stands and probe on when their line is full.
 //

@@ -54,7 +54,7 @@ class Segment {
 
     /// Has the kernel back the file by 2 MiB pages, as far as it can: a look-up among millions of keys then
     /// misses the translation cache less. Works where tmpfs does not use them by itself. Call it when the
-    /// file has been written (pages that never were are slow to collapse) and before others map it. Returns
+    /// file has been written: pages that never were are slow to collapse. Mappings made later profit. Returns
     /// the bytes that are backed so; 0 is no error.
     uint64_t use_huge_pages() const;
 

@@ -227,7 +227,8 @@ TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, u
             }
             count_change(old_meta, meta, foreign);
             at.detail.store(detail, std::memory_order_release);  // SYNC detail-published
-            // SYNC slot-published: pairs with the acquire load in find_slot(). From here on the key is good.
+            // SYNC slot-published: pairs with the acquire load in find_in_line(). From here on the key is
+            // good.
             at.meta.store(meta, std::memory_order_seq_cst);
             return Publish::kDone;
         }

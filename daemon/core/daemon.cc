@@ -173,7 +173,8 @@ Result<void> Daemon::open_notices() {
     return {};
 }
 
-/// Commands come after the first load: only then do all files say no more than the source does.
+/// Commands come after the first load, which makes every file say no more than the source does. Where it was
+/// refused they come all the same: an operator has to look, and to reload.
 void Daemon::first_load() {
     reloader_->request(false, [this](const Result<ReloadReport>&) {
         outcome_ = open_door();

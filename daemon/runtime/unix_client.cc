@@ -24,7 +24,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Failure = tl::unexpected<RequestError>;
 
-constexpr std::size_t kReadBytes = 64 * 1024;
+constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
 constexpr std::chrono::milliseconds kBacklogPause{5};
 
 Failure failure(RequestFailure kind, const std::string& socket_path, std::string_view what) {

@@ -21,7 +21,8 @@ struct WorkerOptions {
 };
 
 /// A thread with a bounded queue. submit(), stop() and the destructor are called on the loop's thread; the
-/// loop outlives the worker. Its thread has all signals blocked and runs jobs one at a time in order.
+/// loop outlives the worker. Its thread takes no signal but those of its own faults, and runs jobs one at a
+/// time in order.
 class Worker {
   public:
     /// Fails when the system has no thread or descriptor left.

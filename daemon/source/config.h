@@ -26,7 +26,7 @@ struct LogConfig {
 };
 
 struct ReloadConfig {
-    uint32_t debounce_ms = kDebounceDefault_ms;  ///< quiet time after a change before the source is read
+    uint32_t debounce_ms = kDebounceDefault_ms;  ///< from the first sign of a change to reading the source
     uint32_t poll_ms = kPollDefault_ms;          ///< between looks at the source where notices are silent
     uint32_t max_loss_percent =
         kLossDefault_percent;  ///< a set that loses more keys is refused unless forced

@@ -102,7 +102,7 @@ std::optional<int64_t> parse_rfc3339(std::string_view text) {
         return std::nullopt;
     }
     const int64_t days = chr::sys_days{date}.time_since_epoch().count();
-    return days * kDay_s + *hour * 3600 + *minute * 60 + *second - *east_s;
+    return days * kDay_s + int64_t{*hour} * 3600 + int64_t{*minute} * 60 + *second - *east_s;
 }
 
 std::string format_rfc3339(int64_t unix_s) {

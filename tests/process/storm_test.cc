@@ -279,8 +279,11 @@ struct Ran {
 
 /// Runs the tool and gives back what it printed on standard output.
 Ran apikeyctl(const Site& site, const std::string& arguments) {
-    const std::string command =
-        std::string(getenv("APIKEYCTL")) + " --config " + site.config() + " " + arguments;
+    const char* tool = getenv("APIKEYCTL");
+    if (tool == nullptr) {
+        throw std::runtime_error("set APIKEYCTL to the tool; meson test does");
+    }
+    const std::string command = std::string(tool) + " --config " + site.config() + " " + arguments;
     FILE* pipe = popen(command.c_str(), "r");
     std::string output;
     char buffer[4096];

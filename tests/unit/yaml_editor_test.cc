@@ -41,7 +41,7 @@ KeySetText parsed(const std::string& text) {
 
 /// The text of `set`, which must parse to exactly the rows it says it has.
 std::string checked(const KeySetText& set) {
-    const std::string text = set.text();
+    std::string text = set.text();
     const auto rows = parse_key_rows(text, "keys.yaml");
     EXPECT_TRUE(rows) << rows.error().message << "\n" << text;
     EXPECT_TRUE(rows && *rows == set.rows()) << text;

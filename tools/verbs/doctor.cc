@@ -160,7 +160,7 @@ void check_usage_store(const Context& context, const tl::expected<DaemonStatus, 
 }
 
 std::string painted(std::string_view level, bool colour) {
-    const std::string text(level);
+    std::string text(level);
     if (!colour) {
         return text;
     }

@@ -1,8 +1,8 @@
 /* libapikey: validates API keys against the table that apikeyd keeps in shared memory on this host.
  *
- * Once a client is attached, validating makes no syscall, takes no lock and allocates nothing. The library
- * starts no thread, installs no signal handler, prints nothing, keeps no descriptor open and needs nothing
- * but libc.
+ * Once a client is attached, validating makes no syscall, takes no lock and allocates nothing
+ * (apikey_validate() says when it does). The library starts no thread, installs no signal handler, prints
+ * nothing, keeps no descriptor open and needs nothing but libc.
  *
  * Thread safety: every function but apikey_close() may be called from any thread at any time with the same
  * client, and in a child after fork(). None is async-signal-safe.
@@ -138,8 +138,10 @@ APIKEY_API apikey_result apikey_open(const apikey_options* options, apikey_clien
 
 /** Decides whether `key` may be used, and counts the decision.
  *
- * Makes no syscall, takes no lock and allocates nothing once the client is attached; the first call after the
- * daemon published a new generation maps it (call apikey_refresh() elsewhere to avoid that).
+ * Makes no syscall, takes no lock and allocates nothing once the client is attached, but for two moments, of
+ * which calling apikey_refresh() elsewhere once a second relieves it: the first call after the daemon
+ * published a new generation maps that one; and while the daemon has been silent for stale_after_ms, one call
+ * in two seconds looks whether another daemon serves under the directory's name.
  *
  * \param key     the presented bytes, not NUL-terminated; not kept beyond this call.
  * \param key_len in bytes.
