@@ -1,7 +1,7 @@
 // The shared memory, byte by byte: structures, constants and assertions, and nothing else.
 //
 // LAYOUT.md beside this file draws the bytes and tells who may change what and in which order: a program
-// written from that document alone can read a live table.
+// written from that document alone reads a live table in tests/process/segment_reader.py.
 //
 // Every word that may change after publication is a std::atomic of a lock-free width; everything else is
 // written once, before the word that makes it reachable. Integers are little-endian. Nothing here is a

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Promise: shm/LAYOUT.md is the whole contract. A reader written from it alone, in another language, finds in a live table
+what the source says, row by row, and the counts of what was validated."""
+
+import hashlib
+import json
+import subprocess
+import unittest
+
+from live_daemon import LiveDaemon, binary, key_id, make_key
+from segment_reader import ACTIVE, DISABLED, NEVER, REVOKED, Instance
+
+STATES = {"active": ACTIVE, "disabled": DISABLED, "revoked": REVOKED}
+VALID, NOT_FOUND, REVOKED_CODE = 0, 2, 3
+EXPIRES_S = 4102444800  # 2100-01-01
+
+
+class SegmentReader(unittest.TestCase):
+    def setUp(self):
+        self.daemon = LiveDaemon(binary("APIKEYD"))
+        self.addCleanup(self.daemon.close)
+
+    def read(self):
+        return Instance(self.daemon.directory / self.daemon.instance)
+
+    def fields(self, number):
+        """A row's fields, all of them in all their forms."""
+        fields = {"environment": ("live", "test", "eu1")[number % 3]}
+        if number % 4 == 1:
+            fields["state"] = ("active", "disabled", "revoked")[number // 4 % 3]
+        if number % 5 == 1:
+            fields["expires"] = "2100-01-01T00:00:00Z"
+        if number % 3 == 1:
+            fields["owner"] = f"owner-{number % 7}"
+        if number % 6 == 1:
+            fields |= {"name": f"name Ä {number}", "created": "2026-01-02T03:04:05Z", "metadata": {"n": number}}
+        return fields
+
+    def add(self, count):
+        for _ in range(count):
+            number = len(self.daemon.rows)
+            fields = self.fields(number)
+            self.daemon.rows[make_key(fields["environment"])] = fields
+
+    def check_rows(self, instance):
+        """Table equals source; each key is found by probing, at the slot that names it."""
+        table = instance.table
+        found = {row.id: row for row in table.rows()}
+        self.assertEqual(len(found), len(self.daemon.rows))
+        self.assertEqual(table.live, len(self.daemon.rows))
+        away = 0
+        for key, fields in self.daemon.rows.items():
+            row = found[key_id(key)]
+            index, lines = table.find(key.encode())
+            self.assertEqual(index, row.index, key_id(key))
+            away += lines > 1
+            self.assertEqual(row.digest20, hashlib.sha256(key.encode()).digest()[:20])
+            self.assertEqual(row.state, STATES[fields.get("state", "active")])
+            self.assertEqual(row.expires, EXPIRES_S if "expires" in fields else NEVER)
+            for name in ("environment", "owner", "name"):
+                self.assertEqual(getattr(row, name), fields.get(name, ""))
+            self.assertEqual(json.loads(row.metadata or "{}"), fields.get("metadata", {}))
+            self.assertEqual(row.created, 1767323045 if "created" in fields else 0)
+            self.assertFalse(row.foreign)
+        for _ in range(200):
+            self.assertIsNone(table.find(make_key().encode())[0])
+        return away
+
+    def test_every_row_is_where_the_page_says(self):
+        self.add(1500)
+        self.daemon.start()
+        instance = self.read()
+        self.assertEqual((instance.state, instance.next), (2, instance.current))
+        # At the load a table is built with, the seeds leave about one key in ninety away from home.
+        self.assertLess(self.check_rows(instance), 1500 // 20)
+        fingerprint = hashlib.sha256(self.daemon.key_set.read_bytes()).digest()[:8]
+        self.assertEqual(instance.fingerprint, fingerprint)
+
+    def test_changes_in_place_and_growth(self):
+        self.add(100)
+        self.daemon.start()
+        first = self.read()
+        keys = list(self.daemon.rows)
+        self.daemon.rows[keys[0]]["state"] = "revoked"
+        del self.daemon.rows[keys[1]]
+        self.daemon.apply_keys()
+        second = self.read()
+        self.assertEqual(second.current, first.current)
+        self.assertGreater(second.position, first.position)
+        self.assertEqual(second.table.dead, 1)
+        self.check_rows(second)
+        self.add(2000)
+        self.daemon.apply_keys()
+        third = self.read()
+        self.assertGreater(third.current, first.current)
+        self.check_rows(third)
+
+    def test_counts(self):
+        self.add(50)
+        self.daemon.start()
+        valid = next(key for key, fields in self.daemon.rows.items() if fields.get("state", "active") == "active")
+        revoked = next(key for key, fields in self.daemon.rows.items() if fields.get("state") == "revoked")
+        presented = [valid] * 7 + [revoked] * 3 + [make_key()] * 2
+        subprocess.run([binary("APIKEYCTL"), "--config", self.daemon.config, "verify"], check=False,
+                       input="".join(key + "\n" for key in presented), stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+        instance = self.read()
+        counts = lambda key: instance.cells.counts(instance.table.find(key.encode())[0])
+        self.assertEqual((counts(valid), counts(revoked)), ((7, 0), (0, 3)))
+        self.assertEqual([instance.cells.code(code) for code in (VALID, NOT_FOUND, REVOKED_CODE)], [7, 2, 3])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
