@@ -133,6 +133,7 @@ apikey_result apikey_refresh(apikey_client* client) {
     if (reading.busy()) {
         return static_cast<apikey_result>(client->attached.load(std::memory_order_relaxed));
     }
+    client->refreshed_ns.store(apikey::client::coarse_now_ns(), std::memory_order_relaxed);
     return static_cast<apikey_result>(apikey::client::switch_mapping(client, &reading));
 }
 

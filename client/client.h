@@ -51,8 +51,9 @@ struct apikey_client {
     // Times of CLOCK_REALTIME_COARSE.
     std::atomic<uint64_t> retry_at_ns;  ///< no attempt on the hot path before
     std::atomic<uint64_t>
-        reclaim_at_ns;                 ///< when to look whether replaced mappings are free; 0: none is left
-    std::atomic<uint64_t> look_at_ns;  ///< while stale: when to look whether control still has its name
+        reclaim_at_ns;                   ///< when to look whether replaced mappings are free; 0: none is left
+    std::atomic<uint64_t> refreshed_ns;  ///< when the host last called apikey_refresh()
+    std::atomic<uint64_t> look_at_ns;    ///< while stale: when to look whether control still has its name
     std::atomic<uint32_t> retry_delay_ms;
 };
 

@@ -20,6 +20,8 @@ namespace {
 static_assert(APIKEY_KEY_MAX == shm::kKeyLengthMax && APIKEY_ID_LENGTH == shm::kIdLength);
 static_assert(APIKEY_UNAVAILABLE < shm::kCodesMax);
 
+/// A host that has refreshed within this time has a housekeeping that switches for its requests.
+constexpr uint64_t kHousekeepingMax_ns = 2500000000;
 constexpr unsigned kSwitchesMax = 4;  // a call follows at most so many publications
 constexpr size_t kGroup = 32;         // keys of a batch whose misses overlap
 
@@ -230,9 +232,16 @@ APIKEY_INLINE bool settled(const apikey_client* client, const Moment& moment) {
            client->reclaim_at_ns.load(std::memory_order_relaxed) == 0;
 }
 
+/// True when the host calls apikey_refresh() and so will switch before long: until then this mapping is as
+/// good for what it accepts, since whatever tightens is stored in it too. Refusals look further (decide()).
+bool is_kept(const apikey_client& client, uint64_t now_ns) {
+    const uint64_t refreshed_ns = client.refreshed_ns.load(std::memory_order_relaxed);
+    return now_ns >= refreshed_ns && now_ns - refreshed_ns < kHousekeepingMax_ns;
+}
+
 /// Brings the call onto the current generation where that is possible now.
 [[gnu::cold, gnu::noinline]] void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
-    if (moment->mapping == nullptr || !moment->current) [[unlikely]] {
+    if (moment->mapping == nullptr || (!moment->current && !is_kept(*client, moment->now_ns))) [[unlikely]] {
         try_switch_mapping(client, reading, moment->now_ns, moment->mapping == nullptr);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
     }

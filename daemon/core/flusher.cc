@@ -20,8 +20,10 @@ using apikey::shm::TableView;
 
 namespace {
 
-/// One in so many flushes looks at a cell whether it is marked or not.
+/// One in so many flushes looks at a cell whether it is marked or not, but a flush at so many such cells at
+/// most: each that was ever counted in costs a look into the store.
 constexpr uint64_t kRollingFlushes = 600;
+constexpr uint64_t kRollingCellsMax = 1024;
 
 /// What one sweep of a generation found.
 struct Swept {
@@ -89,7 +91,8 @@ class Flusher::Sweep {
         // Marking them, rather than looking at them here, keeps each cell from being noted twice in one
         // flush.
         uint64_t& cursor = cursors_[generation->number()];
-        const uint64_t last = std::min(cursor + cells.cell_count / kRollingFlushes + 1, cells.cell_count);
+        const uint64_t some = std::min(cells.cell_count / kRollingFlushes + 1, kRollingCellsMax);
+        const uint64_t last = std::min(cursor + some, cells.cell_count);
         for (; cursor < last; ++cursor) {
             mark_dirty(cells, cursor);
         }

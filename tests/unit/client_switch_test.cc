@@ -70,6 +70,29 @@ TEST(ClientWaiting, RefreshAttachesAtOnce) {
     EXPECT_EQ(client.code(key), APIKEY_VALID);
 }
 
+// A host with a housekeeping thread: its requests are not what pays for a switch.
+TEST(ClientSwitch, IsLeftToTheHousekeepingWhereThereIsOne) {
+    TestInstance instance;
+    const TestKey key = make_key();
+    ASSERT_TRUE(instance.add(key));
+    TestClient client(instance);
+    ASSERT_EQ(apikey_refresh(client.handle), APIKEY_OK);
+    const uint32_t first = client.status().generation;
+    const uint32_t second = instance.publish_new_generation();
+    EXPECT_EQ(client.code(key), APIKEY_VALID);
+    EXPECT_EQ(client.status().generation, first) << "a valid key's request switched";
+    instance.set_state(key, apikey::shm::SlotState::kRevoked);
+    EXPECT_EQ(client.code(key), APIKEY_REVOKED) << "what tightens stands in both";
+    EXPECT_EQ(client.status().generation, first);
+    const TestKey late = make_key();
+    ASSERT_TRUE(instance.add(late));
+    EXPECT_EQ(client.code(late), APIKEY_VALID) << "a key of the new generation alone";
+    EXPECT_EQ(client.status().generation, second);
+    const uint32_t third = instance.publish_new_generation();
+    EXPECT_EQ(apikey_refresh(client.handle), APIKEY_OK);
+    EXPECT_EQ(client.status().generation, third);
+}
+
 TEST(ClientWaiting, WithoutADirectoryToo) {
     apikey_options options{};
     options.size = sizeof options;

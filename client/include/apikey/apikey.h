@@ -138,10 +138,11 @@ APIKEY_API apikey_result apikey_open(const apikey_options* options, apikey_clien
 
 /** Decides whether `key` may be used, and counts the decision.
  *
- * Makes no syscall, takes no lock and allocates nothing once the client is attached, but for two moments, of
- * which calling apikey_refresh() elsewhere once a second relieves it: the first call after the daemon
- * published a new generation maps that one; and while the daemon has been silent for stale_after_ms, one call
- * in two seconds looks whether another daemon serves under the directory's name.
+ * Makes no syscall, takes no lock and allocates nothing once the client is attached, but for two moments: the
+ * first call after the daemon published a new generation maps that one; and while the daemon has been silent
+ * for stale_after_ms, one call in two seconds looks whether another daemon serves under the directory's name.
+ * A host that calls apikey_refresh() elsewhere once a second relieves its requests of both, but for one that
+ * would be refused in between: a key that this generation does not accept is looked for in the newer one.
  *
  * \param key     the presented bytes, not NUL-terminated; not kept beyond this call.
  * \param key_len in bytes.
@@ -174,8 +175,8 @@ APIKEY_API size_t apikey_validate_many(apikey_client* client, const apikey_key* 
 APIKEY_API int apikey_describe(apikey_client* client, const apikey_verdict* verdict, char* buffer,
                                size_t buffer_bytes, apikey_description* description);
 
-/** Attaches to what the daemon last published, so that no request pays for it. For housekeeping, about once a
- * second. Also finds a daemon that was started anew with another control file. \return how attaching ended;
+/** Attaches to what the daemon last published, so that requests need not pay for it. For housekeeping, about
+ * once a second: for 2.5 s after each call valid keys are answered from what is attached. Also finds a daemon that was started anew with another control file. \return how attaching ended;
  * on failure what was attached goes on serving.
  */
 APIKEY_API apikey_result apikey_refresh(apikey_client* client);
