@@ -1,7 +1,11 @@
 // The small benchmarks' main; what they time stands in the files micro_*.cc.
 //
-// Beside Google Benchmark's options: --keys=N,N,… the sizes of the key sets that are validated against. Ten
-// million take 4 GiB and half a minute before the first figure.
+// Beside Google Benchmark's options:
+//   --keys=N,N,…        the sizes of the key sets that are validated against. Ten million take 4 GiB and half
+//   a
+//                       minute before the first figure.
+//   --redis=SOCKET      servers to measure beside, on Unix sockets; empty ones, which nobody else uses.
+//   --memcached=SOCKET  bench/report starts and ends them.
 
 #include <benchmark/benchmark.h>
 
@@ -11,11 +15,14 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/micro_peers.h"
 #include "bench/micro_validate.h"
 
 namespace {
 
 constexpr std::string_view kKeysOption = "--keys=";
+constexpr std::string_view kRedisOption = "--redis=";
+constexpr std::string_view kMemcachedOption = "--memcached=";
 constexpr uint64_t kKeysMax = 100'000'000;
 
 std::optional<std::vector<uint64_t>> parse_sizes(std::string_view text) {
@@ -36,27 +43,51 @@ std::optional<std::vector<uint64_t>> parse_sizes(std::string_view text) {
     return sizes;
 }
 
+struct Options {
+    std::vector<uint64_t> sizes = {1'000, 100'000, 1'000'000};
+    apikey::bench::PeerSockets sockets;
+};
+
+/// Takes our options out of the arguments; false after a message.
+bool take_options(int& argc, char** argv, Options& options) {
+    int kept = 1;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view argument(argv[i]);
+        if (argument.starts_with(kKeysOption)) {
+            const auto given = parse_sizes(argument.substr(kKeysOption.size()));
+            if (!given || given->empty()) {
+                std::fprintf(stderr, "micro: --keys wants sizes from 1 to 100000000, separated by commas\n");
+                return false;
+            }
+            options.sizes = *given;
+        } else if (argument.starts_with(kRedisOption)) {
+            options.sockets.redis = argument.substr(kRedisOption.size());
+        } else if (argument.starts_with(kMemcachedOption)) {
+            options.sockets.memcached = argument.substr(kMemcachedOption.size());
+        } else {
+            argv[kept++] = argv[i];
+        }
+    }
+    argv[kept] = nullptr;
+    argc = kept;
+    return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-    std::vector<uint64_t> sizes = {1'000, 100'000, 1'000'000};
-    int kept = 1;
-    for (int i = 1; i < argc; ++i) {
-        if (!std::string_view(argv[i]).starts_with(kKeysOption)) {
-            argv[kept++] = argv[i];
-            continue;
-        }
-        const auto given = parse_sizes(std::string_view(argv[i]).substr(kKeysOption.size()));
-        if (!given || given->empty()) {
-            std::fprintf(stderr, "micro: --keys wants sizes from 1 to 100000000, separated by commas\n");
-            return 2;
-        }
-        sizes = *given;
+    Options options;
+    if (!take_options(argc, argv, options)) {
+        return 2;
     }
-    argv[kept] = nullptr;
-    apikey::bench::register_validate(sizes);
-    benchmark::Initialize(&kept, argv);
-    if (benchmark::ReportUnrecognizedArguments(kept, argv)) {
+    std::vector<apikey::bench::PrivateSet*> sets;
+    for (const uint64_t size : options.sizes) {
+        sets.push_back(new apikey::bench::PrivateSet(size));  // lives as long as the benchmarks: to the end
+    }
+    apikey::bench::register_validate(sets);
+    apikey::bench::register_peers(sets, options.sockets);
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
         return 2;
     }
     benchmark::RunSpecifiedBenchmarks();

@@ -2,12 +2,13 @@
 
 #pragma once
 
-#include <cstdint>
 #include <vector>
+
+#include "bench/private_set.h"
 
 namespace apikey::bench {
 
-/// Registers them for key sets of these sizes. Call once, before the benchmarks run.
-void register_validate(const std::vector<uint64_t>& key_counts);
+/// Registers them for these sets, which have to live until the benchmarks end. Call once, before they run.
+void register_validate(const std::vector<PrivateSet*>& sets);
 
 }  // namespace apikey::bench

@@ -1,15 +1,14 @@
 #include "bench/private_set.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
 #include <thread>
 
+#include "bench/temporary_directory.h"
 #include "shm/control_writer.h"
 #include "shm/directory.h"
 #include "shm/generation.h"
@@ -53,31 +52,6 @@ Key key_of(uint64_t family, uint64_t number) {
     }
     return key;
 }
-
-/// A directory for as long as files have to have names. Signals wait meanwhile, so that it always goes.
-class TemporaryDirectory {
-  public:
-    TemporaryDirectory() : path_("/dev/shm/apikeyd-bench-" + std::to_string(getpid())) {
-        sigset_t ends;
-        sigemptyset(&ends);
-        sigaddset(&ends, SIGINT);
-        sigaddset(&ends, SIGTERM);
-        sigaddset(&ends, SIGHUP);
-        pthread_sigmask(SIG_BLOCK, &ends, &before_);
-    }
-    ~TemporaryDirectory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-        pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-    }
-    TemporaryDirectory(const TemporaryDirectory&) = delete;
-    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-    const std::string& path() const { return path_; }
-
-  private:
-    std::string path_;
-    sigset_t before_;
-};
 
 shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environment) {
     std::vector<uint64_t> hashes(keys);
@@ -148,19 +122,12 @@ shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, 
     return client;
 }
 
-std::string digest_text(const Key& key) {
-    uint8_t digest[shm::kDigestLength];
-    shm::sha256_kernel().hash(key.data(), key.size(), digest);
-    return {reinterpret_cast<const char*>(digest), sizeof digest};
-}
-
 /// Keys go in in another order than they are asked for; their heap blocks lie in the order of insertion.
-template <typename TextOf>
-std::unique_ptr<Map> make_map(uint64_t keys, TextOf text_of) {
+std::unique_ptr<Map> make_map(uint64_t keys, FoundBy by) {
     auto map = std::make_unique<Map>();
     map->reserve(keys);
     for (uint64_t i = 0; i < keys; ++i) {
-        map->emplace(text_of(key_of(kKnownSeed, i)), Row{0, static_cast<uint32_t>(i), 0});
+        map->emplace(lookup_text(i, by), row_of(i));
     }
     return map;
 }
@@ -203,6 +170,16 @@ const char* draw_name(Draw draw) {
     }
 }
 
+std::string lookup_text(uint64_t number, FoundBy by) {
+    const Key key = key_of(kKnownSeed, number);
+    if (by == FoundBy::kKey) {
+        return std::string(text(key));
+    }
+    uint8_t digest[shm::kDigestLength];
+    shm::sha256_kernel().hash(key.data(), key.size(), digest);
+    return {reinterpret_cast<const char*>(digest), sizeof digest};
+}
+
 apikey_client* PrivateSet::client() {
     if (client_ == nullptr) {
         std::string problem;
@@ -224,14 +201,14 @@ apikey_client* PrivateSet::client() {
 
 const Map& PrivateSet::by_key() {
     if (by_key_ == nullptr) {
-        by_key_ = make_map(keys_, [](const Key& key) { return std::string(text(key)); });
+        by_key_ = make_map(keys_, FoundBy::kKey);
     }
     return *by_key_;
 }
 
 const Map& PrivateSet::by_digest() {
     if (by_digest_ == nullptr) {
-        by_digest_ = make_map(keys_, digest_text);
+        by_digest_ = make_map(keys_, FoundBy::kDigest);
     }
     return *by_digest_;
 }

@@ -21,6 +21,16 @@ struct Row {
     uint32_t state;  ///< 0: active
 };
 
+inline Row row_of(uint64_t number) {
+    return {0, static_cast<uint32_t>(number), 0};
+}
+
+/// What keys are stored under: the plaintext ('index only'), or its SHA-256, computed for each call.
+enum class FoundBy : uint8_t { kKey, kDigest };
+
+/// What key `number` is stored under. Every set has the keys from 0 on.
+std::string lookup_text(uint64_t number, FoundBy by);
+
 /// Lets the maps be asked with what was presented, without making a std::string of it.
 struct TextHash {
     using is_transparent = void;
@@ -46,6 +56,7 @@ class PrivateSet {
     const Map& by_key();     ///< plaintext -> row
     const Map& by_digest();  ///< the 32 bytes of SHA-256 -> row
     const KeyStream& stream(Draw draw);
+    uint64_t keys() const { return keys_; }
 
   private:
     uint64_t keys_;
