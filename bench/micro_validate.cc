@@ -5,6 +5,7 @@
 //   validate/<keys>/<draw>/dependent    which key comes next hangs on the last verdict: nothing overlaps
 //   validate/<keys>/<draw>/batch<n>     apikey_validate_many() with n keys
 //   validate/<keys>/<draw>/percentiles  of the time of a call, 8 calls timed together
+//   validate_4k/…                      the same table on 4 KiB pages, where the daemon asks for 2 MiB ones
 //   map_key/…  map_digest/…             boost::unordered_flat_map, private, nothing counted: found by the
 //                                       plaintext ('index only'), and by its SHA-256, computed for each call
 //
@@ -28,9 +29,9 @@ constexpr size_t kBatchMax = 64;
 constexpr size_t kBatches[] = {2, 4, 8, 16, 32, kBatchMax};
 constexpr size_t kGroup = 8;  // calls timed together for percentiles
 
-template <bool kDependent>
+template <bool kDependent, Pages kPages = Pages::kHuge>
 void validate_keys(benchmark::State& state, PrivateSet* set, Draw draw) {
-    apikey_client* client = set->client();
+    apikey_client* client = set->client(kPages);
     one_by_one<kDependent>(state, set->stream(draw), [client](const apikey_key& key) {
         apikey_verdict verdict;
         const apikey_code code = apikey_validate(client, key.data, key.len, &verdict);
@@ -66,8 +67,9 @@ void find_by_digest(benchmark::State& state, PrivateSet* set, Draw draw) {
     });
 }
 
+template <Pages kPages = Pages::kHuge>
 void validate_batches(benchmark::State& state, PrivateSet* set, Draw draw, size_t batch) {
-    apikey_client* client = set->client();
+    apikey_client* client = set->client(kPages);
     apikey_verdict verdicts[kBatchMax];
     in_batches(
         state, set->stream(draw), batch,
@@ -83,6 +85,9 @@ void validate_percentiles(benchmark::State& state, PrivateSet* set, Draw draw) {
         benchmark::DoNotOptimize(verdict);
         return code;
     });
+    const TableBytes bytes = set->table_bytes();
+    state.counters["table_bytes"] = static_cast<double>(bytes.all);
+    state.counters["huge_bytes"] = static_cast<double>(bytes.huge);
 }
 
 void find_percentiles(benchmark::State& state, PrivateSet* set, Draw draw) {
@@ -106,8 +111,11 @@ void register_validate(const std::vector<PrivateSet*>& sets) {
             add("validate" + tail + "dependent", validate_keys<true>);
             add("validate" + tail + "percentiles", validate_percentiles);
             for (const size_t batch : kBatches) {
-                add("validate" + tail + "batch" + std::to_string(batch), validate_batches, batch);
+                add("validate" + tail + "batch" + std::to_string(batch), validate_batches<>, batch);
             }
+            add("validate_4k" + tail + "single", validate_keys<false, Pages::kSmall>);
+            add("validate_4k" + tail + "dependent", validate_keys<true, Pages::kSmall>);
+            add("validate_4k" + tail + "batch16", validate_batches<Pages::kSmall>, size_t{16});
             add("map_key" + tail + "single", find_by_key<false>);
             add("map_key" + tail + "dependent", find_by_key<true>);
             add("map_key" + tail + "percentiles", find_percentiles);

@@ -78,7 +78,8 @@ shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environm
 }
 
 /// Builds, publishes and attaches. The directory is the caller's to remove.
-shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, uint64_t keys) {
+shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, uint64_t keys, Pages pages,
+                                             TableBytes* bytes) {
     auto directory = shm::Directory::open_and_lock(directory_path, kInstance, getegid());
     if (!directory) {
         return tl::unexpected(directory.error());
@@ -100,6 +101,10 @@ shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, 
     if (auto filled = fill((*generation)->table(), keys, (*generation)->table().environment("live").value());
         !filled) {
         return tl::unexpected(filled.error());
+    }
+    if (pages == Pages::kHuge) {
+        (*generation)->use_huge_pages();
+        *bytes = {(*generation)->file_bytes(), (*generation)->huge_bytes()};
     }
     if (auto named = (*generation)->name_files(); !named) {
         return tl::unexpected(named.error());
@@ -180,23 +185,24 @@ std::string lookup_text(uint64_t number, FoundBy by) {
     return {reinterpret_cast<const char*>(digest), sizeof digest};
 }
 
-apikey_client* PrivateSet::client() {
-    if (client_ == nullptr) {
+apikey_client* PrivateSet::client(Pages pages) {
+    apikey_client*& client = clients_[static_cast<size_t>(pages)];
+    if (client == nullptr) {
         std::string problem;
         {
             const TemporaryDirectory directory;
-            auto attached = attach_new_table(directory.path(), keys_);
+            auto attached = attach_new_table(directory.path(), keys_, pages, &table_bytes_);
             if (attached) {
-                client_ = *attached;
+                client = *attached;
             } else {
                 problem = attached.error().message;
             }
         }
-        if (client_ == nullptr) {
+        if (client == nullptr) {
             give_up(problem);
         }
     }
-    return client_;
+    return client;
 }
 
 const Map& PrivateSet::by_key() {

@@ -44,6 +44,16 @@ enum class Draw : uint8_t { kHitUniform, kHitZipf, kMiss, kMixed };
 inline constexpr std::array kDraws = {Draw::kHitUniform, Draw::kHitZipf, Draw::kMiss, Draw::kMixed};
 const char* draw_name(Draw draw);
 
+/// What a table's files are backed by: 2 MiB pages as far as the kernel gives them, which is what the daemon
+/// asks for, or 4 KiB ones, as the heap of the peers is.
+enum class Pages : uint8_t { kHuge, kSmall };
+
+/// Of all files of a table.
+struct TableBytes {
+    uint64_t all;
+    uint64_t huge;  ///< backed by 2 MiB pages
+};
+
 /// Everything is made at its first use, so that a filtered run does not pay for what it leaves out, and kept.
 /// Failures end the program with a message: there is nothing to measure then.
 class PrivateSet {
@@ -52,7 +62,9 @@ class PrivateSet {
 
     /// A client of a table with the keys. Its files have lost their names already: whatever ends this
     /// program leaves nothing behind.
-    apikey_client* client();
+    apikey_client* client(Pages pages = Pages::kHuge);
+    /// Of the table with huge pages, once client() has been called.
+    TableBytes table_bytes() const { return table_bytes_; }
     const Map& by_key();     ///< plaintext -> row
     const Map& by_digest();  ///< the 32 bytes of SHA-256 -> row
     const KeyStream& stream(Draw draw);
@@ -60,7 +72,8 @@ class PrivateSet {
 
   private:
     uint64_t keys_;
-    apikey_client* client_ = nullptr;
+    std::array<apikey_client*, 2> clients_{};  // by Pages
+    TableBytes table_bytes_{};
     std::unique_ptr<Map> by_key_;
     std::unique_ptr<Map> by_digest_;
     std::array<std::unique_ptr<KeyStream>, kDraws.size()> streams_;
