@@ -12,11 +12,14 @@
 #include <charconv>
 #include <cstdio>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "bench/micro_peers.h"
 #include "bench/micro_validate.h"
+#include "bench/peer_stores.h"
+#include "shm/sha256.h"
 
 namespace {
 
@@ -73,6 +76,26 @@ bool take_options(int& argc, char** argv, Options& options) {
     return true;
 }
 
+/// What figures hang on and only this program knows.
+void tell_circumstances() {
+#ifdef __clang__
+    std::string compiler("clang " __clang_version__);
+#else
+    std::string compiler("g++ " __VERSION__);
+#endif
+#ifndef __OPTIMIZE__
+    compiler += ", NOT OPTIMISED";
+#endif
+#ifdef NDEBUG
+    compiler += ", assertions off";
+#else
+    compiler += ", assertions on";
+#endif
+    benchmark::AddCustomContext("compiler", compiler);
+    benchmark::AddCustomContext("sha256_kernel", apikey::shm::sha256_kernel().name);
+    benchmark::AddCustomContext("libraries", apikey::bench::peer_libraries());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -90,6 +113,7 @@ int main(int argc, char** argv) {
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
         return 2;
     }
+    tell_circumstances();
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
     return 0;

@@ -6,6 +6,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <boost/version.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -32,6 +33,20 @@ Loaded in_order(uint64_t keys, FoundBy by) {
 }
 
 }  // namespace
+
+std::string peer_libraries() {
+    std::string versions("Boost " BOOST_LIB_VERSION ", SQLite ");
+    versions.append(sqlite3_libversion());
+#if APIKEYD_BENCH_LMDB
+    int major = 0;
+    int minor = 0;
+    int patch = 0;
+    mdb_version(&major, &minor, &patch);
+    versions.append(", LMDB ").append(std::to_string(major)).append(".").append(std::to_string(minor));
+    versions.append(".").append(std::to_string(patch));
+#endif
+    return versions;
+}
 
 #if APIKEYD_BENCH_LMDB
 

@@ -7,11 +7,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "bench/private_set.h"
 
 namespace apikey::bench {
+
+/// The stores' versions, for a reader.
+std::string peer_libraries();
 
 #if APIKEYD_BENCH_LMDB
 /// A tree with full pages (loaded in order), mapped to read. One read transaction is kept, and renewed after

@@ -1,0 +1,379 @@
+"""What the report says: figures out of micro's JSON, the targets, the tables and what the plots show."""
+
+import itertools
+import statistics
+
+PEER_KEYS_MAX = 1_000_000  # as micro_peers.h
+DRAWS = {
+    "hit_uniform": "known, uniform",
+    "hit_zipf": "known, Zipf 0.99",
+    "miss": "unknown",
+    "mixed_95_5": "95% known",
+}
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+PERCENTILES = {"p50_ns": "50", "p90_ns": "90", "p99_ns": "99", "p99_9_ns": "99.9", "p99_99_ns": "99.99"}
+
+# (what it is called here, its benchmarks' name without _key or _digest, single or pipelined)
+PEERS = (
+    ("boost::unordered_flat_map", "map", "single"),
+    ("std::unordered_map", "std", "single"),
+    ("LMDB", "lmdb", "single"),
+    ("SQLite, immutable", "sqlite", "single"),
+    ("SQLite, sees changes", "sqlite_live", "single"),
+    ("memcached, 16 pipelined", "memcached", "pipeline16"),
+    ("memcached", "memcached", "single"),
+    ("Redis, 16 pipelined", "redis", "pipeline16"),
+    ("Redis", "redis", "single"),
+)
+
+METHOD = """\
+One thread presents keys of the native form (54 bytes) in an order that was made before timing, and compares every
+answer with the right one; a wrong one would have ended the run. libapikey gives the full verdict and counts it. All
+benchmarks are in one process; their repetitions are interleaved at random. Figures are ns a key: CPU time of the
+thread, for servers wall-clock time. Each is the median of the repetitions with their quartiles. Only ratios of one run
+mean much: on a virtual machine absolute figures move by a fifth from run to run. A ratio is that of the medians; its
+quartiles are those of the ratios of all pairs of repetitions.
+
+Single calls may overlap in the processor; *dependent* ones do not, since the next key is chosen by the last answer.
+
+Peers hold the same keys with a row of 16 bytes (expiry, owner, state), once under the plaintext ('index only': they do
+less than libapikey, and keep secrets) and once under the SHA-256 of the key, computed at each call by libapikey's
+kernel. None of them counts.
+
+- Hash maps are private to the process: no other process sees or changes them.
+- LMDB: a file in tmpfs with full pages, `MDB_RDONLY`; the read transaction is reset and renewed after every 16 lookups.
+  Without that it would see no change, ever; at every lookup it would pay for more.
+- SQLite: a file in tmpfs, `WITHOUT ROWID`, prepared statement, mapped. *Immutable* takes no locks and never notices a
+  change; *sees changes* is a write-ahead log, where each lookup finds what was committed before it.
+- Redis and memcached: on this host, Unix socket, persistence off, one connection. *Pipelined*: 16 requests are sent
+  before the first answer is read. memcached gets the digest in hexadecimal, since its keys are text; it has one table
+  for all sizes.
+"""
+
+PERCENTILES_METHOD = """\
+A call of tens of ns is timed in groups, so these are percentiles of a group's mean, which hides part of what a single
+slow call takes; a round trip to a server is timed alone. Each is accurate to 3%, and the median of the repetitions. The
+highest show interrupts and the scheduler as much as what is measured.
+"""
+
+
+def grouped(number):
+    return f"{number:,}".replace(",", " ")
+
+
+def nanoseconds(value):
+    return f"{value:.1f}" if value < 100 else grouped(round(value))
+
+
+class Ratio:
+    """Of two benchmarks' times: that of the medians, and the quartiles of all pairs of repetitions."""
+
+    def __init__(self, above, below):
+        self.median = statistics.median(above) / statistics.median(below)
+        self.low, _, self.high = statistics.quantiles([a / b for a, b in itertools.product(above, below)], n=4)
+
+    @staticmethod
+    def number(value):
+        return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}" if value >= 0.001 else f"{value:.5f}"
+
+    def cells(self):
+        return f"{self.number(self.median)} | {self.number(self.low)} to {self.number(self.high)}"
+
+
+class Figures:
+    """Times of a key in ns by the benchmark's name, one a repetition; and why there are none."""
+
+    def __init__(self, raw, sizes, missing_servers, shown):
+        self.sizes = sizes
+        self.missing_servers = missing_servers
+        self.shown = {name.removesuffix("/real_time") for name in shown}
+        self.times = {}
+        self.counters = {}
+        for run in raw["benchmarks"]:
+            if run["run_type"] != "iteration":
+                continue
+            name = run["run_name"].removesuffix("/real_time")
+            if "each" in run:
+                self.times.setdefault(name, []).append(run["each"] * 1e9)
+            self.counters.setdefault(name, []).append(run)
+
+    def __contains__(self, name):
+        return name in self.times
+
+    def median(self, name):
+        return statistics.median(self.times[name]) if name in self.times else None
+
+    def counter(self, name, counter):
+        """The median over the repetitions, or None."""
+        runs = self.counters.get(name)
+        return statistics.median(run[counter] for run in runs) if runs else None
+
+    def cell(self, name):
+        if name not in self.times:
+            return f"n/a: {self.why_not(name)}"
+        low, middle, high = statistics.quantiles(self.times[name], n=4)
+        return f"{nanoseconds(middle)} ({nanoseconds(low)} to {nanoseconds(high)})"
+
+    def why_not(self, name):
+        family, size, *_ = name.split("/")
+        peer = family.removesuffix("_key").removesuffix("_digest")
+        if peer in self.missing_servers:
+            return self.missing_servers[peer]
+        if size.isdecimal() and int(size) not in self.sizes:
+            return f"{grouped(int(size))} keys not asked for"
+        if size.isdecimal() and peer in {row[1] for row in PEERS} - {"map"} and int(size) > PEER_KEYS_MAX:
+            return f"no more than {grouped(PEER_KEYS_MAX)} keys"
+        if peer == "lmdb" and name not in self.shown:
+            return "built without liblmdb"
+        return "left out by --only" if name in self.shown else "this machine has no such kernel"
+
+    def sha256(self, way):
+        """The name of the fastest kernel's benchmark: micro lists it first."""
+        names = [name for name in self.times if name.startswith("sha256/") and name.endswith(f"/{way}/54")]
+        names = [name for name in names if "/openssl" not in name]
+        fast = [name for name in names if "/portable/" not in name]
+        return (fast or names or [f"sha256/any/{way}/54"])[0]
+
+
+def targets(figures):
+    """(what, numerator, denominator, at most)."""
+    hit, batch = "validate/{}/hit_uniform/single", "validate/{}/hit_uniform/batch16"
+    one, pair = figures.sha256("single"), figures.sha256("pair")
+    million = 1_000_000
+    yield "single call, 1 000 keys / one SHA-256", hit.format(1000), one, 1.25
+    for what, peer, bound in (
+        ("boost::unordered_flat_map", "map", 0.5),
+        ("LMDB", "lmdb", 1 / 10),
+        ("SQLite, immutable,", "sqlite", 1 / 50),
+        ("SQLite, sees changes,", "sqlite_live", 1 / 50),
+        ("Redis, not pipelined,", "redis", 1 / 500),
+    ):
+        below = f"{peer}_key/{million}/hit_uniform/single"
+        yield f"single call, 1 000 000 keys / {what} by plaintext", hit.format(million), below, bound
+    yield "batch of 16, 1 000 keys / two-way SHA-256, each", batch.format(1000), pair, 1.25
+    yield "batch of 16, 10 000 000 keys / two-way SHA-256, each", batch.format(10_000_000), pair, 2.2
+    for size in figures.sizes:
+        what = f"unknown key / known one, single, {grouped(size)} keys"
+        yield what, f"validate/{size}/miss/single", hit.format(size), 1.0
+
+
+def judged_targets(figures):
+    """(what, the ratio or why there is none, at most, held or not)."""
+    for what, above, below, bound in targets(figures):
+        absent = next((name for name in (above, below) if name not in figures), None)
+        if absent:
+            yield what, f"n/a: {figures.why_not(absent)}", bound, None
+        else:
+            ratio = Ratio(figures.times[above], figures.times[below])
+            yield what, ratio, bound, ratio.median <= bound
+
+
+def summary(figures):
+    verdicts = [held for *_, held in judged_targets(figures)]
+    return f"{verdicts.count(True)} targets held, {verdicts.count(False)} missed, {verdicts.count(None)} n/a"
+
+
+def table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def targets_table(figures):
+    rows = []
+    for what, ratio, bound, held in judged_targets(figures):
+        target = f"≤ {Ratio.number(bound)}"
+        if held is None:
+            rows.append([what, ratio, "", target, ""])
+        else:
+            rows.append([what, ratio.cells(), target, "held" if held else "MISSED"])
+    return table(["ratio", "median", "quartiles", "target", ""], rows)
+
+
+def validation_table(figures):
+    def cells_of(name):
+        return [figures.cell(name + way) for way in ("single", "dependent", "batch16")]
+
+    rows = []
+    for size in figures.sizes:
+        for draw, words in DRAWS.items():
+            name = f"validate/{size}/{draw}/"
+            rows.append([grouped(size), words, *cells_of(name)])
+        name = f"validate_4k/{size}/hit_uniform/"
+        rows.append([grouped(size), "known, uniform, 4 KiB pages", *cells_of(name)])
+    return table(["keys", "presented", "single", "dependent", "batch of 16"], rows)
+
+
+def pages_table(figures):
+    rows = []
+    for size in figures.sizes:
+        name = f"validate/{size}/hit_uniform/percentiles"
+        total, huge = figures.counter(name, "table_bytes"), figures.counter(name, "huge_bytes")
+        mib = [f"{value / 2**20:.1f}" for value in (total, huge)] if total else [f"n/a: {figures.why_not(name)}", ""]
+        rows.append([grouped(size), *mib])
+    return table(["keys", "table and counters, MiB", "of it on 2 MiB pages"], rows)
+
+
+def batch_name(size, batch):
+    return f"validate/{size}/hit_uniform/" + ("single" if batch == 1 else f"batch{batch}")
+
+
+def batch_table(figures):
+    rows = [
+        [grouped(size), *(figures.cell(batch_name(size, batch)) for batch in BATCHES)] for size in figures.sizes
+    ]
+    return table(["keys", *(f"{batch}" for batch in BATCHES)], rows)
+
+
+def blocks_table(figures):
+    rows = [
+        ["one SHA-256 of a key", figures.cell(figures.sha256("single"))],
+        ["two interleaved, each", figures.cell(figures.sha256("pair"))],
+    ]
+    return table(["building block", "ns"], rows)
+
+
+def peers_table(figures, size):
+    own = f"validate/{size}/hit_uniform/single"
+    rows = []
+    for words, way in (("libapikey", "single"), ("libapikey, batch of 16", "batch16")):
+        cells = [figures.cell(f"validate/{size}/{draw}/{way}") for draw in ("hit_uniform", "miss")]
+        rows.append([words, "", cells[0], "", cells[1], ""])
+    for words, peer, way in PEERS:
+        cells = [
+            figures.cell(f"{peer}_{by}/{size}/{draw}/{way}")
+            for draw in ("hit_uniform", "miss")
+            for by in ("key", "digest")
+        ]
+        theirs = f"{peer}_key/{size}/hit_uniform/{way}"
+        times = ""
+        if own in figures and theirs in figures:
+            times = f"{figures.median(theirs) / figures.median(own):.1f}"
+        rows.append([words, *cells, times])
+    heads = ["", "known, by plaintext", "known, by SHA-256", "unknown, by plaintext", "unknown, by SHA-256"]
+    return table([*heads, "known, by plaintext / libapikey single"], rows)
+
+
+def percentile_rows(figures):
+    """(what, its benchmark)."""
+    for size in figures.sizes:
+        yield f"libapikey, {grouped(size)}", f"validate/{size}/hit_uniform/percentiles"
+    size = largest_peer_size(figures)
+    for words, peer in (("boost map", "map"), ("LMDB", "lmdb"), ("Redis", "redis")):
+        yield f"{words}, {grouped(size)}", f"{peer}_key/{size}/hit_uniform/percentiles"
+
+
+def percentiles_table(figures):
+    rows = []
+    for words, name in percentile_rows(figures):
+        if name in figures.counters:
+            values = [nanoseconds(figures.counter(name, counter)) for counter in PERCENTILES]
+            rows.append([words, f"{figures.counter(name, 'group'):.0f}", *values])
+        else:
+            rows.append([words, "", f"n/a: {figures.why_not(name)}", *[""] * (len(PERCENTILES) - 1)])
+    return table(["what, keys", "calls timed together", *PERCENTILES.values()], rows)
+
+
+def clock_words(figures):
+    steps = [figures.counter(name, "step_ns") for _, name in percentile_rows(figures)]
+    known = [step for step in steps if step]
+    if not known:
+        return ""
+    return f"The smallest difference that two readings of the clock showed is {max(known):.1f} ns. "
+
+
+def largest_peer_size(figures):
+    return max((size for size in figures.sizes if size <= PEER_KEYS_MAX), default=figures.sizes[0])
+
+
+def plots(figures, draw):
+    """Name of the file -> (what it shows, SVG or None)."""
+
+    def by_size(pattern):
+        points = [(size, figures.median(pattern.format(size))) for size in figures.sizes]
+        return [(size, value) for size, value in points if value]
+
+    def throughput(size):
+        points = [(batch, figures.median(batch_name(size, batch))) for batch in BATCHES]
+        return [(batch, 1000 / value) for batch, value in points if value]
+
+    def tail(name):
+        if name not in figures.counters:
+            return []
+        return [(place, figures.counter(name, counter)) for place, counter in enumerate(PERCENTILES)]
+
+    latency = {
+        "libapikey": by_size("validate/{}/hit_uniform/single"),
+        "libapikey, batch of 16": by_size("validate/{}/hit_uniform/batch16"),
+        "boost map, plaintext": by_size("map_key/{}/hit_uniform/single"),
+        "boost map, SHA-256": by_size("map_digest/{}/hit_uniform/single"),
+        "std map, plaintext": by_size("std_key/{}/hit_uniform/single"),
+        "LMDB, plaintext": by_size("lmdb_key/{}/hit_uniform/single"),
+        "SQLite, plaintext": by_size("sqlite_key/{}/hit_uniform/single"),
+    }
+    size = largest_peer_size(figures)
+    peers = [
+        (words, [None, figures.median(f"validate/{size}/hit_uniform/{way}")])
+        for words, way in (("libapikey, batch of 16", "batch16"), ("libapikey", "single"))
+    ]
+    for words, peer, way in PEERS:
+        names = (f"{peer}_{by}/{size}/hit_uniform/{way}" for by in ("key", "digest"))
+        peers.append((words, [figures.median(name) for name in names]))
+    sizes = {f"{grouped(size)} keys": throughput(size) for size in figures.sizes}
+    tails = {words: tail(name) for words, name in percentile_rows(figures)}
+    places = dict(enumerate(PERCENTILES.values()))
+    titles = {
+        "latency": "A known key, one call: time against number of keys",
+        "throughput": "Validations a second of one thread against keys in a call",
+        "percentiles": "Percentiles of a single call, known keys",
+        "peers": f"A known key among {grouped(size)}: libapikey and its peers",
+    }
+    pictures = {
+        "latency": draw.lines(titles["latency"], "keys in the table (log scale)", "ns a key (log scale)", latency),
+        "throughput": draw.lines(
+            titles["throughput"],
+            "keys in a call (log scale)",
+            "million validations a second",
+            sizes,
+            y_log=False,
+            x_names={batch: str(batch) for batch in BATCHES},
+        ),
+        "percentiles": draw.lines(
+            titles["percentiles"], "percentile", "ns a call (log scale)", tails, x_log=False, x_names=places
+        ),
+        "peers": draw.bars(titles["peers"], "ns a key (log scale)", peers, ["by plaintext", "by SHA-256"]),
+    }
+    return {name: (titles[name], picture) for name, picture in pictures.items()}
+
+
+def markdown(figures, about, images):
+    """The whole report; `about` is [(what, words)], `images` the file's name -> its Markdown."""
+    peer_sizes = [size for size in figures.sizes if size <= PEER_KEYS_MAX]
+    parts = [
+        "# Measured: validating a key",
+        table(["", ""], [list(row) for row in about]),
+        "## Targets",
+        f"{summary(figures)}. Ratios of times; less is better.",
+        targets_table(figures),
+        "## Method",
+        METHOD.strip(),
+        "## Validation, ns a key",
+        validation_table(figures),
+        pages_table(figures),
+        images.get("latency", ""),
+        "## Known keys by keys in a call, ns a key",
+        batch_table(figures),
+        images.get("throughput", ""),
+        blocks_table(figures),
+        "## Peers, ns a key",
+    ]
+    for size in peer_sizes:
+        parts += [f"### {grouped(size)} keys", peers_table(figures, size)]
+    parts += [
+        images.get("peers", ""),
+        "## Percentiles of a single call, ns",
+        clock_words(figures) + PERCENTILES_METHOD.strip(),
+        percentiles_table(figures),
+        images.get("percentiles", ""),
+        "All figures are in `micro.json`.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
