@@ -1,8 +1,7 @@
 // The small benchmarks' main; what they time stands in the files micro_*.cc.
 //
 // Beside Google Benchmark's options:
-//   --keys=N,N,…        the sizes of the key sets that are validated against. Ten million take 4 GiB and half
-//   a
+//   --keys=N,N,…        the sizes of the key sets that are validated against. Ten million take 6 GiB, and a
 //                       minute before the first figure.
 //   --redis=SOCKET      servers to measure beside, on Unix sockets; empty ones, which nobody else uses.
 //   --memcached=SOCKET  bench/report starts and ends them.

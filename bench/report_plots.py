@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 640, 360
 PLOT_TOP, PLOT_BOTTOM, PLOT_LEFT = 44, 306, 62
 TEXT_PX = 12
 LABEL_GAP_PX = 15  # between two names beside their lines
-CHARACTER_PX = 6.4  # of the labels, about: a name's room is reckoned from it
+CHARACTER_PX = 7.3  # of a bold label, about: a name's room is reckoned from it
 
 # Told apart without colour sight as well (after Okabe and Ito), light and dark page.
 COLOURS = [
@@ -50,29 +50,30 @@ def short(value):
 
 
 class Scale:
-    """Maps a range of values to a range of pixels, linearly or by logarithm, and chooses where ticks stand."""
+    """Maps a range of values to a range of pixels, linearly from 0 or by logarithm, and chooses where ticks stand."""
 
-    def __init__(self, values, pixels, log):
+    def __init__(self, values, pixels, log, margin=0.0):
+        """`margin`: the share of a logarithmic range that stays free at either end."""
         self.log = log
         self.pixels = pixels
         low, high = min(values), max(values)
         if log:
-            self.ticks = self.log_ticks(low, high)
-            self.low, self.high = min(low, self.ticks[0]), max(high, self.ticks[-1])
+            if low == high:
+                low, high = low / 2, high * 2
+            room = (high / low) ** margin
+            self.low, self.high = low / room, high * room
+            self.ticks = self.log_ticks(self.low, self.high)
         else:
             self.ticks = self.linear_ticks(high)
             self.low, self.high = 0, self.ticks[-1]
 
     @staticmethod
     def log_ticks(low, high):
-        """1, 2, 5 of each decade while that is few, else the decades alone; they enclose the values."""
+        """1, 2, 5 of each decade while that is few, else the decades alone."""
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        steps = (1, 2, 5) if len(decades) <= 3 else (1,)
-        ticks = [step * 10.0**decade for decade in decades for step in steps]
-        below = max((tick for tick in ticks if tick <= low * 1.0001), default=ticks[0])
-        above = min((tick for tick in ticks if tick >= high * 0.9999), default=ticks[-1])
-        chosen = [tick for tick in ticks if below <= tick <= above]
-        return chosen if len(chosen) > 1 else [chosen[0], chosen[0] * 10]
+        steps = (1, 2, 5) if high / low < 1000 else (1,)
+        ticks = (step * 10.0**decade for decade in decades for step in steps)
+        return [tick for tick in ticks if low * 0.9999 <= tick <= high * 1.0001]
 
     @staticmethod
     def linear_ticks(high):
@@ -133,13 +134,11 @@ def lines(title, x_label, y_label, series, x_log=True, y_log=True, x_names=None)
     series = {name: sorted(points) for name, points in series.items() if points}
     if not series:
         return None
-    right = WIDTH - 22 - CHARACTER_PX * max(len(name) for name in series)
+    right = WIDTH - 14 - CHARACTER_PX * max(len(name) for name in series)
     across = Scale([x for points in series.values() for x, _ in points], (PLOT_LEFT + 10, right - 10), x_log)
-    up = Scale([y for points in series.values() for _, y in points], (PLOT_BOTTOM, PLOT_TOP), y_log)
+    up = Scale([y for points in series.values() for _, y in points], (PLOT_BOTTOM, PLOT_TOP), y_log, margin=0.06)
     if x_names:
         across.low, across.high = min(x_names), max(x_names)
-    if across.low == across.high:  # a single size: in the middle
-        across.low, across.high = across.low / 2, across.high * 2
     parts = []
     for tick in up.ticks:
         parts.append(line(PLOT_LEFT, up.at(tick), right, up.at(tick), "grid"))
@@ -175,7 +174,7 @@ def bars(title, x_label, rows, groups):
     rows = [(name, values) for name, values in rows if any(values)]
     if not rows:
         return None
-    left = 22 + CHARACTER_PX * max(len(name) for name, _ in rows)
+    left = 16 + CHARACTER_PX * max(len(name) for name, _ in rows)
     right = WIDTH - 64
     known = [value for _, values in rows for value in values if value]
     across = Scale([10 ** math.floor(math.log10(min(known))), max(known)], (left, right), True)
