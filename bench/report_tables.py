@@ -47,7 +47,8 @@ kernel. None of them counts.
   change; *sees changes* is a write-ahead log, where each lookup finds what was committed before it.
 - Redis and memcached: on this host, Unix socket, persistence off, one connection. *Pipelined*: 16 requests are sent
   before the first answer is read. memcached gets the digest in hexadecimal, since its keys are text; it has one table
-  for all sizes.
+  for all sizes. Their quartiles lie far apart where the scheduler had both processes on one core at times and on two at
+  others, one of which it had to wake.
 """
 
 PERCENTILES_METHOD = """\
