@@ -79,6 +79,9 @@ apikey_result apikey_open(const apikey_options* options, apikey_client** client)
         return APIKEY_BAD_ARGUMENT;
     }
     *client = nullptr;
+    if (options != nullptr && options->size < offsetof(apikey_options, stale_policy)) {
+        return APIKEY_BAD_ARGUMENT;  // no header had less: the size was not set
+    }
     const apikey_options known = known_part(options);
     int stale_policy;  // as the number it is: a C caller can put any into the enum
     static_assert(sizeof stale_policy == sizeof known.stale_policy);

@@ -138,6 +138,12 @@ Result<void> Generation::name_files() {
     return {};
 }
 
+bool Generation::give_to_group(gid_t group) const {
+    const auto keep_owner = static_cast<uid_t>(-1);
+    return fchown(table_file_.fd(), keep_owner, group) == 0 &&
+           (!cells_file_ || fchown(cells_file_->fd(), keep_owner, group) == 0);
+}
+
 bool Generation::lock_unused() {
     struct flock lock {};
     lock.l_type = F_WRLCK;

@@ -49,6 +49,9 @@ class Generation {
     /// Of file_bytes(), what is backed by 2 MiB pages; 0 when nobody asked for them through this object.
     uint64_t huge_bytes() const { return huge_bytes_; }
 
+    /// Gives both files to another clients' group. False, and errno, when that is not allowed.
+    bool give_to_group(gid_t group) const;
+
     /// Takes the write lock that no client's mapping lets through. False: still in use. Held until this
     /// object ends.
     bool lock_unused();

@@ -1,9 +1,12 @@
 // apikeyctl: parse the command line, run one verb, tell how it ended.
 
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <map>
 
+#include "source/config.h"
 #include "tools/verb.h"
 #include "tools/verbs/registry.h"
 
@@ -20,7 +23,11 @@ void add_globals(CLI::App& app, apikeyd::GlobalOptions& globals) {
     app.add_option("--store", globals.store, "the key set, yaml:PATH [what the configuration says]");
     app.add_option("--directory", globals.directory,
                    "the base directory of instances [what the configuration says]");
-    app.add_option("--instance", globals.instance, "the daemon's instance [what the configuration says]");
+    const auto check_instance = [](const std::string& name) {
+        return apikeyd::is_instance_name(name) ? std::string() : std::string("no instance's name");
+    };
+    app.add_option("--instance", globals.instance, "the daemon's instance [what the configuration says]")
+        ->check(CLI::Validator(check_instance, ""));
     app.add_option("--output", globals.output, "table, json or csv [table]")
         ->transform(CLI::CheckedTransformer(forms).description(""));
     // Also behind the verb, where people put them.
@@ -35,11 +42,25 @@ std::string usage_text(const CLI::Error& error) {
     return error.what();
 }
 
+/// A closed standard descriptor would be the number of the next file that is opened, and what is printed
+/// would end there: a plaintext key in the lock file. A directory takes its place, which nobody reads or
+/// writes.
+void keep_standard_descriptors() {
+    int fd = 0;
+    while (fd >= 0 && fd <= STDERR_FILENO) {
+        fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     // A reader of our output that went away is an error of write(), told like any other.
     signal(SIGPIPE, SIG_IGN);
+    keep_standard_descriptors();
     CLI::App app{"Issues, revokes and inspects the API keys of apikeyd. See apikeyctl(1)."};
     app.require_subcommand(1);
     app.set_version_flag("--version", "apikeyctl " APIKEYD_VERSION);

@@ -57,6 +57,9 @@ std::string format_record(OutputForm form, const Record& record);
 Outcome print(std::string_view text);
 /// A line for the operator on standard error.
 void say(std::string_view line);
+/// The same text with the secret of each key of the native form left out: arguments are repeated in errors,
+/// and a key may stand there by mistake. say() uses it.
+std::string without_secrets(std::string_view text);
 
 /// True when standard output is a terminal and NO_COLOR is not set.
 bool colour_wanted();

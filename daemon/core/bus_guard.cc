@@ -48,6 +48,9 @@ void install_bus_guard() {
 }
 
 BusGuardedArea::BusGuardedArea(void* base, size_t bytes) : slot_(-1) {
+    if (base == nullptr) {
+        return;  // no cells to guard; and a slot with this base would be anyone's
+    }
     for (int i = 0; i < kAreas && slot_ < 0; ++i) {
         if (g_areas[i].base.load(std::memory_order_relaxed) == 0) {
             g_areas[i].bytes.store(bytes, std::memory_order_relaxed);

@@ -12,7 +12,8 @@ namespace apikeyd {
 void install_bus_guard();
 
 /// While it lives, a fault in [base, base + bytes) puts zero pages there instead of killing the daemon.
-/// At most 4096 areas at once, more generations than memory holds; further ones go unguarded.
+/// A base of nullptr guards nothing. At most 4096 areas at once, more generations than memory holds; further
+/// ones go unguarded.
 class BusGuardedArea {
   public:
     BusGuardedArea(void* base, size_t bytes);

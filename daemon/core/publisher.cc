@@ -71,6 +71,11 @@ Result<void> Publisher::adopt() {
             continue;
         }
         GenerationPtr generation = guarded(std::move(*opened));
+        // The configuration may name another group than the daemon before had.
+        if (!generation->give_to_group(clients_group_)) {
+            log_.warn("generation.wrong_group",
+                      {{"generation", number}, {"group", uint64_t{clients_group_}}});
+        }
         // Only a generation that control names, or named, was ever seen by a client. A control made anew
         // names none: then all of them may still be mapped by clients of the old one.
         if (announced != 0 && number > announced) {

@@ -55,7 +55,9 @@ struct Reloader::Load {
     std::string error;
     ReloadReport report;
     uint64_t live_keys = 0;
-    std::vector<Change> changes;  // upserts, then removals
+    std::vector<Change> additions;
+    uint64_t additions_bytes = 0;  // of details
+    std::vector<Change> changes;   // of keys that are there: updates, then removals
     size_t applied = 0;
     std::vector<Change> unmade;
     bool again = false;
@@ -83,7 +85,8 @@ void Reloader::Load::collect(KeyRow row, std::vector<bool>& seen) {
         }
     }
     ++report.added;
-    changes.push_back({Change::Kind::kUpsert, std::move(row)});
+    additions_bytes += apikey::shm::TableWriter::detail_bytes(row_detail(row));
+    additions.push_back({Change::Kind::kUpsert, std::move(row)});
 }
 
 void Reloader::Load::collect_removals(const std::vector<bool>& seen) {
@@ -119,6 +122,7 @@ void Reloader::Load::run() {
     const auto parsed = parse_key_set(*text, path, [&](KeyRow row) { collect(std::move(row), seen); });
     if (!parsed) {
         error = parsed.error().joined();
+        additions.clear();
         changes.clear();
         return;
     }
@@ -177,7 +181,21 @@ void Reloader::loaded(const std::shared_ptr<Load>& load) {
         finish(load, {});
         return;
     }
+    place_additions(*load);
     apply_slice(load);
+}
+
+/// Where the live table has room for all new keys they come first; else all of them wait for the generation
+/// that is built for them, so that none is in force when that cannot be built.
+void Reloader::place_additions(Load& load) {
+    const GenerationPtr& live = publisher_.current();
+    if (live == nullptr || live->table().has_room(load.additions.size(), load.additions_bytes)) {
+        load.changes.insert(load.changes.begin(), std::make_move_iterator(load.additions.begin()),
+                            std::make_move_iterator(load.additions.end()));
+    } else {
+        load.unmade = std::move(load.additions);
+    }
+    load.additions.clear();
 }
 
 void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
@@ -229,6 +247,8 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         outcome = tl::unexpected(result.error());
         if (load->applied != 0) {
             in_force_.reset();  // some of it is in force: no content is 'unchanged' against that
+        }
+        if (load->error.empty()) {
             retry_later();
         }
         last_error_ = result.error().message;

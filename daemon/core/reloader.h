@@ -69,6 +69,7 @@ class Reloader {
     void loaded(const std::shared_ptr<Load>& load);
     void apply_slice(const std::shared_ptr<Load>& load);
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
+    void place_additions(Load& load);
     void retry_later();
     std::string loss_refusal(const Load& load) const;
 

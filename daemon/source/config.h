@@ -47,6 +47,9 @@ struct Config {
     LoopKind event_loop = LoopKind::automatic;
 };
 
+/// What an instance may be called: it becomes the name of a directory.
+bool is_instance_name(std::string_view name);
+
 /// /run/apikeyd for root, /dev/shm/apikeyd-<uid> for others.
 std::string default_directory(unsigned uid);
 

@@ -16,6 +16,12 @@
 
 namespace apikeyd {
 
+bool is_instance_name(std::string_view name) {
+    const auto allowed = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-'; };
+    return !name.empty() && name.size() <= kInstanceBytesMax &&
+           std::all_of(name.begin(), name.end(), allowed);
+}
+
 namespace {
 
 constexpr size_t kConfigBytesMax = size_t{1} << 20;
@@ -109,9 +115,7 @@ Taken take_group(const YamlScalar& value, std::string& out) {
 }
 
 Taken take_instance(const YamlScalar& value, Config& config) {
-    const auto allowed = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-'; };
-    if (value.text.empty() || value.text.size() > kInstanceBytesMax ||
-        !std::all_of(value.text.begin(), value.text.end(), allowed)) {
+    if (!is_instance_name(value.text)) {
         return yaml_quote(value.text) + " is no instance name (want 1 to " +
                std::to_string(kInstanceBytesMax) + " characters a-z0-9-)";
     }

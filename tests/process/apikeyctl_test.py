@@ -181,6 +181,27 @@ class Keys(Ctl):
         self.assertIn("nothing was recorded", self.said)
         self.assertEqual(self.keys.read_bytes(), before)
 
+    def test_a_closed_standard_output_takes_no_key(self):
+        self.start()
+        before = self.keys.read_bytes()
+        refused = subprocess.run([OPTIONS.tool, "-c", self.config, "issue"], preexec_fn=lambda: os.close(1),
+                                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("standard output: cannot write", refused.stderr)
+        self.assertEqual(self.keys.read_bytes(), before)
+        for file in self.top.iterdir():
+            if file.is_file():
+                self.assertNotIn(b"ak_live_", file.read_bytes(), file)
+
+    def test_a_key_in_an_error_is_masked(self):
+        self.start()
+        _, key = self.issue()
+        for arguments in (("list", "--state", key), ("--output", key, "list"), ("--instance", key, "status"), ("show", key)):
+            run = subprocess.run([OPTIONS.tool, "-c", self.config, *arguments], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+            self.assertNotEqual(run.returncode, 0, arguments)
+            self.assertNotIn(key[-33:], run.stdout + run.stderr, arguments)
+
     def test_states(self):
         self.start()
         key_id, key = self.issue()

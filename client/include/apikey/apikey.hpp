@@ -3,6 +3,10 @@
 #ifndef APIKEY_APIKEY_HPP
 #define APIKEY_APIKEY_HPP
 
+#if __cplusplus < 202002L
+#error "apikey.hpp needs C++20: compile with -std=c++20"
+#endif
+
 #include <apikey/apikey.h>
 
 #include <memory>
