@@ -15,6 +15,18 @@ bool fits_array(uint64_t offset, uint64_t count, uint64_t stride, uint64_t bytes
     return stride != 0 && count <= bytes / stride && fits(offset, count * stride, bytes);
 }
 
+/// Whether a header is the one asked for, and of this build's layout.
+template <typename Header>
+AttachResult check_kind(const Header& header, uint64_t magic) {
+    if (header.magic != magic) {
+        return AttachResult::kBadMagic;
+    }
+    if (header.abi != kAbi) {
+        return AttachResult::kAbiMismatch;
+    }
+    return header.layout_hash == layout_hash() ? AttachResult::kOk : AttachResult::kLayoutMismatch;
+}
+
 }  // namespace
 
 AttachResult check_control(const void* base, uint64_t bytes) {
@@ -22,13 +34,7 @@ AttachResult check_control(const void* base, uint64_t bytes) {
         return AttachResult::kTruncated;
     }
     const auto& control = *static_cast<const Control*>(base);
-    if (control.magic != kControlMagic) {
-        return AttachResult::kBadMagic;
-    }
-    if (control.abi != kAbi) {
-        return AttachResult::kAbiMismatch;
-    }
-    return control.layout_hash == layout_hash() ? AttachResult::kOk : AttachResult::kLayoutMismatch;
+    return check_kind(control, kControlMagic);
 }
 
 AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, TableView* out) {
@@ -36,14 +42,8 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
         return AttachResult::kTruncated;
     }
     const auto& header = *static_cast<const TableHeader*>(base);
-    if (header.magic != kTableMagic) {
-        return AttachResult::kBadMagic;
-    }
-    if (header.abi != kAbi) {
-        return AttachResult::kAbiMismatch;
-    }
-    if (header.layout_hash != layout_hash()) {
-        return AttachResult::kLayoutMismatch;
+    if (const AttachResult kind = check_kind(header, kTableMagic); kind != AttachResult::kOk) {
+        return kind;
     }
     if (header.file_bytes != bytes) {
         return header.file_bytes > bytes ? AttachResult::kTruncated : AttachResult::kBadGeometry;
@@ -101,14 +101,8 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
     }
     CellsHeader header;  // clients can write this page: a copy is checked, and the copy is used
     __builtin_memcpy(&header, base, sizeof header);
-    if (header.magic != kCellsMagic) {
-        return AttachResult::kBadMagic;
-    }
-    if (header.abi != kAbi) {
-        return AttachResult::kAbiMismatch;
-    }
-    if (header.layout_hash != layout_hash()) {
-        return AttachResult::kLayoutMismatch;
+    if (const AttachResult kind = check_kind(header, kCellsMagic); kind != AttachResult::kOk) {
+        return kind;
     }
     if (header.file_bytes != bytes) {
         return header.file_bytes > bytes ? AttachResult::kTruncated : AttachResult::kBadGeometry;

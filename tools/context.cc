@@ -75,7 +75,9 @@ Outcome Context::check_config() const {
 tl::expected<std::string, Failure> Context::ask(const AdminRequest& request, int64_t wait_ms) const {
     auto answer = apikeyd::request(socket_path(), format_request(request), wait_ms);
     if (!answer) {
-        return failed(Exit::kUnreachable, answer.error().message);
+        const RequestError& error = answer.error();
+        return tl::unexpected<Failure>(
+            Failure{Exit::kUnreachable, error.message, error.failure == RequestFailure::forbidden});
     }
     return *std::move(answer);
 }

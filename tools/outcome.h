@@ -23,6 +23,7 @@ enum class Exit : int {
 struct Failure {
     Exit exit;
     std::string message;
+    bool forbidden = false;  ///< the daemon may well be there, and the caller is no operator
 };
 
 using Outcome = tl::expected<void, Failure>;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/table_rows.h"
+#include "shm/index_hash.h"
 
 namespace apikeyd {
 
@@ -13,6 +14,8 @@ using apikey::shm::DetailText;
 using apikey::shm::DetailView;
 using apikey::shm::Generation;
 using apikey::shm::GenerationPlan;
+using apikey::shm::index_hash_digest;
+using apikey::shm::index_hash_id;
 using apikey::shm::Meta;
 using apikey::shm::SlotState;
 using apikey::shm::TableGeometry;
@@ -44,8 +47,9 @@ class Needs {
     boost::unordered_flat_set<std::string_view> owners_;  // views into the live table or the changes
 };
 
-Needs needs_of(const TableView* from, std::span<const Change> changes) {
-    Needs needs;
+/// Calls `visit` with each live slot of `from` (nullptr: none) and its details.
+template <typename Visit>
+void for_each_live(const TableView* from, Visit visit) {
     for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
         DetailView detail;
         const apikey::shm::Slot& slot = from->slots[index];
@@ -53,12 +57,19 @@ Needs needs_of(const TableView* from, std::span<const Change> changes) {
             Meta::state(slot.meta.load(std::memory_order_acquire));  // SYNC slot-published
         if (state != SlotState::kEmpty && state != SlotState::kDead &&
             read_detail(*from, slot.detail.load(std::memory_order_acquire), &detail)) {
-            needs.add({.id = {detail.id, detail.id_bytes},
-                       .owner = {detail.owner, detail.owner_bytes},
-                       .name = {detail.name, detail.name_bytes},
-                       .metadata = {detail.metadata, detail.metadata_bytes}});
+            visit(slot, detail);
         }
     }
+}
+
+Needs needs_of(const TableView* from, std::span<const Change> changes) {
+    Needs needs;
+    for_each_live(from, [&](const apikey::shm::Slot&, const DetailView& detail) {
+        needs.add({.id = {detail.id, detail.id_bytes},
+                   .owner = {detail.owner, detail.owner_bytes},
+                   .name = {detail.name, detail.name_bytes},
+                   .metadata = {detail.metadata, detail.metadata_bytes}});
+    });
     for (const Change& change : changes) {
         if (change.kind == Change::Kind::kUpsert) {
             needs.add(row_detail(change.row));
@@ -70,11 +81,13 @@ Needs needs_of(const TableView* from, std::span<const Change> changes) {
 /// The hashes of all keys that fill() may put into the table.
 std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::span<const Change> changes) {
     std::vector<uint64_t> hashes;
-    for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
-        if (const std::optional<KeyRow> row = row_of_slot(*from, index)) {
-            hashes.push_back(row_hash(*row, hash_seed));
+    for_each_live(from, [&](const apikey::shm::Slot& slot, const DetailView& detail) {
+        if (detail.foreign) {
+            hashes.push_back(index_hash_digest(reinterpret_cast<const uint8_t*>(slot.digest), hash_seed));
+        } else if (detail.id_bytes == apikey::shm::kIdLength) {
+            hashes.push_back(index_hash_id(detail.id, hash_seed));
         }
-    }
+    });
     for (const Change& change : changes) {
         if (change.kind == Change::Kind::kUpsert && (from == nullptr || !is_in(*from, change.row))) {
             hashes.push_back(row_hash(change.row, hash_seed));

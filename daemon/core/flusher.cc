@@ -142,10 +142,6 @@ Result<FlushSummary> flush_swept(UsageStore& store, const std::vector<Swept>& sw
     return result;
 }
 
-}  // namespace
-
-namespace {
-
 /// For a store with other baselines: the next flush brings it everything.
 void mark_all(const std::vector<GenerationPtr>& generations) {
     for (const GenerationPtr& generation : generations) {

@@ -226,6 +226,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     if (result) {
         outcome = load->report;
         last_error_.clear();
+        loop_.cancel(retry_timer_);
         if (!loaded_once_) {
             // Changes that an earlier daemon was killed in the middle of reach all files now.
             publisher_.tighten_superseded();

@@ -395,6 +395,20 @@ class Usage(Ctl):
         self.assertEqual(self.ctl("usage", "--output", "csv").splitlines()[0], "id,allowed,denied,last_used")
         self.assertIn("REVOKED", self.ctl("usage"))
 
+    def test_a_store_that_was_removed_is_filled_again(self):
+        self.start()
+        idle_id, idle = self.issue()
+        busy_id, busy = self.issue()
+        self.codes(idle, idle, busy, status=0)
+        self.ctl("usage")
+        for file in self.top.glob("usage.db*"):
+            file.unlink()
+        self.codes(busy, status=0)
+        self.ctl("usage")  # finds the store gone, makes another, and marks what that one does not know
+        totals = {one["id"]: one["allowed"] for one in self.json("usage")["keys"]}
+        self.assertEqual(totals, {idle_id: 2, busy_id: 2})
+        self.assertEqual(self.events("usage.reopened"), 1)
+
     def test_with_the_daemon_down_the_store_is_read(self):
         self.start()
         key_id, key = self.issue()

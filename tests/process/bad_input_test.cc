@@ -380,6 +380,42 @@ TEST_F(BadInput, ATmpfsThatIsTooSmallIsToldWithTheMissingBytes) {
     EXPECT_EQ(status, 0) << "98: no mount, 97: not told, 96: a half-built file was left";
 }
 
+TEST_F(BadInput, AReloadWhoseNewKeysHaveNoRoomPutsNoneInForce) {
+    ASSERT_EQ(geteuid(), 0u) << "this test mounts: run it as root";
+    mkdir(path("small").c_str(), 0755);
+    configure("directory: " + path("small") + "\n");
+    const auto key_set = [](unsigned keys) {
+        std::string text = "keys:\n";
+        for (unsigned i = 0; i < keys; ++i) {
+            const std::string number = std::to_string(10000 + i);
+            text += row("RoomKey" + number, hex_digest(number));
+        }
+        return text;
+    };
+    write("keys.yaml", key_set(100));
+    const int status = apikey::test::in_child([&] {
+        if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+            mount("tmpfs", path("small").c_str(), "tmpfs", 0, "size=400k,mode=0755") != 0) {
+            return 98;
+        }
+        DaemonProcess daemon(path("apikeyd.yaml"));
+        daemon.start();
+        daemon.wait_ready();
+        write("keys.yaml", key_set(5000));
+        const bool refused = daemon.request(R"({"verb":"reload","force":false})").find("not enough memory") !=
+                             std::string::npos;
+        const bool untouched =
+            daemon.request(R"({"verb":"status"})").find("\"keys\":100,") != std::string::npos;
+        // What was good before is good again, and not a loss of keys that were never wanted.
+        write("keys.yaml", key_set(100));
+        const bool back =
+            daemon.request(R"({"verb":"reload","force":false})").find("\"ok\":true") != std::string::npos;
+        daemon.terminate();
+        return !refused ? 97 : !untouched ? 96 : !back ? 95 : 0;
+    });
+    EXPECT_EQ(status, 0) << "98: no mount, 97: not refused, 96: keys in force, 95: the old set is refused";
+}
+
 TEST_F(BadInput, TooFewDescriptorsEndTheStartWithAnError) {
     const Start start(path("apikeyd.yaml"), [] {
         const rlimit few{8, 8};

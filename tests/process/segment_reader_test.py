@@ -7,11 +7,12 @@ import json
 import subprocess
 import unittest
 
-from live_daemon import LiveDaemon, binary, key_id, make_key
+from live_daemon import PATIENCE_S, LiveDaemon, binary, key_id, make_key, wait_until
 from segment_reader import ACTIVE, DISABLED, NEVER, REVOKED, Instance
 
 STATES = {"active": ACTIVE, "disabled": DISABLED, "revoked": REVOKED}
 VALID, NOT_FOUND, REVOKED_CODE = 0, 2, 3
+SUPERSEDED = 4  # control's state
 EXPIRES_S = 4102444800  # 2100-01-01
 
 
@@ -94,6 +95,29 @@ class SegmentReader(unittest.TestCase):
         third = self.read()
         self.assertGreater(third.current, first.current)
         self.check_rows(third)
+
+    def test_what_the_source_does_not_say_does_not_last(self):
+        self.add(50)
+        self.daemon.start()
+        stranger, known = make_key(), next(iter(self.daemon.rows))
+        rows = [
+            {"id": key_id(key), "sha256": hashlib.sha256(key.encode()).hexdigest(), "environment": "live", "state": state}
+            for key, state in ((stranger, "active"), (known, "disabled"))
+        ]
+        answer = self.daemon.request({"verb": "apply", "before": "0" * 64, "after": "1" * 64,
+                                      "changes": [{"op": "upsert", "row": row} for row in rows]})  # fmt: skip
+        self.assertTrue(answer["ok"], answer)
+        wait_until(lambda: self.read().table.live == len(self.daemon.rows), "the source is not read again")
+        self.check_rows(self.read())
+
+    def test_clients_of_a_lost_directory_are_told_to_look_again(self):
+        self.add(10)
+        self.daemon.start()
+        directory = self.daemon.directory / self.daemon.instance
+        aside = directory.rename(directory.with_name("aside"))
+        self.assertEqual(self.daemon.process.wait(PATIENCE_S), 1)
+        self.daemon.process = None
+        self.assertEqual(Instance(aside).state, SUPERSEDED)
 
     def test_counts(self):
         self.add(50)

@@ -555,6 +555,14 @@ TEST(ClientOpen, ACallersStructsMayBeOlderOrNewerThanOurs) {
     ASSERT_EQ(apikey_open(&older, &client), APIKEY_OK);
     EXPECT_EQ(apikey_validate(client, key.text.data(), key.text.size(), &verdict), APIKEY_VALID);
 
+    apikey_client* none = nullptr;
+    for (const size_t unset : {size_t{0}, size_t{15}, offsetof(apikey_options, stale_policy) - 1}) {
+        apikey_options forgotten = newer.known;
+        forgotten.size = unset;
+        EXPECT_EQ(apikey_open(&forgotten, &none), APIKEY_BAD_ARGUMENT) << unset;
+        EXPECT_EQ(none, nullptr);
+    }
+
     apikey_status_info info;
     std::memset(&info, 0xee, sizeof info);
     info.size = offsetof(apikey_status_info, keys);

@@ -159,6 +159,18 @@ TEST_F(GenerationTest, ATableThatDoesNotFitIsNotOpenedAndCellsThatDoNotAreLeftOu
     EXPECT_EQ(error(other), "table." + std::to_string(other) + ": " + attach_text(AttachResult::kTruncated));
 }
 
+TEST_F(GenerationTest, FollowsAChangeOfTheClientsGroup) {
+    ASSERT_EQ(geteuid(), 0u) << "this test gives files away: run it as root";
+    constexpr gid_t kOther = 65534;
+    EXPECT_TRUE(instance_.current().give_to_group(kOther));
+    for (const char* kind : {"table.", "cells."}) {
+        struct stat status {};
+        const std::string name = kind + std::to_string(instance_.current().number());
+        ASSERT_EQ(stat(instance_.file(name).c_str(), &status), 0) << name;
+        EXPECT_EQ(status.st_gid, kOther) << name;
+    }
+}
+
 TEST_F(GenerationTest, IsInUseWhileAClientMapsIt) {
     Mapped first(instance_);
     Mapped second(instance_);

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "shm/layout.h"
 #include "tests/support/child.h"
 
 namespace {
@@ -58,6 +59,26 @@ TEST_F(SegmentTest, IsReservedZeroedAndSeenByTheNextMapping) {
     ASSERT_TRUE(opened) << opened.error().message;
     EXPECT_EQ(opened->bytes(), 100000u);
     EXPECT_EQ(opened->data()[99999], 42);
+}
+
+TEST_F(SegmentTest, HugePagesChangeNoByteAndNoReservation) {
+    constexpr uint64_t kBytes = (5 << 20) + 4096;
+    auto made = Segment::create(directory_.get(), "seg", kBytes, 0640, kKeepGroup);
+    ASSERT_TRUE(made) << made.error().message;
+    for (uint64_t at = 0; at < kBytes; at += 512) {
+        made->data()[at] = static_cast<uint8_t>(at >> 9);
+    }
+    const uint64_t backed = made->use_huge_pages();
+    EXPECT_EQ(backed % kHugePageBytes, 0u);
+    EXPECT_LE(backed, kBytes) << "what the kernel grants is its own affair, 0 too";
+    EXPECT_EQ(made->use_huge_pages(), backed) << "asking again changes nothing";
+    for (uint64_t at = 0; at < kBytes; at += 512) {
+        ASSERT_EQ(made->data()[at], static_cast<uint8_t>(at >> 9)) << at;
+    }
+    EXPECT_EQ(status_of("seg").st_size, static_cast<off_t>(kBytes));
+    auto small = Segment::create(directory_.get(), "small", 4096, 0640, kKeepGroup);
+    ASSERT_TRUE(small);
+    EXPECT_EQ(small->use_huge_pages(), 0u);
 }
 
 TEST_F(SegmentTest, ModesAreExactWhateverTheUmask) {

@@ -1,10 +1,5 @@
 // status: what the daemon says of itself; with the daemon down, what its shared memory says.
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-
 #include "tools/validator.h"
 #include "tools/verbs/registry.h"
 
@@ -61,11 +56,6 @@ Record record_of(const Shown& shown) {
             {"watch_problem", text_or_none(status.watch_problem)}};
 }
 
-/// True when the daemon may well be there, and the caller is no operator.
-bool may_not_ask(const std::string& socket_path) {
-    return faccessat(AT_FDCWD, socket_path.c_str(), W_OK, AT_EACCESS) != 0 && errno == EACCES;
-}
-
 Outcome status(const Context& context) {
     if (Outcome usable = context.check_config(); !usable) {
         return usable;
@@ -81,7 +71,7 @@ Outcome status(const Context& context) {
         shown.daemon = "up";
         shown.status = *answer;
     } else {
-        shown.daemon = may_not_ask(context.socket_path()) ? "forbidden" : "down";
+        shown.daemon = answer.error().forbidden ? "forbidden" : "down";
         shown.status.instance = context.instance();
         shown.status.directory = context.instance_directory();
         shown.status.generation = shown.table.generation;
