@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <apikey/apikey.hpp>
+#include <array>
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -34,6 +35,8 @@ using Response = http::response<http::string_body>;
 constexpr std::chrono::seconds kIdle{10};  // for a whole request; then the connection is closed
 constexpr std::chrono::seconds kRefreshInterval{1};
 constexpr uint64_t kBodyBytesMax = uint64_t{64} * 1024;
+constexpr std::chrono::seconds kDrain{2};  // for the rest of a request that was refused unread
+constexpr size_t kDrainBytesMax = size_t{4} << 20;
 
 /// Points into the request.
 struct Credential {
@@ -121,25 +124,53 @@ Response answer_for(const apikey::Client& client, const Request& request) {
                    {"name", who.name}});
 }
 
+/// What a peer is told whose request cannot be read; nullopt when there is nobody left to tell.
+std::optional<Response> answer_for(const beast::error_code& error) {
+    if (error == http::error::body_limit) {
+        return problem(http::status::payload_too_large, "The body is too large.");
+    }
+    if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+        return problem(http::status::request_header_fields_too_large, "The header is too large.");
+    }
+    const bool gone = error == http::error::end_of_stream || error == http::error::partial_message;
+    if (gone || error.category() != make_error_code(http::error::body_limit).category()) {
+        return std::nullopt;
+    }
+    return problem(http::status::bad_request, "This is not HTTP/1.1.");
+}
+
 asio::awaitable<void> serve_connection(asio::ip::tcp::socket socket, const apikey::Client& client) try {
     beast::tcp_stream stream{std::move(socket)};
     beast::flat_buffer buffer;
+    beast::error_code unreadable;
     for (bool keep_alive = true; keep_alive;) {
         stream.expires_after(kIdle);
         http::request_parser<http::string_body> parser;
         parser.body_limit(kBodyBytesMax);
-        co_await http::async_read(stream, buffer, parser, asio::use_awaitable);
-        Response response = answer_for(client, parser.get());
-        keep_alive = parser.get().keep_alive();
-        response.keep_alive(keep_alive);
-        response.prepare_payload();
-        if (parser.get().method() == http::verb::head) {
-            response.body().clear();  // its length stays announced
+        co_await http::async_read(stream, buffer, parser,
+                                  asio::redirect_error(asio::use_awaitable, unreadable));
+        std::optional<Response> response =
+            unreadable ? answer_for(unreadable) : answer_for(client, parser.get());
+        if (!response) {
+            co_return;
         }
-        co_await http::async_write(stream, response, asio::use_awaitable);
+        keep_alive = !unreadable && parser.get().keep_alive();
+        response->keep_alive(keep_alive);
+        response->prepare_payload();
+        if (parser.get().method() == http::verb::head) {
+            response->body().clear();  // its length stays announced
+        }
+        co_await http::async_write(stream, *response, asio::use_awaitable);
+    }
+    // A peer that is still sending gets to read its answer: a close with bytes unread resets the connection.
+    stream.socket().shutdown(asio::ip::tcp::socket::shutdown_send);
+    stream.expires_after(kDrain);
+    std::array<char, 4096> ignored;
+    for (size_t left = unreadable ? kDrainBytesMax : 0; left >= ignored.size(); left -= ignored.size()) {
+        co_await stream.async_read_some(asio::buffer(ignored), asio::use_awaitable);
     }
 } catch (const boost::system::system_error&) {
-    // The peer went away, was too slow or does not speak HTTP: nothing more to tell it.
+    // The peer went away or was too slow: nothing more to tell it.
 }
 
 asio::awaitable<void> accept_connections(asio::ip::tcp::acceptor& acceptor, const apikey::Client& client) {

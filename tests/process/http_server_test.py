@@ -165,10 +165,29 @@ class HttpServer(unittest.TestCase):
             self.assertEqual(answer.status, 200)
             self.assertEqual(len(answer.read()), 0 if method == "HEAD" else int(answer.headers["Content-Length"]))
 
-    def test_what_is_not_http_ends_its_own_connection_only(self):
+    def test_what_cannot_be_read_is_answered_and_ends_its_own_connection_only(self):
+        long_header = b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20000 + b"\r\n\r\n"
+        long_body = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200000
+        requests = {
+            "no HTTP": (b"\x16\x03\x01 not HTTP at all\r\n\r\n", 400),
+            "another version": (b"GET / HTTP/9.9\r\n\r\n", 400),
+            "a length that is none": (b"POST / HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", 400),
+            "too long a header": (long_header, 431),
+            "too long a body": (long_body, 413),
+        }
+        for what, (request, status) in requests.items():
+            with self.subTest(what), socket.create_connection(("127.0.0.1", self.server.port), PATIENCE_S) as peer:
+                peer.sendall(request)
+                answer = http.client.HTTPResponse(peer)
+                answer.begin()
+                self.assertEqual(answer.status, status)
+                self.assertEqual(answer.headers["Content-Type"], "application/problem+json")
+                self.assertEqual(json.loads(answer.read())["status"], status)
+                self.assertEqual(answer.headers["Connection"], "close")
         with socket.create_connection(("127.0.0.1", self.server.port), PATIENCE_S) as peer:
-            peer.sendall(b"\x16\x03\x01 not HTTP at all\r\n\r\n")
-            self.assertEqual(peer.recv(100), b"")
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: h")
+            peer.shutdown(socket.SHUT_WR)
+            self.assertEqual(peer.recv(100), b"", "a peer that went away in the middle is told nothing")
         self.assertEqual(self.server.get(bearer(self.valid))[0], 200)
 
     def test_a_revocation_is_in_force_when_the_daemon_has_answered(self):
