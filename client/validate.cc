@@ -17,7 +17,8 @@
 namespace apikey::client {
 namespace {
 
-static_assert(APIKEY_KEY_MAX == shm::kKeyLengthMax && APIKEY_ID_LENGTH == shm::kIdLength);
+static_assert(APIKEY_KEY_MIN == shm::kForeignKeyLengthMin && APIKEY_KEY_MAX == shm::kKeyLengthMax);
+static_assert(APIKEY_ID_LENGTH == shm::kIdLength);
 static_assert(APIKEY_UNAVAILABLE < shm::kCodesMax);
 
 /// A host that has refreshed within this time has a housekeeping that switches for its requests.
@@ -196,14 +197,20 @@ APIKEY_INLINE bool decide(const Moment& moment, Presented* key, apikey_verdict* 
     return true;
 }
 
-/// True when the key's length alone decides.
-APIKEY_INLINE bool decided_by_length(const Moment& moment, const apikey_key& key, apikey_verdict* verdict) {
-    if (key.len != 0 && key.len <= shm::kKeyLengthMax && key.data != nullptr) [[likely]] {
-        return false;
-    }
-    clear_verdict(verdict, APIKEY_MALFORMED, moment.flags);
-    count_answers(moment, APIKEY_MALFORMED, 1);
-    return true;
+/// True for a key that may be in a table at all, by its length.
+APIKEY_INLINE bool may_be_known(const apikey_key& key) {
+    return key.len - shm::kForeignKeyLengthMin <= shm::kKeyLengthMax - shm::kForeignKeyLengthMin &&
+           key.data != nullptr;
+}
+
+/// Answers for one that may not. A short one is no key, whatever the table says: its SHA-256 hides nothing.
+[[gnu::cold, gnu::noinline]] apikey_code refuse_by_length(const Moment& moment, const apikey_key& key,
+                                                          apikey_verdict* verdict) {
+    const bool is_short = key.data != nullptr && key.len != 0 && key.len < shm::kForeignKeyLengthMin;
+    const apikey_code code = is_short ? APIKEY_NOT_FOUND : APIKEY_MALFORMED;
+    clear_verdict(verdict, code, moment.flags);
+    count_answers(moment, code, 1);
+    return code;
 }
 
 /// First half of a look-up: the id and its hash, for keys of the native form.
@@ -273,8 +280,8 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
         if (moment.mapping == nullptr || too_stale(client, moment)) [[unlikely]] {
             return unavailable(moment, verdict);
         }
-        if (decided_by_length(moment, key, verdict)) {
-            return verdict->code;
+        if (!may_be_known(key)) [[unlikely]] {
+            return refuse_by_length(moment, key, verdict);
         }
         const uint64_t seed = moment.mapping->generation.table.hash_seed;
         Presented presented = present(key, seed);
@@ -359,7 +366,7 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
     for (size_t i = 0; i < count; ++i) {
         left[i] = false;
         presented[i].id = nullptr;
-        if (keys[i].len == 0 || keys[i].len > shm::kKeyLengthMax || keys[i].data == nullptr) [[unlikely]] {
+        if (!may_be_known(keys[i])) [[unlikely]] {
             continue;
         }
         presented[i] = present(keys[i], seed);
@@ -375,7 +382,8 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
     find_natives(moment, natives);
     size_t valid = 0;
     for (size_t i = 0; i < count; ++i) {
-        if (decided_by_length(moment, keys[i], &verdicts[i])) [[unlikely]] {
+        if (!may_be_known(keys[i])) [[unlikely]] {
+            refuse_by_length(moment, keys[i], &verdicts[i]);
             continue;
         }
         if (presented[i].id == nullptr) [[unlikely]] {

@@ -145,13 +145,32 @@ TEST(Client, FindsForeignKeysAlsoThoseThatLookNative) {
     EXPECT_EQ(client.code(native_looking), APIKEY_VALID);
 }
 
+// What anyone can guess is no key, even when a table says so.
+TEST(Client, AKeyShorterThanItsMinimumIsNone) {
+    TestInstance instance;
+    TestClient client(instance);
+    const TestKey shortest = make_foreign_key(std::string(APIKEY_KEY_MIN, 's'));
+    const TestKey too_short = make_foreign_key(std::string(APIKEY_KEY_MIN - 1, 's'));
+    ASSERT_TRUE(instance.add(shortest));
+    ASSERT_TRUE(instance.add(too_short));
+    EXPECT_EQ(client.code(shortest), APIKEY_VALID);
+    EXPECT_EQ(client.code(too_short), APIKEY_NOT_FOUND);
+    const apikey_key keys[] = {{shortest.text.data(), shortest.text.size()},
+                               {too_short.text.data(), too_short.text.size()},
+                               {"", 0}};
+    apikey_verdict verdicts[3];
+    EXPECT_EQ(apikey_validate_many(client.handle, keys, 3, verdicts), 1u);
+    EXPECT_EQ(verdicts[1].code, APIKEY_NOT_FOUND);
+    EXPECT_EQ(verdicts[2].code, APIKEY_MALFORMED);
+}
+
 /// All kinds of keys, in a random order, some many times.
 std::vector<std::string> random_mix(TestInstance& instance, size_t count) {
     std::vector<std::string> kinds = {"", std::string(600, 'l'), "short", mistyped(make_key())};
     const SlotState states[] = {SlotState::kActive, SlotState::kActive, SlotState::kActive,
                                 SlotState::kRevoked, SlotState::kDisabled};
     for (int i = 0; i < 40; ++i) {
-        TestKey key = i % 4 == 0 ? make_foreign_key(numbered("imported-key-", i)) : make_key();
+        TestKey key = i % 4 == 0 ? make_foreign_key(numbered("an-imported-key-", i)) : make_key();
         if (i % 5 != 4) {
             EXPECT_TRUE(instance.add(
                 key, {.state = states[(i + i / 5) % 5], .expires_s = i % 7 == 0 ? kPast_s : kFuture_s}));

@@ -22,7 +22,9 @@ extern "C" {
 
 #define APIKEY_API __attribute__((visibility("default")))
 
-/** Longest key that is looked up, in bytes; anything longer is APIKEY_MALFORMED. */
+/** Shortest and longest key that is looked up, in bytes; anything shorter is APIKEY_NOT_FOUND, or when empty
+ * APIKEY_MALFORMED as anything longer. */
+#define APIKEY_KEY_MIN 16
 #define APIKEY_KEY_MAX 512
 /** Characters of a key's public id. */
 #define APIKEY_ID_LENGTH 12
