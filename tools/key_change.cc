@@ -115,13 +115,19 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
     return {};
 }
 
-tl::expected<KeyRow, Failure> find_key(const KeySetText& set, const std::string& id,
-                                       const std::string& store) {
-    const KeyRow* row = set.find(id);
-    if (row == nullptr) {
-        return failed(Exit::kNo, id + ": no key with this id in " + store);
+tl::expected<KeyRow, Failure> find_key(const Context& context, const KeySetText& set, const std::string& id) {
+    if (const KeyRow* row = set.find(id)) {
+        return *row;
     }
-    return *row;
+    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store_path().value()};
+    if (const auto status = context.ask_status(); status && !status->load_error.empty()) {
+        missing.message +=
+            "\nThe daemon refused this key set, so a key that was in the one before may still be "
+            "accepted: put the key back into the file and revoke it, or have the file taken as it "
+            "is by `apikeyctl reload --force`. It was refused because:\n" +
+            status->load_error;
+    }
+    return tl::unexpected(std::move(missing));
 }
 
 }  // namespace apikeyd

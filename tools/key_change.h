@@ -21,8 +21,7 @@ using KeyEdit = std::function<tl::expected<std::vector<KeyRow>, Failure>(KeySetT
 /// with 'recorded, not in force': durable only. `create`: a store that does not exist is made.
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false);
 
-/// The row with this id, or a failure that names the store.
-tl::expected<KeyRow, Failure> find_key(const KeySetText& set, const std::string& id,
-                                       const std::string& store);
+/// The row with this id, or a failure that names the store, and says so when the daemon goes by another set.
+tl::expected<KeyRow, Failure> find_key(const Context& context, const KeySetText& set, const std::string& id);
 
 }  // namespace apikeyd

@@ -23,6 +23,8 @@ namespace apikeyd {
 namespace {
 
 constexpr mode_t kLockMode = 0600;
+constexpr mode_t kSharedLockMode = 0660;
+constexpr mode_t kGroupWrites = S_IRGRP | S_IWGRP;
 constexpr mode_t kNewFileMode = 0600;
 constexpr uint32_t kLockPollMax_ms = 50;
 constexpr std::string_view kLockSuffix = ".lock";
@@ -74,6 +76,21 @@ void sign_lock(int fd) {
     }
 }
 
+/// True for a key set that its group may change as well as its owner.
+bool is_shared(const struct stat& key_set) {
+    return (key_set.st_mode & kGroupWrites) == kGroupWrites;
+}
+
+/// Lets the same group lock that may change the key set. Of no account where it fails: the lock file is its
+/// owner's then, and who cannot open it is told so.
+void share_lock(int fd, const Place& place) {
+    struct stat key_set {};
+    if (stat(place.path.c_str(), &key_set) == 0 && is_shared(key_set) &&
+        fchown(fd, static_cast<uid_t>(-1), key_set.st_gid) == 0) {
+        (void)fchmod(fd, kSharedLockMode);
+    }
+}
+
 /// The lock file, locked until it is closed. F_OFD_SETLKW cannot be bounded without a signal, so F_OFD_SETLK
 /// is polled.
 Result<OwnedFd> take_lock(const Place& place, uint32_t wait_ms_max) {
@@ -85,6 +102,9 @@ Result<OwnedFd> take_lock(const Place& place, uint32_t wait_ms_max) {
     struct stat st {};
     if (fstat(lock.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
         return fail(path + ": no regular file (remove it; it is made anew)");
+    }
+    if (st.st_uid == geteuid()) {
+        share_lock(lock.get(), place);
     }
     using Clock = std::chrono::steady_clock;
     const auto deadline = Clock::now() + std::chrono::milliseconds(wait_ms_max);
@@ -164,9 +184,12 @@ class Temporary {
             if (fstat(file_.get(), &mine) != 0) {
                 return tl::unexpected(file_error(path_, "examine", errno));
             }
-            const bool other_owner = mine.st_uid != like->st_uid || mine.st_gid != like->st_gid;
-            if (other_owner && fchown(file_.get(), like->st_uid, like->st_gid) != 0) {
-                return tl::unexpected(file_error(place.path, "keep its owner and group", errno));
+            if (const int error = keep_owner(mine, *like); error != 0) {
+                Error refused = file_error(place.path, "keep its owner and group", error);
+                refused.message +=
+                    " (run this as its owner, or have its group share it: group's write permission, a setgid "
+                    "directory)";
+                return tl::unexpected(std::move(refused));
             }
         }
         if (fchmod(file_.get(), like ? like->st_mode & 07777u : kNewFileMode) != 0) {
@@ -187,6 +210,19 @@ class Temporary {
     }
 
   private:
+    /// errno, or 0. A key set that its group shares belongs to whoever of them changed it last, as after an
+    /// editor: only root can give a file away.
+    int keep_owner(const struct stat& mine, const struct stat& like) {
+        if ((mine.st_uid == like.st_uid && mine.st_gid == like.st_gid) ||
+            fchown(file_.get(), like.st_uid, like.st_gid) == 0) {
+            return 0;
+        }
+        const int error = errno;
+        const bool kept = is_shared(like) && (mine.st_gid == like.st_gid ||
+                                              fchown(file_.get(), static_cast<uid_t>(-1), like.st_gid) == 0);
+        return kept ? 0 : error;
+    }
+
     OwnedFd file_;
     std::string path_;
 };

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import csv
 import datetime
+import grp
 import io
 import json
 import os
@@ -444,6 +445,10 @@ class DaemonDown(Ctl):
         self.start()
         self.assertEqual(self.codes(gone, old, new, successor, status=1), ["REVOKED", "REVOKED", "VALID", "VALID"])
 
+    def test_what_is_not_there_is_not_counted(self):
+        answer = self.json("verify", stdin="ak_live_2RkT9pQwX4Za_" + "0" * 33 + "\n", status=3)[0]
+        self.assertEqual((answer["code"], answer["counted"]), ("UNAVAILABLE", False))
+
     def test_verbs_that_need_it(self):
         self.ctl("reload", status=3)
         self.assertTrue(self.said.startswith(f"{self.instance}/admin.sock: "), self.said)
@@ -568,6 +573,22 @@ class Reload(Ctl):
         self.ctl("disable", "2RkT9pQwX4Za", status=3)
         self.assertEqual(self.keys.read_text(), COMMENTED_KEYS + "nonsense: [\n")
 
+    def test_a_key_that_only_a_refused_set_lacks_is_said_to_be_accepted_still(self):
+        self.start()
+        issued = [self.issue() for _ in range(12)]
+        lost_id, lost = issued[0]
+        self.keys.write_text("version: 1\nkeys: []\n")
+        self.ctl("reload", status=1)
+        self.assertEqual(self.codes(lost, status=0), ["VALID"])
+        self.ctl("revoke", lost_id, status=1)
+        self.assertIn(f"{lost_id}: no key with this id in {self.keys}", self.said)
+        self.assertIn("may still be accepted", self.said)
+        self.assertIn("would remove 12 of 12 keys", self.said)
+        self.ctl("reload", "--force")
+        self.assertEqual(self.codes(lost, status=1), ["NOT_FOUND"])
+        self.ctl("revoke", lost_id, status=1)
+        self.assertNotIn("accepted", self.said)
+
     def test_a_stranger_is_not_permitted(self):
         self.assertEqual(os.geteuid(), 0, "this test plays two users: run it as root")
         self.start()
@@ -605,6 +626,49 @@ class Reload(Ctl):
         refused = as_nobody("disable", key_id)
         self.assertEqual(refused.returncode, 3, refused.stderr)
         self.assertRegex(refused.stderr, "recorded, not in force: .*not permitted")
+
+
+    def test_a_group_of_operators_shares_a_key_set(self):
+        self.assertEqual(os.geteuid(), 0, "this test plays several users: run it as root")
+        operators, clients = grp.getgrnam("staff"), grp.getgrnam("games")
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"apikeyd-test-{os.getpid()}-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        tool = shutil.copy(OPTIONS.tool, folder)
+        team = self.top / "team"
+        team.mkdir()
+        os.chown(team, 0, operators.gr_gid)
+        team.chmod(0o2770)
+        self.top.chmod(0o755)
+        self.keys = team / "keys.yaml"
+        self.configure("{debounce_ms: 1, poll_ms: 100}")
+        with self.config.open("a") as config:
+            config.write(f"operators_group: {operators.gr_name}\nclients_group: {clients.gr_name}\n")
+        self.config.chmod(0o644)
+        self.keys.write_text("version: 1\nkeys: []\n")
+        os.chown(self.keys, 0, operators.gr_gid)
+        self.keys.chmod(0o660)
+        self.start()
+        first_id, first = self.issue()  # by root, who also makes the lock file
+
+        def as_operator(user, *arguments):
+            return subprocess.run([tool, "-c", self.config, *arguments], user=user, group=NOBODY,
+                                  extra_groups=[operators.gr_gid, clients.gr_gid], capture_output=True, text=True,
+                                  timeout=WAIT_S, check=False)  # fmt: skip
+
+        issued = as_operator(4242, "issue", "--owner", "acme")
+        self.assertEqual((issued.returncode, issued.stderr), (0, ""))
+        revoked = as_operator(4343, "revoke", first_id)
+        self.assertEqual((revoked.returncode, revoked.stderr), (0, ""))
+        self.assertEqual(self.codes(first, issued.stdout.strip(), status=1), ["REVOKED", "VALID"])
+        status = self.keys.stat()
+        self.assertEqual((status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)), (4343, operators.gr_gid, 0o660))
+        # Without the group's write permission it is its owner's alone.
+        self.keys.chmod(0o640)
+        refused = as_operator(4242, "disable", issued.stdout.split("_")[2])
+        self.assertEqual(refused.returncode, 3)
+        self.assertIn("keep its owner and group", refused.stderr)
+        self.assertEqual(self.keys.stat().st_ino, status.st_ino)
 
 
 class Doctor(Ctl):

@@ -41,8 +41,10 @@ Verb add_reload(CLI::App& app) {
     auto force = std::make_shared<bool>(false);
     CLI::App* command = app.add_subcommand(
         "reload", "have the daemon read its source again; refused sets leave what is in force");
-    command->add_flag("--force", *force,
-                      "accept also a set that lacks many keys, and read one that looks unchanged");
+    command->add_flag(
+        "--force", *force,
+        "accept also a set that lacks many keys or brings revoked ones back, and read one that looks\n"
+        "unchanged");
     command->footer("Example:\n  apikeyctl reload");
     return {command, [force](const Context& context) { return reload(context, *force); }};
 }

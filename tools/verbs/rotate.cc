@@ -57,7 +57,7 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
     std::string expiry_note;
     const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
         const int64_t now = now_s();
-        const auto old = find_key(set, options.id, context.store_path().value());
+        const auto old = find_key(context, set, options.id);
         if (!old) {
             return tl::unexpected(old.error());
         }

@@ -11,7 +11,7 @@ namespace {
 
 Outcome set_state(const Context& context, const std::string& id, KeyState state) {
     const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
-        auto row = find_key(set, id, context.store_path().value());
+        auto row = find_key(context, set, id);
         if (!row) {
             return tl::unexpected(row.error());
         }

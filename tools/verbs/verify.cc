@@ -107,7 +107,7 @@ Record answer(const Validator& validator, const KeyLines& lines, Tally& tally) {
             {"name", text_or_none(known.name)},
             {"expires", verdict.expires_at != 0 ? Value(Time{verdict.expires_at}) : Value()},
             {"stale", (verdict.flags & APIKEY_FLAG_STALE) != 0},
-            {"counted", (verdict.flags & APIKEY_FLAG_NOT_COUNTED) == 0},
+            {"counted", code != APIKEY_UNAVAILABLE && (verdict.flags & APIKEY_FLAG_NOT_COUNTED) == 0},
             {"reason", std::string(reason(code))}};
 }
 
