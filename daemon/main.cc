@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/daemon.h"
+#include "core/preflight.h"
 #include "runtime/signals.h"
 #include "source/config_yaml.h"
 #include "source/text_file.h"
@@ -21,8 +22,12 @@ int tell(const apikeyd::Error& error) {
     return kFailed;
 }
 
-/// Parses what a start would parse, and changes nothing.
+/// Looks at what a start would parse, open or make, and changes nothing.
 int check(const std::string& config_path, const apikeyd::Config& config) {
+    int status = kDone;
+    for (const apikeyd::Error& error : apikeyd::preflight(config)) {
+        status = tell(error);
+    }
     const auto text = apikeyd::read_text_file(config.source_path, kSourceBytesMax);
     if (!text) {
         return tell(text.error());
@@ -31,9 +36,12 @@ int check(const std::string& config_path, const apikeyd::Config& config) {
     if (!rows) {
         return tell({rows.error().joined()});
     }
-    std::printf("%s: ok\n%s: ok, %llu keys\n", config_path.c_str(), config.source_path.c_str(),
+    if (status == kDone) {
+        std::printf("%s: ok\n", config_path.c_str());
+    }
+    std::printf("%s: ok, %llu keys\n", config.source_path.c_str(),
                 static_cast<unsigned long long>(rows->keys));
-    return kDone;
+    return status;
 }
 
 }  // namespace

@@ -29,6 +29,9 @@ constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;
 /// An insert beyond the probe cap wants another seed; after so many the table is made larger as well.
 constexpr unsigned kSeedsMax = 4;
 
+/// What a key's details take where there is none to go by: id, a short owner's name and a short name.
+constexpr uint64_t kDetailTypicalBytes = 64;
+
 /// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once.
 class Needs {
   public:
@@ -121,10 +124,13 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
     Needs needs = needs_of(from, changes);
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
         const uint64_t keys = std::max(needs.keys, order.capacity_keys);
+        const uint64_t each_bytes =
+            needs.keys != 0 ? needs.details_bytes / needs.keys + 1 : kDetailTypicalBytes;
+        const uint64_t details_bytes = needs.details_bytes + (keys - needs.keys) * each_bytes;
         GenerationPlan plan{};
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
-        plan.geometry = TableGeometry::for_keys(keys, needs.details_bytes);
+        plan.geometry = TableGeometry::for_keys(keys, details_bytes);
         plan.cpus = std::max(1u, std::thread::hardware_concurrency());
         plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;

@@ -1,6 +1,5 @@
 #include "core/daemon.h"
 
-#include <grp.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -9,6 +8,7 @@
 #include "base/clock.h"
 #include "core/admin.h"
 #include "core/bus_guard.h"
+#include "core/preflight.h"
 #include "runtime/file_watch.h"
 #include "runtime/signals.h"
 
@@ -21,26 +21,10 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kRetireInterval{1000};
-constexpr milliseconds kNamesInterval{10000};
+constexpr milliseconds kNamesInterval{10000};  // for the lock's name; control's is watched
+constexpr int64_t kNamesPoll_ms = 1000;
 /// As long as the tool waits: a large key set is parsed for minutes.
 constexpr milliseconds kAnswerMax{1'800'000};
-
-/// The group's number; the daemon's own group for an empty name.
-Result<gid_t> group_number(const std::string& name) {
-    if (name.empty()) {
-        return getegid();
-    }
-    std::vector<char> buffer(1024);
-    group entry{};
-    group* found = nullptr;
-    while (getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == ERANGE) {
-        buffer.resize(buffer.size() * 2);
-    }
-    if (found == nullptr) {
-        return fail("group '" + name + "' does not exist; create it, or name another in the configuration");
-    }
-    return found->gr_gid;
-}
 
 /// Everything that lives while the daemon runs, in the order in which it comes and, backwards, goes.
 class Daemon {
@@ -58,6 +42,7 @@ class Daemon {
     void first_load();
     Result<void> open_door();
     void start_timers();
+    void check_names();
     void on_signal(Signal signal);
     DaemonStatus fixed_status() const;
 
@@ -73,6 +58,7 @@ class Daemon {
     std::unique_ptr<Admin> admin_;
     std::unique_ptr<SignalWatch> signals_;
     std::unique_ptr<FileWatch> watch_;
+    std::unique_ptr<FileWatch> names_watch_;
     std::unique_ptr<UnixServer> door_;
     gid_t operators_group_ = 0;
     Result<void> outcome_;
@@ -116,15 +102,12 @@ Result<void> Daemon::open_workers() {
 }
 
 Result<void> Daemon::open_instance() {
-    const Result<gid_t> clients_group = group_number(config_.clients_group);
-    const Result<gid_t> operators_group = group_number(config_.operators_group);
-    for (const Result<gid_t>* group : {&clients_group, &operators_group}) {
-        if (!*group) {
-            return tl::unexpected(group->error());
-        }
+    const Result<Groups> groups = find_groups(config_);
+    if (!groups) {
+        return tl::unexpected(groups.error());
     }
-    operators_group_ = *operators_group;
-    auto directory = Directory::open_and_lock(config_.directory, config_.instance, *clients_group);
+    operators_group_ = groups->operators;
+    auto directory = Directory::open_and_lock(config_.directory, config_.instance, groups->clients);
     if (!directory) {
         return tl::unexpected(directory.error());
     }
@@ -133,7 +116,7 @@ Result<void> Daemon::open_instance() {
         return tl::unexpected(store.error());
     }
     auto publisher =
-        Publisher::open(std::move(*directory), *clients_group, config_.capacity_keys, *builder_, *log_);
+        Publisher::open(std::move(*directory), groups->clients, config_.capacity_keys, *builder_, *log_);
     if (!publisher) {
         return tl::unexpected(publisher.error());
     }
@@ -170,6 +153,13 @@ Result<void> Daemon::open_notices() {
         admin_->set_watch_problem(watch_->inotify_problem());
         log_->warn("source.polled_only", {{"reason", watch_->inotify_problem()}});
     }
+    options = {.debounce_ms = 0, .poll_ms = kNamesPoll_ms};
+    auto names = FileWatch::create(*loop_, publisher_->directory().path() + "/control", options,
+                                   [this] { check_names(); });
+    if (!names) {
+        return tl::unexpected(names.error());
+    }
+    names_watch_ = std::move(*names);
     return {};
 }
 
@@ -218,15 +208,20 @@ void Daemon::start_timers() {
     loop_->every(milliseconds(config_.flush_interval_ms),
                  [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
     loop_->every(kRetireInterval, [this] { flusher_->retire_unused(); });
-    loop_->every(kNamesInterval, [this] {
-        if (!publisher_->directory().still_named(publisher_->control().fd())) {
-            names_lost_ = true;
-            outcome_ = fail(
-                publisher_->directory().path() +
-                ": the files were removed or replaced under the daemon; start it again to make new ones");
-            loop_->stop();
-        }
-    });
+    loop_->every(kNamesInterval, [this] { check_names(); });
+}
+
+/// Ends the daemon when its files lost their names, and sends their clients to look for others: a daemon that
+/// is started in a new directory of the same name cannot tell them of a revocation.
+void Daemon::check_names() {
+    if (names_lost_ || publisher_->directory().still_named(publisher_->control().fd())) {
+        return;
+    }
+    names_lost_ = true;
+    publisher_->control().set_state(ControlState::kSuperseded);
+    outcome_ = fail(publisher_->directory().path() +
+                    ": the files were removed or replaced under the daemon; start it again to make new ones");
+    loop_->stop();
 }
 
 void Daemon::on_signal(Signal signal) {
@@ -267,8 +262,9 @@ Result<void> Daemon::run() {
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
         log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
     }
-    // Clients of files that lost their names must look for the new ones.
-    publisher_->control().set_state(names_lost_ ? ControlState::kSuperseded : ControlState::kStopped);
+    if (!names_lost_) {
+        publisher_->control().set_state(ControlState::kStopped);
+    }
     if (outcome_) {
         log_->info("daemon.stopped");
     } else {

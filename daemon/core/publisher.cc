@@ -16,6 +16,7 @@ using apikey::shm::Found;
 using apikey::shm::Generation;
 using apikey::shm::Meta;
 using apikey::shm::SlotState;
+using apikey::shm::TableGeometry;
 using apikey::shm::TableView;
 
 namespace {
@@ -124,10 +125,15 @@ bool Publisher::make(const Change& change) {
     return made;
 }
 
+/// True for a table that an earlier daemon made by a configuration that asked for less room.
+bool Publisher::below_capacity() const {
+    return current_->table().view().slot_count() < TableGeometry::for_keys(capacity_keys_, 0).slot_count;
+}
+
 void Publisher::make_room_for(std::vector<Change> changes, Done done) {
     if (changes.empty() && current_ != nullptr) {
         done({});
-        if (!building_ && current_->table().mostly_dead()) {
+        if (!building_ && (current_->table().mostly_dead() || below_capacity())) {
             start_build();
         }
         return;

@@ -82,6 +82,7 @@ class Publisher {
 
     Result<void> adopt();
     uint32_t next_number() const;
+    bool below_capacity() const;
     void start_build();
     void finish_build(Build& build);
     ChangeSet replay_log(apikey::shm::Generation& built) const;

@@ -55,6 +55,8 @@ struct Reloader::Load {
     std::string error;
     ReloadReport report;
     uint64_t live_keys = 0;
+    uint64_t revived = 0;  // revoked keys that the source has in another state
+    std::string first_revived;
     std::vector<Change> additions;
     uint64_t additions_bytes = 0;  // of details
     std::vector<Change> changes;   // of keys that are there: updates, then removals
@@ -80,6 +82,10 @@ void Reloader::Load::collect(KeyRow row, std::vector<bool>& seen) {
                 return;
             }
             ++report.updated;
+            if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked &&
+                revived++ == 0) {
+                first_revived = row.id;
+            }
             changes.push_back({Change::Kind::kUpsert, std::move(row)});
             return;
         }
@@ -158,8 +164,16 @@ void Reloader::start() {
 }
 
 /// Why this set must not be applied without force; empty when it may.
-std::string Reloader::loss_refusal(const Load& load) const {
-    if (load.force || load.live_keys < kLossGuardKeysMin ||
+std::string Reloader::refusal(const Load& load) const {
+    if (load.force) {
+        return {};
+    }
+    if (load.revived != 0) {
+        return options_.source_path + ": would bring back " + std::to_string(load.revived) +
+               " revoked keys, the first " + load.first_revived +
+               " (an old copy of the file? `apikeyctl reload --force` if that is meant)";
+    }
+    if (load.live_keys < kLossGuardKeysMin ||
         load.report.removed * 100 <= load.live_keys * options_.max_loss_percent) {
         return {};
     }
@@ -171,7 +185,7 @@ std::string Reloader::loss_refusal(const Load& load) const {
 
 void Reloader::loaded(const std::shared_ptr<Load>& load) {
     if (load->error.empty()) {
-        load->error = loss_refusal(*load);
+        load->error = refusal(*load);
     }
     if (!load->error.empty()) {
         finish(load, fail(load->error));

@@ -43,8 +43,9 @@ class Reloader {
 
     using Done = std::function<void(const Result<ReloadReport>&)>;
 
-    /// Reads the source at some moment after this call, and tells how it went. `force` lifts the loss guard
-    /// and parses even what looks unchanged. Requests that come while one is under way share the next.
+    /// Reads the source at some moment after this call, and tells how it went. A set that lacks too many keys
+    /// or brings revoked ones back is refused; `force` lifts that, and parses even what looks unchanged.
+    /// Requests that come while one is under way share the next.
     void request(bool force, Done done);
 
     /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told
@@ -71,7 +72,7 @@ class Reloader {
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
     void place_additions(Load& load);
     void retry_later();
-    std::string loss_refusal(const Load& load) const;
+    std::string refusal(const Load& load) const;
 
     Loop& loop_;
     Publisher& publisher_;

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
+#include <string_view>
 
 #include "runtime/log_format.h"
 #include "runtime/loop_kind.h"
@@ -45,6 +47,11 @@ struct Config {
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
     uint64_t capacity_keys = 0;  ///< room to leave at the first build; 0: by what is loaded
     LoopKind event_loop = LoopKind::automatic;
+
+    /// Where each field that was given stands: `log.file` -> `file:line:column`.
+    std::map<std::string, std::string, std::less<>> places;
+    /// The field with its place, to begin an error with: `file:line:column: field`, or `field (default)`.
+    [[nodiscard]] std::string named(std::string_view field) const;
 };
 
 /// What an instance may be called: it becomes the name of a directory.

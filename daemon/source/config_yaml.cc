@@ -272,6 +272,8 @@ class ConfigVisitor final : public YamlVisitor {
             reporter_.add(place, name_ + ": no value (want one, or leave the field out for its default)");
         } else if (const Taken wrong = field_->set(scalar, config_); !wrong.empty()) {
             reporter_.add(place, name_ + ": " + wrong);
+        } else {
+            config_.places.emplace(name_, reporter_.word(place));
         }
     }
 
@@ -313,6 +315,12 @@ class ConfigVisitor final : public YamlVisitor {
 };
 
 }  // namespace
+
+std::string Config::named(std::string_view field) const {
+    const auto place = places.find(field);
+    return place == places.end() ? std::string(field) + " (default)"
+                                 : place->second + ": " + std::string(field);
+}
 
 std::string default_directory(unsigned uid) {
     return uid == 0 ? "/run/apikeyd" : "/dev/shm/apikeyd-" + std::to_string(uid);

@@ -242,9 +242,12 @@ bool run_yaml_events(std::string_view text, const YamlLimits& limits, YamlVisito
 
 void YamlReporter::add(YamlPlace place, std::string_view what) {
     ++errors_.total;
-    if (errors_.messages.size() >= kYamlErrorsKept) {
-        return;
+    if (errors_.messages.size() < kYamlErrorsKept) {
+        errors_.messages.push_back(word(place).append(": ").append(what));
     }
+}
+
+std::string YamlReporter::word(YamlPlace place) const {
     const size_t offset = std::min(place.offset, text_.size());
     size_t column = 1;
     for (size_t i = offset; i > 0 && text_[i - 1] != '\n'; --i) {
@@ -254,14 +257,7 @@ void YamlReporter::add(YamlPlace place, std::string_view what) {
     if (place.line == 1 && column > 1) {
         column -= byte_order_mark_length(text_) != 0 ? 1 : 0;
     }
-    std::string message = file_;
-    message.append(":")
-        .append(std::to_string(place.line))
-        .append(":")
-        .append(std::to_string(column))
-        .append(": ")
-        .append(what);
-    errors_.messages.push_back(std::move(message));
+    return file_ + ":" + std::to_string(place.line) + ":" + std::to_string(column);
 }
 
 std::string YamlErrors::joined() const {

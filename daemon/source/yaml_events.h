@@ -51,8 +51,10 @@ class YamlReporter {
   public:
     YamlReporter(std::string file, std::string_view text) : file_(std::move(file)), text_(text) {}
 
-    /// `file:line:column: what`; the column counts characters (code points) from 1.
+    /// `file:line:column: what`.
     void add(YamlPlace place, std::string_view what);
+    /// `file:line:column`; the column counts characters (code points) from 1.
+    [[nodiscard]] std::string word(YamlPlace place) const;
     [[nodiscard]] bool ok() const { return errors_.total == 0; }
     [[nodiscard]] const YamlErrors& errors() const { return errors_; }
     [[nodiscard]] YamlErrors take() { return std::move(errors_); }

@@ -261,6 +261,89 @@ TEST_F(BadInput, ASetThatLosesMostKeysNeedsForce) {
     daemon.terminate();
 }
 
+// A restored older file, say. What a revocation promised outlives the file that recorded it.
+TEST_F(BadInput, ASetThatBringsARevokedKeyBackNeedsForce) {
+    write("keys.yaml", good_set() + "    state: revoked\n");
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    ASSERT_EQ(validate(kGoodKey), APIKEY_REVOKED);
+    const std::string reload = R"({"verb":"reload","force":false})";
+    for (const char* state : {"active", "disabled"}) {
+        write("keys.yaml", good_set() + "    state: " + state + "\n");
+        const std::string refused = daemon.request(reload);
+        EXPECT_NE(refused.find("would bring back 1 revoked keys, the first GoodKey00001"), std::string::npos)
+            << refused;
+        EXPECT_EQ(validate(kGoodKey), APIKEY_REVOKED);
+    }
+    daemon.kill9();  // the next daemon adopts the table, and refuses the set against it
+    daemon.start();
+    daemon.wait_ready();
+    EXPECT_EQ(validate(kGoodKey), APIKEY_REVOKED);
+    write("keys.yaml", good_set());
+    const std::string forced = daemon.request(R"({"verb":"reload","force":true})");
+    EXPECT_NE(forced.find("\"updated\":1"), std::string::npos) << forced;
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    daemon.terminate();
+}
+
+TEST_F(BadInput, ADaemonWithMoreCapacityMakesRoomInWhatItAdopts) {
+    const auto slots = [](const std::string& status) {
+        return std::stoul(status.substr(status.find("\"slots\":") + 8));
+    };
+    DaemonProcess daemon(path("apikeyd.yaml"));
+    daemon.start();
+    daemon.wait_ready();
+    EXPECT_LT(slots(daemon.request(R"({"verb":"status"})")), 50000u);
+    EXPECT_EQ(daemon.terminate(), 0);
+    configure("capacity: 50000\n");
+    daemon.start();
+    daemon.wait_ready();
+    size_t now = 0;
+    for (int i = 0; i < 3000 && now < 50000; ++i) {
+        now = slots(daemon.request(R"({"verb":"status"})"));
+        usleep(10000);
+    }
+    EXPECT_GE(now, 50000u);
+    EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
+    daemon.terminate();
+}
+
+// Whoever is attached to files that were removed must not be left behind by the daemon that is started next.
+TEST_F(BadInput, ARevocationAfterTheDirectoryWasReplacedReachesWhoWasAttachedBefore) {
+    for (const bool moved : {false, true}) {
+        SCOPED_TRACE(moved ? "moved" : "removed");
+        write("keys.yaml", good_set());
+        DaemonProcess daemon(path("apikeyd.yaml"));
+        daemon.start();
+        daemon.wait_ready();
+        apikey_options options{};
+        options.size = sizeof options;
+        const std::string run = path("run");
+        options.directory = run.c_str();
+        apikey_client* client = nullptr;
+        ASSERT_EQ(apikey_open(&options, &client), APIKEY_OK);
+        apikey_verdict verdict;
+        ASSERT_EQ(apikey_validate(client, kGoodKey, strlen(kGoodKey), &verdict), APIKEY_VALID);
+        if (moved) {
+            std::filesystem::rename(path("run/default"), path("elsewhere"));
+        } else {
+            std::filesystem::remove_all(path("run/default"));
+        }
+        EXPECT_EQ(daemon.wait(), 1) << "it ends by itself";
+        EXPECT_NE(said(daemon).find("removed or replaced"), std::string::npos) << said(daemon);
+        write("keys.yaml", good_set() + "    state: revoked\n");
+        daemon.start();
+        daemon.wait_ready();
+        EXPECT_EQ(apikey_validate(client, kGoodKey, strlen(kGoodKey), &verdict), APIKEY_REVOKED);
+        EXPECT_EQ(verdict.flags & APIKEY_FLAG_STALE, 0u);
+        apikey_close(client);
+        daemon.terminate();
+        std::filesystem::remove_all(path("run"));
+        std::filesystem::remove_all(path("elsewhere"));
+    }
+}
+
 TEST_F(BadInput, BadRequestsOnTheAdminSocketAreAnsweredAndHarmNothing) {
     DaemonProcess daemon(path("apikeyd.yaml"));
     daemon.start();
@@ -280,7 +363,8 @@ TEST_F(BadInput, AConfigurationErrorEndsTheStartWithThePlace) {
     const std::pair<const char*, const char*> errors[] = {
         {"colour: red\n", "apikeyd.yaml:4:1"},
         {"flush_interval_ms: never\n", "flush_interval_ms"},
-        {"clients_group: no-such-group-here\n", "no-such-group-here"},
+        {"clients_group: no-such-group-here\n",
+         "apikeyd.yaml:4:16: clients_group: group 'no-such-group-here' does not exist"},
         {"event_loop: magic\n", "event_loop"},
     };
     for (const auto& [text, place] : errors) {
@@ -292,6 +376,46 @@ TEST_F(BadInput, AConfigurationErrorEndsTheStartWithThePlace) {
         EXPECT_EQ(daemon.wait(), 1);
         EXPECT_NE(said(daemon).find(place), std::string::npos) << said(daemon);
     }
+}
+
+/// What `apikeyd --check` prints, both streams, and its exit status.
+std::pair<int, std::string> check(const std::string& config) {
+    const std::string command = std::string(getenv("APIKEYD")) + " --check --config " + config + " 2>&1";
+    FILE* pipe = popen(command.c_str(), "r");
+    std::string said;
+    for (int c = fgetc(pipe); c != EOF; c = fgetc(pipe)) {
+        said.push_back(static_cast<char>(c));
+    }
+    return {WEXITSTATUS(pclose(pipe)), said};
+}
+
+TEST_F(BadInput, ACheckTellsWhatAStartWouldStumbleOver) {
+    configure("");
+    const auto [status, text] = check(path("apikeyd.yaml"));
+    EXPECT_EQ(status, 0) << text;
+    EXPECT_NE(text.find("keys.yaml: ok, 1 keys\n"), std::string::npos) << text;
+    EXPECT_FALSE(std::filesystem::exists(path("run"))) << "a check makes nothing";
+    EXPECT_FALSE(std::filesystem::exists(path("usage.db")));
+
+    write("no-store",
+          "this is no SQLite database, and long enough to have had a header: 0123456789012345678901");
+    write("apikeyd.yaml",
+          "source: yaml:keys.yaml\nusage: sqlite:no-store\ndirectory: nowhere/run/x\n"
+          "log:\n  file: nowhere/log\nclients_group: no-such-clients\n"
+          "operators_group: no-such-operators\n");
+    const auto [bad_status, bad_text] = check(path("apikeyd.yaml"));
+    EXPECT_EQ(bad_status, 1);
+    for (const char* line :
+         {"apikeyd.yaml:2:8: usage: ", "apikeyd.yaml:3:12: directory: ", "apikeyd.yaml:5:9: log.file: ",
+          "apikeyd.yaml:6:16: clients_group: group 'no-such-clients' does not exist",
+          "apikeyd.yaml:7:18: operators_group: group 'no-such-operators' does not exist",
+          "keys.yaml: ok, 1 keys"}) {
+        EXPECT_NE(bad_text.find(line), std::string::npos) << line << "\n" << bad_text;
+    }
+    EXPECT_EQ(bad_text.find("apikeyd.yaml: ok"), std::string::npos) << bad_text;
+    configure("");
+    write("keys.yaml", "keys: 1\n");
+    EXPECT_EQ(check(path("apikeyd.yaml")).first, 1);
 }
 
 TEST_F(BadInput, ASecondDaemonIsRefusedAndTheFirstGoesOn) {
