@@ -1,6 +1,7 @@
 #include "source/yaml_editor.h"
 
 #include <algorithm>
+#include <boost/unordered/unordered_flat_set.hpp>
 #include <utility>
 
 #include "source/row_text.h"
@@ -172,6 +173,36 @@ Result<void> KeySetText::check_piece(const Piece& piece) const {
     return {};
 }
 
+/// The limits that only the whole set shows. A set beyond them would be refused by whoever reads it next, the
+/// tool that has to revoke a key in it included.
+Result<void> KeySetText::check_limits(const KeyRow& row) const {
+    boost::unordered_flat_set<std::string_view> environments{row.environment};
+    size_t bytes =
+        head_.size() + line_rest_.size() + tail_.size() + block_key_row(row, indent_, newline_).size();
+    for (const Piece& piece : pieces_) {
+        bytes += piece.before.size();
+        if (piece.row.id != row.id) {
+            bytes += piece.body.size();
+            environments.insert(piece.live ? std::string_view(piece.row.environment) : std::string_view());
+        }
+    }
+    environments.erase("");
+    if (environments.size() > kEnvironmentsMax) {
+        return fail("key " + row.id + ": environment: " + yaml_quote(row.environment) +
+                    " is one too many (want at most " + std::to_string(kEnvironmentsMax) +
+                    " different ones in a key set)");
+    }
+    if (find(row.id) == nullptr && live_ >= limits_.keys_max) {
+        return fail("key " + row.id + ": more than " + std::to_string(limits_.keys_max) +
+                    " keys (the limit)");
+    }
+    if (bytes > limits_.file_bytes_max) {
+        return fail("key " + row.id + ": the key set would have more than " +
+                    std::to_string(limits_.file_bytes_max) + " bytes (the limit)");
+    }
+    return {};
+}
+
 Result<void> KeySetText::upsert(const KeyRow& wanted) {
     KeyRow row = wanted;
     if (!row.metadata.empty()) {
@@ -180,6 +211,9 @@ Result<void> KeySetText::upsert(const KeyRow& wanted) {
             return tl::unexpected(Error{"key " + row.id + ": " + compact.error().message});
         }
         row.metadata = *std::move(compact);
+    }
+    if (auto fits = check_limits(row); !fits) {
+        return fits;
     }
     const auto present = by_id_.find(row.id);
     const auto same_digest = by_digest_.find(digest_key(row));

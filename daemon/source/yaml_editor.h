@@ -57,6 +57,7 @@ class KeySetText {
     Result<void> split(std::string text);
     Result<void> split_block(std::string_view text, LocatedKeySet located);
     void index();
+    [[nodiscard]] Result<void> check_limits(const KeyRow& row) const;
     Result<void> append(const KeyRow& row);
     Result<void> replace(size_t at, const KeyRow& row);
     Result<void> check_piece(const Piece& piece) const;

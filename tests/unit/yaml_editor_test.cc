@@ -503,5 +503,43 @@ TEST(source_YamlEditor, RandomFilesAndEditsMatchAModel) {
     EXPECT_EQ(edits, 3200u);
 }
 
+// A set that whoever reads it next refuses cannot be mended by the tool either.
+TEST(source_YamlEditor, TheLimitsOfTheWholeSetAreKept) {
+    for (const bool flow : {false, true}) {
+        SCOPED_TRACE(flow);
+        KeySetText set = parsed(flow ? "keys: [\n]\n" : "keys: []\n");
+        for (unsigned i = 0; i < kEnvironmentsMax; ++i) {
+            KeyRow row = make_row(i);
+            row.environment = "e" + std::to_string(i);
+            const auto done = set.upsert(row);
+            ASSERT_TRUE(done) << done.error().message;
+        }
+        KeyRow one_more = make_row(99);
+        one_more.environment = "e99";
+        const auto refused = set.upsert(one_more);
+        ASSERT_FALSE(refused);
+        EXPECT_NE(refused.error().message.find("'e99' is one too many"), std::string::npos)
+            << refused.error().message;
+        EXPECT_EQ(set.size(), kEnvironmentsMax);
+        KeyRow renamed = make_row(3);
+        renamed.environment = "renamed";
+        EXPECT_TRUE(set.upsert(renamed)) << "one that takes another's place";
+        EXPECT_TRUE(parse_key_rows(set.text(), "keys.yaml"));
+    }
+    YamlLimits limits;
+    limits.keys_max = 2;
+    auto set = KeySetText::parse("keys: []\n", "keys.yaml", limits);
+    ASSERT_TRUE(set);
+    EXPECT_TRUE(set->upsert(make_row(1)));
+    EXPECT_TRUE(set->upsert(make_row(2)));
+    EXPECT_FALSE(set->upsert(make_row(3)));
+    limits.keys_max = 100;
+    limits.file_bytes_max = set->text().size() + 20;
+    set = KeySetText::parse(set->text(), "keys.yaml", limits);
+    ASSERT_TRUE(set);
+    EXPECT_FALSE(set->upsert(make_row(3)));
+    EXPECT_EQ(set->size(), 2u);
+}
+
 }  // namespace
 }  // namespace apikeyd
