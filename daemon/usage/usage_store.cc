@@ -1,13 +1,18 @@
 #include "usage/usage_store.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <limits>
 #include <numeric>
 #include <utility>
 
+#include "base/errno_text.h"
 #include "usage/database.h"
 
 namespace apikeyd {
@@ -298,13 +303,42 @@ class FlushRun {
 
 }  // namespace
 
-UsageStore::UsageStore(std::string path, std::unique_ptr<Impl> impl)
-    : path_(std::move(path)), impl_(std::move(impl)) {}
+UsageStore::UsageStore(std::string path, std::unique_ptr<Impl> impl, OwnedFd lock)
+    : path_(std::move(path)), impl_(std::move(impl)), lock_(std::move(lock)) {}
 UsageStore::UsageStore(UsageStore&&) noexcept = default;
 UsageStore& UsageStore::operator=(UsageStore&&) noexcept = default;
 UsageStore::~UsageStore() = default;
 
+/// Held while the store is open. A file of its own: closing any descriptor of a database ends SQLite's locks.
+Result<OwnedFd> UsageStore::take_lock(const std::string& path) {
+    const std::string name = path + ".lock";
+    OwnedFd lock(::open(name.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR));
+    if (!lock.is_open()) {
+        return fail(name + ": cannot be opened: " + errno_text(errno));
+    }
+    struct flock range {};
+    range.l_type = F_WRLCK;
+    range.l_whence = SEEK_SET;
+    if (fcntl(lock.get(), F_OFD_SETLK, &range) != 0) {
+        return fail(path +
+                    ": another daemon keeps its counts in this store; give each instance one of its own");
+    }
+    return lock;
+}
+
 Result<UsageStore> UsageStore::open(const std::string& path) {
+    Result<std::unique_ptr<Impl>> impl = open_impl(path);
+    if (!impl) {
+        return tl::unexpected(std::move(impl.error()));
+    }
+    Result<OwnedFd> lock = take_lock(path);
+    if (!lock) {
+        return tl::unexpected(std::move(lock.error()));
+    }
+    return UsageStore(path, std::move(*impl), std::move(*lock));
+}
+
+Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path) {
     Result<Database> database = Database::open_writable(path);
     if (!database) {
         return tl::unexpected(std::move(database.error()));
@@ -317,7 +351,7 @@ Result<UsageStore> UsageStore::open(const std::string& path) {
         }
         impl->statements[i] = std::move(*statement);
     }
-    return UsageStore(path, std::move(impl));
+    return impl;
 }
 
 /// Makes sure that the connection is to the file under the store's name.
@@ -326,11 +360,11 @@ Result<void> UsageStore::follow_name() {
         return {};
     }
     impl_.reset();  // first: a connection's end tidies up by name
-    Result<UsageStore> opened = open(path_);
+    Result<std::unique_ptr<Impl>> opened = open_impl(path_);
     if (!opened) {
         return tl::unexpected(opened.error());
     }
-    impl_ = std::move(opened->impl_);
+    impl_ = std::move(*opened);
     reopened_ = true;
     return {};
 }

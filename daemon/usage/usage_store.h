@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/owned_fd.h"
 #include "base/result.h"
 
 namespace apikeyd {
@@ -78,7 +79,8 @@ class UsageStore {
   public:
     /// Opens the store at `path`, creating the file (mode 0640) but no directory. Errors name the path and
     /// what to do: a missing directory, a symbolic link, a directory, no permission, a full disk, a file that
-    /// is no store of ours or of a newer version (both left untouched).
+    /// is no store of ours or of a newer version (both left untouched). One daemon a store, told by a lock on
+    /// `<path>.lock`: to each, the generations of another would be vanished ones.
     static Result<UsageStore> open(const std::string& path);
 
     UsageStore(UsageStore&&) noexcept;
@@ -115,11 +117,14 @@ class UsageStore {
 
   private:
     struct Impl;
-    UsageStore(std::string path, std::unique_ptr<Impl> impl);
+    UsageStore(std::string path, std::unique_ptr<Impl> impl, OwnedFd lock);
+    static Result<OwnedFd> take_lock(const std::string& path);
+    static Result<std::unique_ptr<Impl>> open_impl(const std::string& path);
     Result<void> follow_name();
 
     std::string path_;
     std::unique_ptr<Impl> impl_;  // nullptr when the file was replaced by one that cannot be opened
+    OwnedFd lock_;
     bool reopened_ = false;
 };
 

@@ -81,6 +81,19 @@ TEST_F(UsageOpenTest, AnotherProgramsDatabaseStaysAsItIs) {
     EXPECT_EQ(bytes_of(path_), before);
 }
 
+// To each of two daemons the other's generations would be vanished ones, never to be added to again.
+TEST_F(UsageOpenTest, AStoreIsOneDaemons) {
+    auto first = UsageStore::open(path_);
+    ASSERT_TRUE(first) << first.error().message;
+    const auto second = UsageStore::open(path_);
+    ASSERT_FALSE(second);
+    EXPECT_NE(second.error().message.find("another daemon keeps its counts in this store"), std::string::npos)
+        << second.error().message;
+    EXPECT_TRUE(UsageReader::open(path_)) << "reading is for everyone";
+    first = fail("closed");
+    EXPECT_TRUE(UsageStore::open(path_));
+}
+
 TEST_F(UsageOpenTest, ANewerStoreStaysAsItIs) {
     make_store(path_);
     execute(path_, "PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)");
