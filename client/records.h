@@ -9,7 +9,8 @@
 // This is the hazard pointer scheme (M. Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free
 // Objects", 2004) with the reader's fence moved to the reclaiming side by membarrier(2).
 //
-// Thread safety: all functions, from any thread. Nothing here allocates after records_prepare().
+// Thread safety: all functions, from any thread. Nothing here allocates after records_prepare(), but for
+// pthread_setspecific() at a thread's first call in a process with more than 32 pthread keys.
 
 #pragma once
 
@@ -34,7 +35,8 @@ inline uintptr_t this_thread() {
     return reinterpret_cast<uintptr_t>(&t_record);
 }
 
-/// Claims a record for this thread; nullptr when none is free or records_prepare() failed. Makes no syscall.
+/// Claims a record for this thread; nullptr when none is free or records_prepare() failed. Makes no syscall
+/// of its own.
 Record* claim_record();
 
 /// This thread's record, claimed at its first call. The owner is compared since a fork wipes the records and

@@ -35,6 +35,7 @@ using Response = http::response<http::string_body>;
 constexpr std::chrono::seconds kIdle{10};  // for a whole request; then the connection is closed
 constexpr std::chrono::seconds kRefreshInterval{1};
 constexpr uint64_t kBodyBytesMax = uint64_t{64} * 1024;
+constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 constexpr std::chrono::seconds kDrain{2};  // for the rest of a request that was refused unread
 constexpr size_t kDrainBytesMax = size_t{4} << 20;
 
@@ -147,8 +148,15 @@ asio::awaitable<void> serve_connection(asio::ip::tcp::socket socket, const apike
         stream.expires_after(kIdle);
         http::request_parser<http::string_body> parser;
         parser.body_limit(kBodyBytesMax);
-        co_await http::async_read(stream, buffer, parser,
-                                  asio::redirect_error(asio::use_awaitable, unreadable));
+        co_await http::async_read_header(stream, buffer, parser,
+                                         asio::redirect_error(asio::use_awaitable, unreadable));
+        if (!unreadable && beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+            co_await asio::async_write(stream, asio::buffer(kContinue), asio::use_awaitable);
+        }
+        if (!unreadable) {
+            co_await http::async_read(stream, buffer, parser,
+                                      asio::redirect_error(asio::use_awaitable, unreadable));
+        }
         std::optional<Response> response =
             unreadable ? answer_for(unreadable) : answer_for(client, parser.get());
         if (!response) {

@@ -165,6 +165,16 @@ class HttpServer(unittest.TestCase):
             self.assertEqual(answer.status, 200)
             self.assertEqual(len(answer.read()), 0 if method == "HEAD" else int(answer.headers["Content-Length"]))
 
+    def test_a_body_that_waits_to_be_asked_for_is_asked_for(self):
+        with socket.create_connection(("127.0.0.1", self.server.port), PATIENCE_S) as peer:
+            head = f"POST / HTTP/1.1\r\nHost: h\r\nX-API-Key: {self.valid}\r\nContent-Length: 4\r\n"
+            peer.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            self.assertEqual(peer.recv(100), b"HTTP/1.1 100 Continue\r\n\r\n")
+            peer.sendall(b"body")
+            answer = http.client.HTTPResponse(peer)
+            answer.begin()
+            self.assertEqual(answer.status, 200)
+
     def test_what_cannot_be_read_is_answered_and_ends_its_own_connection_only(self):
         long_header = b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20000 + b"\r\n\r\n"
         long_body = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200000

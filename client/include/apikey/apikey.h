@@ -143,6 +143,7 @@ APIKEY_API apikey_result apikey_open(const apikey_options* options, apikey_clien
  * Makes no syscall, takes no lock and allocates nothing once the client is attached, but for two moments: the
  * first call after the daemon published a new generation maps that one; and while the daemon has been silent
  * for stale_after_ms, one call in two seconds looks whether another daemon serves under the directory's name.
+ * A thread's first call may allocate, where the process has many pthread keys (pthread_setspecific()).
  * A host that calls apikey_refresh() elsewhere once a second relieves its requests of both, but for one that
  * would be refused in between: a key that this generation does not accept is looked for in the newer one.
  *
