@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/micro_floor.h"
 #include "bench/micro_peers.h"
 #include "bench/micro_validate.h"
 #include "bench/peer_stores.h"
@@ -107,6 +108,7 @@ int main(int argc, char** argv) {
         sets.push_back(new apikey::bench::PrivateSet(size));  // lives as long as the benchmarks: to the end
     }
     apikey::bench::register_validate(sets);
+    apikey::bench::register_floor(sets);
     apikey::bench::register_peers(sets, options.sockets);
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) {

@@ -85,7 +85,9 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
                  fchown(old->fd(), static_cast<uid_t>(-1), clients_group) != 0)) {
                 return fail(system_error_text("cannot set mode and group", kName, errno));
             }
-            return ControlWriter(std::move(*old));
+            ControlWriter reused(std::move(*old));
+            reused.set_state(ControlState::kStarting);
+            return reused;
         }
     }
     Result<Segment> made = make_control(directory_fd, clients_group);
@@ -137,6 +139,10 @@ void ControlWriter::applied(uint64_t fingerprint, uint64_t now_ns) {
 
 void ControlWriter::refused() {
     words().source_refused.fetch_add(1, std::memory_order_relaxed);
+}
+
+void ControlWriter::accepted() {
+    words().source_refused.store(0, std::memory_order_relaxed);
 }
 
 void ControlWriter::flushed(uint64_t now_ns) {

@@ -30,7 +30,9 @@ class ControlWriter {
     void set_started(uint64_t pid, uint64_t now_ns);
     /// One more load or change of the source is in force.
     void applied(uint64_t fingerprint, uint64_t now_ns);
+    /// A load that was refused, and one that found nothing new after such.
     void refused();
+    void accepted();
     void flushed(uint64_t now_ns);
 
   private:

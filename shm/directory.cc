@@ -59,11 +59,7 @@ Result<struct stat> stat_directory(const std::string& path) {
 
 /// The base may be shared by instances of several groups, so anyone may pass through it. Whoever can rename
 /// in it could put another directory in the instance's place: that may only be this user or root.
-Result<void> make_base(const std::string& path) {
-    Result<bool> made = make_directory(path, kBaseMode, kKeepGroup);
-    if (!made || *made) {
-        return made ? Result<void>{} : tl::unexpected(made.error());
-    }
+Result<void> check_base(const std::string& path) {
     Result<struct stat> status = stat_directory(path);
     if (!status) {
         return tl::unexpected(status.error());
@@ -80,11 +76,7 @@ Result<void> make_base(const std::string& path) {
 }
 
 /// The instance's own directory belongs to this daemon alone.
-Result<void> make_own(const std::string& path, gid_t group) {
-    Result<bool> made = make_directory(path, kDirectoryMode, group);
-    if (!made || *made) {
-        return made ? Result<void>{} : tl::unexpected(made.error());
-    }
+Result<void> check_own(const std::string& path) {
     Result<struct stat> status = stat_directory(path);
     if (!status) {
         return tl::unexpected(status.error());
@@ -97,7 +89,39 @@ Result<void> make_own(const std::string& path, gid_t group) {
     if ((status->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
         return fail(path + ": writable by others; chmod it to 0750 after checking what is in it");
     }
+    return {};
+}
+
+Result<void> make_base(const std::string& path) {
+    Result<bool> made = make_directory(path, kBaseMode, kKeepGroup);
+    if (!made || *made) {
+        return made ? Result<void>{} : tl::unexpected(made.error());
+    }
+    return check_base(path);
+}
+
+Result<void> make_own(const std::string& path, gid_t group) {
+    Result<bool> made = make_directory(path, kDirectoryMode, group);
+    if (!made || *made) {
+        return made ? Result<void>{} : tl::unexpected(made.error());
+    }
+    if (auto checked = check_own(path); !checked) {
+        return checked;
+    }
     return set_access(path, kDirectoryMode, group);  // another clients' group may be configured now
+}
+
+/// Why nothing can be made in a directory; nothing when it can.
+Result<void> check_writable(const std::string& path) {
+    if (access(path.c_str(), W_OK | X_OK) != 0) {
+        return fail(system_error_text("cannot make anything in it", path, errno));
+    }
+    return {};
+}
+
+bool is_there(const std::string& path) {
+    struct stat status {};
+    return lstat(path.c_str(), &status) == 0 || errno != ENOENT;
 }
 
 std::string holder_text(int lock_fd) {
@@ -164,6 +188,19 @@ Result<Directory> Directory::open_and_lock(const std::string& base, const std::s
         return tl::unexpected(lock.error());
     }
     return Directory(path, std::move(directory), std::move(*lock));
+}
+
+Result<void> Directory::check(const std::string& base, const std::string& instance) {
+    const std::string own = base + "/" + instance;
+    if (!is_there(base)) {
+        const size_t slash = base.rfind('/');
+        return check_writable(slash == std::string::npos ? "." : base.substr(0, std::max<size_t>(slash, 1)));
+    }
+    Result<void> checked = check_base(base);
+    if (checked) {
+        checked = is_there(own) ? check_own(own) : check_writable(base);
+    }
+    return checked;
 }
 
 Result<std::vector<uint32_t>> Directory::generations() {

@@ -19,6 +19,10 @@ class Directory {
     static Result<Directory> open_and_lock(const std::string& base, const std::string& instance,
                                            gid_t clients_group);
 
+    /// Looks whether open_and_lock() would find or could make the directories, as this user. Changes nothing;
+    /// tells nothing of the lock.
+    static Result<void> check(const std::string& base, const std::string& instance);
+
     int fd() const { return directory_.get(); }
     const std::string& path() const { return path_; }
 

@@ -25,6 +25,14 @@ constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
     return (value + unit - 1) / unit * unit;
 }
 
+/// Of the open file description: gone with the descriptor.
+bool take_write_lock(int table_fd) {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    return fcntl(table_fd, F_OFD_SETLK, &lock) == 0;
+}
+
 /// Where everything in a cells file stands.
 CellsHeader cells_header(const GenerationPlan& plan) {
     CellsHeader header{};
@@ -145,10 +153,14 @@ bool Generation::give_to_group(gid_t group) const {
 }
 
 bool Generation::lock_unused() {
-    struct flock lock {};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    return fcntl(table_file_.fd(), F_OFD_SETLK, &lock) == 0;
+    return take_write_lock(table_file_.fd());
+}
+
+bool Generation::is_mapped(int directory_fd, uint32_t generation) {
+    char name[kSegmentNameBytes];
+    segment_name(name, "table", generation);
+    const FileHandle table(openat(directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+    return table ? !take_write_lock(table.get()) : errno != ENOENT;
 }
 
 void Generation::unlink_files() {

@@ -34,6 +34,10 @@ class Generation {
     /// out of the table.
     static Result<std::unique_ptr<Generation>> open(int directory_fd, uint32_t generation);
 
+    /// True while a client maps `table.<g>`, whatever its layout: the lock that says so is none of its bytes.
+    /// Also when that cannot be found out.
+    static bool is_mapped(int directory_fd, uint32_t generation);
+
     /// Gives both files their final names; the table's last, since a table without cells is nothing.
     Result<void> name_files();
 

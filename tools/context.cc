@@ -76,8 +76,10 @@ tl::expected<std::string, Failure> Context::ask(const AdminRequest& request, int
     auto answer = apikeyd::request(socket_path(), format_request(request), wait_ms);
     if (!answer) {
         const RequestError& error = answer.error();
-        return tl::unexpected<Failure>(
-            Failure{Exit::kUnreachable, error.message, error.failure == RequestFailure::forbidden});
+        const Daemon daemon = error.failure == RequestFailure::forbidden ? Daemon::kForbidden
+                              : error.failure == RequestFailure::timeout ? Daemon::kSilent
+                                                                         : Daemon::kDown;
+        return tl::unexpected<Failure>(Failure{Exit::kUnreachable, error.message, daemon});
     }
     return *std::move(answer);
 }

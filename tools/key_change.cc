@@ -45,6 +45,17 @@ Outcome check_daemon(const Context& context, const std::string& store) {
     return {};
 }
 
+/// Why a missing store must not be made anew: it is most likely away for a moment, and all its keys with it.
+Outcome check_not_served(const Context& context, const std::string& store) {
+    const auto status = context.ask_status();
+    if (status && status->keys != 0 && other_source(*status, store).empty()) {
+        return failed(Exit::kUnreachable,
+                      store + ": is not there, and the daemon serves " + std::to_string(status->keys) +
+                          " keys from it; bring it back, or write 'keys: []' into it to begin anew");
+    }
+    return {};
+}
+
 Outcome bring_in_force(const Context& context, const Rewrite& rewrite, const std::vector<KeyRow>& rows) {
     ApplyRequest request{rewrite.before, rewrite.after, {}};
     for (const KeyRow& row : rows) {
@@ -76,6 +87,11 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
     RewriteOptions options;
     options.lock_wait_ms_max = kLockWait_ms;
     const bool missing = access(store->c_str(), F_OK) != 0;
+    if (create && missing) {
+        if (Outcome away = check_not_served(context, *store); !away) {
+            return away;
+        }
+    }
     if (create) {
         options.initial_text = KeySetText::empty_text();
     }

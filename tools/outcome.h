@@ -18,12 +18,19 @@ enum class Exit : int {
     kUnreachable = 3,  ///< daemon or store cannot be reached; recorded, but not in force
 };
 
+/// Why the daemon gave no answer.
+enum class Daemon : int {
+    kDown,
+    kForbidden,  ///< it may well be there, and the caller is no operator
+    kSilent,     ///< it took the request and did not answer in time
+};
+
 /// A verb's failure: what main() prints on standard error, and the status it exits with. The text starts with
 /// the place (a path, an id, an option) and holds no secret. An empty text: all has been said already.
 struct Failure {
     Exit exit;
     std::string message;
-    bool forbidden = false;  ///< the daemon may well be there, and the caller is no operator
+    Daemon daemon = Daemon::kDown;  ///< of kUnreachable: what the daemon's door was like
 };
 
 using Outcome = tl::expected<void, Failure>;

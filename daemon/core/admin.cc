@@ -39,6 +39,7 @@ DaemonStatus Admin::status() const {
     for (const GenerationPtr& generation : publisher_.superseded()) {
         status.superseded.push_back({generation->number(), generation->file_bytes()});
     }
+    status.unread = publisher_.unread().size();
     status.position = control.applied_position.load(std::memory_order_relaxed);
     status.fingerprint = reloader_.fingerprint() ? to_hex(*reloader_.fingerprint()) : "";
     status.loaded_s = control.source_loaded_ns.load(std::memory_order_relaxed) / 1000000000;
@@ -70,13 +71,24 @@ void Admin::answer(const Responder& responder, const FlushRequest&) {
     });
 }
 
-void Admin::answer(const Responder& responder, const ApplyRequest& request) {
-    for (const Change& change : request.changes) {
-        log_.info("key.changed", {{"id", change.row.id}, {"removed", change.kind == Change::Kind::kRemove}});
+void Admin::note_change(const Change& change, const Result<void>& result) {
+    const bool removed = change.kind == Change::Kind::kRemove;
+    if (result) {
+        log_.info("key.changed", {{"id", change.row.id}, {"removed", removed}});
+    } else {
+        log_.warn("key.not_changed",
+                  {{"id", change.row.id}, {"removed", removed}, {"reason", result.error().message}});
     }
-    reloader_.apply(request.changes, request.before, request.after, [responder](const Result<void>& result) {
-        responder.send(result ? format_done() : format_failure(result.error().message));
-    });
+}
+
+void Admin::answer(const Responder& responder, const ApplyRequest& request) {
+    reloader_.apply(request.changes, request.before, request.after,
+                    [this, responder, changes = request.changes](const Result<void>& result) {
+                        for (const Change& change : changes) {
+                            note_change(change, result);
+                        }
+                        responder.send(result ? format_done() : format_failure(result.error().message));
+                    });
 }
 
 }  // namespace apikeyd

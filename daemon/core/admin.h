@@ -34,6 +34,7 @@ class Admin {
   private:
     bool may_operate(const Peer& peer) const;
     DaemonStatus status() const;
+    void note_change(const Change& change, const Result<void>& result);
     void answer(const Responder& responder, const StatusRequest& request);
     void answer(const Responder& responder, const ReloadRequest& request);
     void answer(const Responder& responder, const FlushRequest& request);

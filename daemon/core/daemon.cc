@@ -256,6 +256,7 @@ Result<void> Daemon::run() {
         outcome_ = ran;
     }
     door_.reset();
+    reloader_->stop();
     for (Worker* worker : {loader_.get(), builder_.get(), flush_worker_.get()}) {
         worker->stop();
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <new>
 
 #include "base/clock.h"
 #include "shm/cells.h"
@@ -142,16 +143,42 @@ Result<FlushSummary> flush_swept(UsageStore& store, const std::vector<Swept>& sw
     return result;
 }
 
-/// For a store with other baselines: the next flush brings it everything.
+/// The next flush brings the store everything.
 void mark_all(const std::vector<GenerationPtr>& generations) {
     for (const GenerationPtr& generation : generations) {
-        for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
-            mark_dirty(generation->cells(), index);
+        const CellsView& cells = generation->cells();
+        for (uint64_t index = 0; index < cells.cell_count; index += uint64_t{1} << cells.dirty_shift) {
+            mark_dirty(cells, index);
         }
     }
 }
 
 }  // namespace
+
+/// On the worker. Marks are taken here, so whatever fails puts all of them back.
+Result<FlushSummary> Flusher::sweep_and_flush(UsageStore& store, Sweep& sweep, Job& job) {
+    try {
+        std::vector<Swept> swept;
+        for (const GenerationPtr& generation : job.generations) {
+            swept.push_back(sweep.sweep_marked(generation));
+        }
+        Result<FlushSummary> result = flush_swept(store, swept, false);
+        job.reopened = store.take_reopened();
+        if (job.reopened) {
+            // Another file: to its baselines what was not marked may be new as well.
+            mark_all(job.generations);
+            swept.clear();
+            for (const GenerationPtr& generation : job.generations) {
+                swept.push_back(sweep.sweep_marked(generation));
+            }
+            result = flush_swept(store, swept, false);
+        }
+        return result;
+    } catch (const std::bad_alloc&) {
+        mark_all(job.generations);
+        return fail("no memory to sum up the counts; they stay in shared memory");
+    }
+}
 
 Flusher::Flusher(Publisher& publisher, Worker& worker, UsageStore store, Log& log)
     : publisher_(publisher),
@@ -160,6 +187,8 @@ Flusher::Flusher(Publisher& publisher, Worker& worker, UsageStore store, Log& lo
       sweep_(std::make_shared<Sweep>()),
       log_(log) {
     forget_vanished();
+    // The daemon before may have died between taking the marks and committing what it read.
+    mark_all(all_generations());
 }
 
 Flusher::~Flusher() = default;
@@ -167,17 +196,14 @@ Flusher::~Flusher() = default;
 /// Baselines of generations whose files are gone (a reboot, a directory removed by hand) can never be added
 /// to.
 void Flusher::forget_vanished() {
-    if (publisher_.left_unread()) {
+    if (!publisher_.unread().empty()) {
         return;  // a daemon that can read those will want their baselines
     }
     const auto known = store_->generations_with_baselines();
     if (!known) {
         return;  // they cost space and nothing else; the next start tries again
     }
-    std::vector<GenerationPtr> here = publisher_.superseded();
-    if (publisher_.current() != nullptr) {
-        here.push_back(publisher_.current());
-    }
+    const std::vector<GenerationPtr> here = all_generations();
     for (const GenerationUid& uid : *known) {
         const bool present = std::any_of(here.begin(), here.end(), [&](const GenerationPtr& generation) {
             return std::memcmp(generation->uid(), uid.data(), uid.size()) == 0;
@@ -186,6 +212,14 @@ void Flusher::forget_vanished() {
             log_.info("usage.forgot_generation", {{"reason", "its files are gone"}});
         }
     }
+}
+
+std::vector<GenerationPtr> Flusher::all_generations() const {
+    std::vector<GenerationPtr> all = publisher_.superseded();
+    if (publisher_.current() != nullptr) {
+        all.push_back(publisher_.current());
+    }
+    return all;
 }
 
 void Flusher::flush(Done done) {
@@ -199,23 +233,10 @@ void Flusher::start() {
     auto job = std::make_shared<Job>();
     job->waiting = std::move(waiting_);
     waiting_.clear();
-    job->generations = publisher_.superseded();
-    if (publisher_.current() != nullptr) {
-        job->generations.push_back(publisher_.current());
-    }
+    job->generations = all_generations();
     flushing_ = true;
     const bool queued = worker_.submit(
-        [job, store = store_, sweep = sweep_] {
-            std::vector<Swept> swept;
-            for (const GenerationPtr& generation : job->generations) {
-                swept.push_back(sweep->sweep_marked(generation));
-            }
-            job->result = flush_swept(*store, swept, false);
-            job->reopened = store->take_reopened();
-            if (job->reopened) {
-                mark_all(job->generations);
-            }
-        },
+        [job, store = store_, sweep = sweep_] { job->result = sweep_and_flush(*store, *sweep, *job); },
         [this, job] { finish(job); });
     if (!queued) {
         finish(job);
@@ -244,18 +265,15 @@ void Flusher::finish(const std::shared_ptr<Job>& job) {
     for (const Done& done : job->waiting) {
         done(job->result);
     }
-    if (!waiting_.empty()) {
+    if (!flushing_ && !waiting_.empty()) {  // a done may have asked for a flush, and begun it
         start();
     }
 }
 
 Result<FlushSummary> Flusher::flush_now() {
     std::vector<Swept> swept;
-    for (const GenerationPtr& generation : publisher_.superseded()) {
+    for (const GenerationPtr& generation : all_generations()) {
         swept.push_back(sweep_->sweep_marked(generation));
-    }
-    if (publisher_.current() != nullptr) {
-        swept.push_back(sweep_->sweep_marked(publisher_.current()));
     }
     return flush_swept(*store_, swept, false);
 }
@@ -281,7 +299,11 @@ void Flusher::retire(const GenerationPtr& generation) {
     job->generations = {generation};
     const bool queued = worker_.submit(
         [job, generation, store = store_, sweep = sweep_] {
-            job->result = flush_swept(*store, {sweep_all(generation)}, true);
+            try {
+                job->result = flush_swept(*store, {sweep_all(generation)}, true);
+            } catch (const std::bad_alloc&) {
+                job->result = fail("no memory to sum up the counts");
+            }
             if (!job->result) {
                 return;
             }

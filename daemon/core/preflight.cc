@@ -2,13 +2,17 @@
 
 #include <grp.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
 
 #include "base/errno_text.h"
+#include "shm/directory.h"
 #include "usage/usage_reader.h"
 
 namespace apikeyd {
@@ -29,7 +33,19 @@ Result<gid_t> find_group(const Config& config, std::string_view field, const std
         return fail(config.named(field) + ": group '" + name +
                     "' does not exist (create it, or name another)");
     }
+    // Only root may give files to a group of others.
+    std::vector<gid_t> mine(static_cast<size_t>(std::max(0, getgroups(0, nullptr))));
+    mine.resize(static_cast<size_t>(std::max(0, getgroups(static_cast<int>(mine.size()), mine.data()))));
+    if (geteuid() != 0 && found->gr_gid != getegid() &&
+        std::find(mine.begin(), mine.end(), found->gr_gid) == mine.end()) {
+        return fail(config.named(field) + ": this user is no member of group '" + name +
+                    "' (make it one, or name another)");
+    }
     return found->gr_gid;
+}
+
+std::array<std::pair<std::string_view, const std::string&>, 2> group_fields(const Config& config) {
+    return {{{"clients_group", config.clients_group}, {"operators_group", config.operators_group}}};
 }
 
 /// Why no file can be made in `directory`; empty when one can.
@@ -52,26 +68,24 @@ std::optional<struct stat> status_of(const std::string& path) {
     return lstat(path.c_str(), &status) == 0 ? std::optional(status) : std::nullopt;
 }
 
-/// The instance's directory, or the nearest one in which it would be made: a start makes two at most.
+/// What of the directory a start would refuse, its socket's path included.
 std::string directory_problem(const Config& config) {
-    const std::string instance = config.directory + "/" + config.instance;
-    if (const auto own = status_of(instance)) {
-        if (!S_ISDIR(own->st_mode)) {
-            return instance + ": is no directory (links are not followed)";
-        }
-        return own->st_uid == geteuid() ? unusable(instance)
-                                        : instance + ": owned by uid " + std::to_string(own->st_uid) +
-                                              ", not by this process's uid " + std::to_string(geteuid());
+    const std::string socket = config.directory + "/" + config.instance + "/admin.sock";
+    if (socket.size() >= sizeof(sockaddr_un::sun_path)) {
+        return socket + ": too long for a socket (want at most " +
+               std::to_string(sizeof(sockaddr_un::sun_path) - 1) + " bytes)";
     }
-    return status_of(config.directory) ? unusable(config.directory)
-                                       : unusable(std::filesystem::path(config.directory).parent_path());
+    const auto checked = apikey::shm::Directory::check(config.directory, config.instance);
+    return checked ? std::string() : checked.error().message;
 }
 
 std::string store_problem(const std::string& path) {
-    if (!status_of(path)) {
+    const auto status = status_of(path);
+    if (!status) {
         return unusable(std::filesystem::path(path).parent_path());
     }
-    if (const auto store = UsageReader::open(path); !store) {
+    const bool is_empty = S_ISREG(status->st_mode) && status->st_size == 0;  // a start fills it
+    if (const auto store = UsageReader::open(path); !store && !is_empty) {
         return store.error().message;
     }
     return access(path.c_str(), W_OK) == 0 ? std::string()
@@ -97,22 +111,21 @@ std::string log_problem(const std::string& path) {
 }  // namespace
 
 Result<Groups> find_groups(const Config& config) {
-    const Result<gid_t> clients = find_group(config, "clients_group", config.clients_group);
-    if (!clients) {
-        return tl::unexpected(clients.error());
+    std::vector<gid_t> numbers;
+    for (const auto& [field, name] : group_fields(config)) {
+        const Result<gid_t> found = find_group(config, field, name);
+        if (!found) {
+            return tl::unexpected(found.error());
+        }
+        numbers.push_back(*found);
     }
-    const Result<gid_t> operators = find_group(config, "operators_group", config.operators_group);
-    if (!operators) {
-        return tl::unexpected(operators.error());
-    }
-    return Groups{*clients, *operators};
+    return Groups{numbers[0], numbers[1]};
 }
 
 std::vector<Error> preflight(const Config& config) {
     std::vector<Error> errors;
-    for (const auto& found : {find_group(config, "clients_group", config.clients_group),
-                              find_group(config, "operators_group", config.operators_group)}) {
-        if (!found) {
+    for (const auto& [field, name] : group_fields(config)) {
+        if (const auto found = find_group(config, field, name); !found) {
             errors.push_back(found.error());
         }
     }

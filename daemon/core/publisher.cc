@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <ctime>
+#include <new>
 
 #include "core/builder.h"
 #include "core/bus_guard.h"
@@ -52,6 +53,9 @@ Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t cl
     if (auto adopted = publisher->adopt(); !adopted) {
         return tl::unexpected(adopted.error());
     }
+    if (publisher->current_ != nullptr && publisher->current_->cells().base == nullptr) {
+        publisher->start_build();  // nobody can attach to it, whatever becomes of the first load
+    }
     return publisher;
 }
 
@@ -65,7 +69,7 @@ Result<void> Publisher::adopt() {
         Result<std::unique_ptr<Generation>> opened = Generation::open(directory_.fd(), number);
         if (!opened) {
             // Of another layout, or no memory for it now. Its servers go on with what it says.
-            left_unread_ = true;
+            unread_.push_back(number);
             log_.error("generation.unreadable", {{"generation", number},
                                                  {"reason", opened.error().message},
                                                  {"advice", "restart the servers that were started before"}});
@@ -84,7 +88,9 @@ Result<void> Publisher::adopt() {
             log_.info("generation.discarded", {{"generation", number}, {"reason", "never announced"}});
             continue;
         }
-        if (number == announced && generation->cells().base != nullptr && generation->table().scan()) {
+        // Also with cells that a client scribbled on: the table is not theirs to write, and what it says of
+        // revocations holds against the source. open() has another built.
+        if (number == announced && generation->table().scan()) {
             if (control_.next() > control_.current()) {
                 control_.publish();
                 log_.info("generation.switch_finished", {{"generation", number}});
@@ -125,15 +131,17 @@ bool Publisher::make(const Change& change) {
     return made;
 }
 
-/// True for a table that an earlier daemon made by a configuration that asked for less room.
-bool Publisher::below_capacity() const {
-    return current_->table().view().slot_count() < TableGeometry::for_keys(capacity_keys_, 0).slot_count;
+/// True for a table full of dead slots, and for an adopted one that was made by a configuration that asked
+/// for less room.
+bool Publisher::wants_rebuild() const {
+    return current_->table().mostly_dead() ||
+           current_->table().view().slot_count() < TableGeometry::for_keys(capacity_keys_, 0).slot_count;
 }
 
 void Publisher::make_room_for(std::vector<Change> changes, Done done) {
     if (changes.empty() && current_ != nullptr) {
         done({});
-        if (!building_ && (current_->table().mostly_dead() || below_capacity())) {
+        if (!building_ && wants_rebuild()) {
             start_build();
         }
         return;
@@ -149,7 +157,27 @@ void Publisher::make_room_for(std::vector<Change> changes, Done done) {
     }
 }
 
+/// Fails when a change takes something away from servers of generations that this daemon cannot write.
+Result<void> Publisher::reaches_all(const std::vector<Change>& changes) const {
+    const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
+        return change.kind == Change::Kind::kRemove || change.row.state != KeyState::kActive ||
+               change.row.expires_s.has_value();
+    });
+    const auto mapped = std::find_if(unread_.begin(), unread_.end(), [this](uint32_t number) {
+        return Generation::is_mapped(directory_.fd(), number);
+    });
+    if (!tightens || mapped == unread_.end()) {
+        return {};
+    }
+    return fail("servers that started before the daemon's upgrade go on with table." +
+                std::to_string(*mapped) + ", which this daemon cannot change; restart them");
+}
+
 void Publisher::apply(const std::vector<Change>& changes, Done done) {
+    done = [reached = reaches_all(changes), done = std::move(done)](Result<void> result) {
+        done(result ? reached : std::move(result));
+    };
+
     std::vector<Change> unmade;
     for (const Change& change : changes) {
         if (!make(change)) {
@@ -177,7 +205,11 @@ void Publisher::start_build() {
     const bool queued = worker_.submit(
         [build] {
             const TableView* from = build->from != nullptr ? &build->from->table().view() : nullptr;
-            build->built = build_generation(build->order, from, build->changes);
+            try {
+                build->built = build_generation(build->order, from, build->changes);
+            } catch (const std::bad_alloc&) {
+                build->built = fail("no memory to build another generation");
+            }
         },
         [this, build] { finish_build(*build); });
     if (!queued) {

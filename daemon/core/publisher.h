@@ -32,7 +32,8 @@ using GenerationPtr = std::shared_ptr<apikey::shm::Generation>;
 class Publisher {
   public:
     /// Takes over what an earlier daemon left: finishes an announced switch, adopts the current generation if
-    /// a scan proves it whole, keeps older ones until they are harvested, deletes what was never announced.
+    /// a scan proves its table whole, keeps older ones until they are harvested, deletes what was never
+    /// announced.
     static Result<std::unique_ptr<Publisher>> open(apikey::shm::Directory directory, gid_t clients_group,
                                                    uint64_t capacity_keys, Worker& worker, Log& log);
 
@@ -55,8 +56,8 @@ class Publisher {
     /// nullptr before the first.
     const GenerationPtr& current() const { return current_; }
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }
-    /// True when the directory has generations that this daemon cannot read: no change reaches them.
-    bool left_unread() const { return left_unread_; }
+    /// Numbers of generations in the directory that this daemon cannot read: no change reaches them.
+    const std::vector<uint32_t>& unread() const { return unread_; }
     /// Forgets a superseded generation whose files are gone.
     void drop_superseded(const GenerationPtr& generation);
     bool building() const { return building_; }
@@ -82,7 +83,8 @@ class Publisher {
 
     Result<void> adopt();
     uint32_t next_number() const;
-    bool below_capacity() const;
+    bool wants_rebuild() const;
+    Result<void> reaches_all(const std::vector<Change>& changes) const;
     void start_build();
     void finish_build(Build& build);
     ChangeSet replay_log(apikey::shm::Generation& built) const;
@@ -98,7 +100,7 @@ class Publisher {
     GenerationPtr current_;
     std::vector<GenerationPtr> superseded_;  // ascending
     std::vector<Waiting> waiting_;           // for the next build
-    bool left_unread_ = false;
+    std::vector<uint32_t> unread_;
     bool building_ = false;
     std::vector<Change> log_of_changes_;  // made in the live table since the build began
 };

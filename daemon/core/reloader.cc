@@ -1,8 +1,10 @@
 #include "core/reloader.h"
 
 #include <algorithm>
+#include <boost/unordered/unordered_flat_set.hpp>
 #include <chrono>
 #include <cstring>
+#include <new>
 
 #include "base/clock.h"
 #include "core/table_rows.h"
@@ -32,6 +34,10 @@ uint64_t short_fingerprint(const Fingerprint& fingerprint) {
     return first;
 }
 
+std::string row_digest_text(const KeyRow& row) {
+    return {reinterpret_cast<const char*>(row.digest.data()), sizeof(apikey::shm::Slot::digest)};
+}
+
 bool same_row(const TableView& table, const Found& found, const KeyRow& row) {
     std::optional<KeyRow> stored = row_of_slot(table, found.index);
     if (!stored) {
@@ -50,6 +56,7 @@ struct Reloader::Load {
     GenerationPtr live;  // keeps the table mapped while the worker compares
     std::optional<Fingerprint> in_force;
     std::string path;
+    std::shared_ptr<const std::atomic<bool>> stopping;
 
     Fingerprint fingerprint{};
     std::string error;
@@ -67,6 +74,8 @@ struct Reloader::Load {
     void run();
 
   private:
+    void read_and_compare();
+    void note_revived(const KeyRow& row);
     void collect(KeyRow row, std::vector<bool>& seen);
     void collect_removals(const std::vector<bool>& seen);
 };
@@ -82,9 +91,8 @@ void Reloader::Load::collect(KeyRow row, std::vector<bool>& seen) {
                 return;
             }
             ++report.updated;
-            if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked &&
-                revived++ == 0) {
-                first_revived = row.id;
+            if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
+                note_revived(row);
             }
             changes.push_back({Change::Kind::kUpsert, std::move(row)});
             return;
@@ -100,19 +108,45 @@ void Reloader::Load::collect_removals(const std::vector<bool>& seen) {
         return;
     }
     const TableView& table = live->table().view();
+    boost::unordered_flat_set<std::string> revoked;  // digests
     for (uint64_t index = 0; index < table.slot_count(); ++index) {
         if (seen[index]) {
             continue;
         }
         if (std::optional<KeyRow> row = row_of_slot(table, index)) {
             ++report.removed;
+            if (row->state == KeyState::kRevoked) {
+                revoked.insert(row_digest_text(*row));
+            }
             changes.push_back({Change::Kind::kRemove, std::move(*row)});
         }
+    }
+    // The same key in another form, or under another id, is no other key.
+    for (const Change& addition : additions) {
+        if (addition.row.state != KeyState::kRevoked && revoked.contains(row_digest_text(addition.row))) {
+            note_revived(addition.row);
+        }
+    }
+}
+
+void Reloader::Load::note_revived(const KeyRow& row) {
+    if (revived++ == 0) {
+        first_revived = row.id;
     }
 }
 
 /// On the worker.
 void Reloader::Load::run() {
+    try {
+        read_and_compare();
+    } catch (const std::bad_alloc&) {
+        error = path + ": no memory to read it; the daemon needs some times its size for a while";
+        additions.clear();
+        changes.clear();
+    }
+}
+
+void Reloader::Load::read_and_compare() {
     const Result<std::string> text = read_text_file(path, kSourceBytesMax);
     if (!text) {
         error = text.error().message;
@@ -125,7 +159,12 @@ void Reloader::Load::run() {
     }
     std::vector<bool> seen(live != nullptr ? live->table().view().slot_count() : 0);
     live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
-    const auto parsed = parse_key_set(*text, path, [&](KeyRow row) { collect(std::move(row), seen); });
+    const auto parsed = parse_key_set(*text, path, [&](KeyRow row) {
+        if (stopping->load(std::memory_order_relaxed)) {
+            throw YamlStop{};  // the daemon ends: nobody is told of this load
+        }
+        collect(std::move(row), seen);
+    });
     if (!parsed) {
         error = parsed.error().joined();
         additions.clear();
@@ -139,6 +178,10 @@ Reloader::Reloader(Loop& loop, Publisher& publisher, Worker& worker, ReloaderOpt
     : loop_(loop), publisher_(publisher), worker_(worker), options_(std::move(options)), log_(log) {}
 
 Reloader::~Reloader() = default;
+
+void Reloader::stop() {
+    stopping_->store(true, std::memory_order_relaxed);
+}
 
 void Reloader::request(bool force, Done done) {
     waiting_.push_back({force, std::move(done)});
@@ -156,6 +199,7 @@ void Reloader::start() {
     load->live = publisher_.current();
     load->in_force = in_force_;
     load->path = options_.source_path;
+    load->stopping = stopping_;
     loading_ = true;
     changed_meanwhile_.clear();
     if (!worker_.submit([load] { load->run(); }, [this, load] { loaded(load); })) {
@@ -250,7 +294,9 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         load->again = load->again || !changed_meanwhile_.empty();
         // No hash keeps the next notice from being taken for 'unchanged'.
         in_force_ = load->again ? std::nullopt : std::optional(load->fingerprint);
-        if (!load->report.unchanged) {
+        if (load->report.unchanged) {
+            publisher_.control().accepted();
+        } else {
             publisher_.control().applied(short_fingerprint(load->fingerprint), realtime_now_ns());
             log_.info("reload.done", {{"source", load->path},
                                       {"keys", load->report.keys},
@@ -275,7 +321,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     }
     if (result && load->again) {
         request(false, [](const Result<ReloadReport>&) {});
-    } else if (!waiting_.empty()) {
+    } else if (!loading_ && !waiting_.empty()) {  // a done may have asked for a reload, and begun it
         start();
     }
 }
@@ -290,8 +336,28 @@ void Reloader::retry_later() {
     });
 }
 
+/// Why the changes must not be made; empty when they may. No verb takes a revocation back.
+std::string Reloader::refusal(const std::vector<Change>& changes) const {
+    if (publisher_.current() == nullptr) {
+        return {};
+    }
+    const TableView& table = publisher_.current()->table().view();
+    for (const Change& change : changes) {
+        const Found found = find_slot(table, row_hash(change.row, table.hash_seed), row_digest(change.row));
+        if (change.kind == Change::Kind::kUpsert && change.row.state != KeyState::kRevoked &&
+            found.index != kNoSlot && Meta::state(found.meta) == SlotState::kRevoked) {
+            return change.row.id + ": is revoked, and that is for ever";
+        }
+    }
+    return {};
+}
+
 void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                      Publisher::Done done) {
+    if (std::string refused = refusal(changes); !refused.empty()) {
+        done(fail(std::move(refused)));
+        return;
+    }
     if (loading_) {
         for (const Change& change : changes) {
             changed_meanwhile_.insert(change.row.id);

@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -49,11 +50,15 @@ class Reloader {
     void request(bool force, Done done);
 
     /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told
-    /// success. `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in
+    /// success. One that would make a revoked key anything else is refused, with all others of the call.
+    /// `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in
     /// force, `after` is from now on, and the rename's notice starts no parse; when `after` is already, a
     /// load was faster; else a reload follows.
     void apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                Publisher::Done done);
+
+    /// Lets a load that is being parsed end soon; for the daemon's end, before the worker is waited for.
+    void stop();
 
     const std::optional<Fingerprint>& fingerprint() const { return in_force_; }
     /// Empty, or what the last load was refused for; then what is in force stays.
@@ -73,6 +78,7 @@ class Reloader {
     void place_additions(Load& load);
     void retry_later();
     std::string refusal(const Load& load) const;
+    std::string refusal(const std::vector<Change>& changes) const;
 
     Loop& loop_;
     Publisher& publisher_;
@@ -83,6 +89,7 @@ class Reloader {
     std::optional<Fingerprint> in_force_;
     std::vector<Request> waiting_;
     TimerId retry_timer_;
+    std::shared_ptr<std::atomic<bool>> stopping_ = std::make_shared<std::atomic<bool>>(false);
     bool loading_ = false;
     bool loaded_once_ = false;
     std::set<std::string> changed_meanwhile_;  // ids changed by the tool since the load began

@@ -133,7 +133,7 @@ json::object row_to_json(const KeyRow& row) {
     return object;
 }
 
-/// The same limits as in the source: what comes by the socket must fit a slot as well.
+/// The source's limits that a slot relies on: what comes by the socket must fit one as well.
 Result<KeyRow> row_from_json(const json::object& object) {
     Reader reader(object);
     KeyRow row;
@@ -161,6 +161,9 @@ Result<KeyRow> row_from_json(const json::object& object) {
     if (row.environment.size() > kEnvironmentBytesMax || row.owner.size() > kOwnerBytesMax ||
         row.name.size() > kNameBytesMax || row.metadata.size() > kMetadataBytesMax) {
         reader.problem("row", "a text is too long");
+    }
+    if (row.created_s < 0 || row.created_s > UINT32_MAX) {
+        reader.problem("created", "out of range");
     }
     if (row.expires_s && (*row.expires_s <= 0 || *row.expires_s > kExpiresMax_s)) {
         reader.problem("expires", "out of range");
@@ -332,6 +335,7 @@ std::string format_status(const DaemonStatus& status) {
                                         {"bytes", status.bytes},
                                         {"huge_bytes", status.huge_bytes},
                                         {"superseded", std::move(superseded)},
+                                        {"unread", status.unread},
                                         {"position", status.position},
                                         {"fingerprint", status.fingerprint},
                                         {"loaded", status.loaded_s},
@@ -373,6 +377,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
             }
         }
     }
+    status.unread = reader.count("unread");
     status.position = reader.count("position");
     status.fingerprint = reader.text("fingerprint");
     status.loaded_s = reader.count("loaded");

@@ -81,6 +81,7 @@ struct DaemonStatus {
     uint64_t bytes = 0;
     uint64_t huge_bytes = 0;  ///< of `bytes`, backed by 2 MiB pages
     std::vector<SupersededStatus> superseded;
+    uint64_t unread = 0;  ///< generations of another layout, which no change reaches
     uint64_t position = 0;
     std::string fingerprint;  ///< hex; empty while unknown
     uint64_t loaded_s = 0;

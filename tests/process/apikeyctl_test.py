@@ -35,7 +35,7 @@ VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stal
 STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
     "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "huge_bytes", "superseded", "superseded_bytes",
-    "building", "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
+    "unread", "building", "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
 ]  # fmt: skip
 COMMENTED_KEYS = """\
 # The team's keys.
@@ -155,6 +155,49 @@ class Keys(Ctl):
         self.assertIn("made, with mode 0600", self.said)
         self.assertEqual(stat.S_IMODE(self.keys.stat().st_mode), 0o600)
         self.assertEqual(self.codes(key, status=0), ["VALID"])
+
+    def test_issue_does_not_begin_anew_what_a_daemon_serves(self):
+        self.start()
+        _, key = self.issue()
+        away = self.top / "away"
+        self.keys.rename(away)
+        self.assertEqual(self.ctl("issue", status=3), "")
+        self.assertIn(f"{self.keys}: is not there, and the daemon serves 1 keys from it", self.said)
+        self.assertFalse(self.keys.exists())
+        away.rename(self.keys)
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+
+    def test_the_environments_of_a_set_are_limited_before_a_key_is_shown(self):
+        self.start()
+        for number in range(15):
+            key_id, _ = self.issue("--environment", f"e{number}")
+        before = self.keys.read_bytes()
+        self.assertEqual(self.ctl("issue", "--environment", "e15", status=2), "")
+        self.assertIn("'e15' is one too many", self.said)
+        self.assertEqual(self.keys.read_bytes(), before)
+        self.ctl("revoke", key_id)
+
+    def test_a_revocation_outlives_the_file_that_recorded_it(self):
+        self.start()
+        key_id, key = self.issue()
+        self.issue()
+        before = self.keys.read_text()
+        self.ctl("revoke", key_id)
+        self.keys.write_text(before)
+        self.ctl("reload", status=1)
+        self.assertIn(f"would bring back 1 revoked keys, the first {key_id}", self.said)
+        for verb in (["enable"], ["disable"], ["rotate", "--grace", "1h"]):
+            self.ctl(*verb, key_id, status=3)
+            self.assertIn("is revoked", self.said)
+            self.assertEqual(self.codes(key, status=1), ["REVOKED"])
+        self.keys.write_text(before)
+        self.ctl("reload", "--force")
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+
+    def test_lines_that_end_as_on_windows_are_keys_too(self):
+        self.start()
+        _, key = self.issue()
+        self.assertEqual(self.json("verify", stdin=f"{key}\r\n")[0]["code"], "VALID")
 
     def test_issue_refuses_wrong_options_and_records_nothing(self):
         self.start()
@@ -444,6 +487,16 @@ class DaemonDown(Ctl):
         self.assertEqual(self.codes(gone, old, new, successor, status=1), ["VALID", "VALID", "NOT_FOUND", "NOT_FOUND"])
         self.start()
         self.assertEqual(self.codes(gone, old, new, successor, status=1), ["REVOKED", "REVOKED", "VALID", "VALID"])
+
+    def test_a_stopped_daemon_is_silent_not_down(self):
+        self.start()
+        key_id, _ = self.issue()
+        self.daemon.send_signal(signal.SIGSTOP)
+        try:
+            self.assertEqual(self.json("status", status=3, fields=STATUS_FIELDS)["daemon"], "silent")
+        finally:
+            self.daemon.send_signal(signal.SIGCONT)
+        self.ctl("revoke", key_id)
 
     def test_what_is_not_there_is_not_counted(self):
         answer = self.json("verify", stdin="ak_live_2RkT9pQwX4Za_" + "0" * 33 + "\n", status=3)[0]

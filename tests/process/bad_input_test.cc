@@ -70,7 +70,17 @@ class BadInput : public testing::Test {
                                                                 : std::string()) +
                   more);
     }
-    apikey_code validate(const std::string& key) const {
+    /// What a member of the clients' group may do to every generation's counters.
+    void scribble_cells() const {
+        for (const auto& entry : std::filesystem::directory_iterator(path("run/default"))) {
+            if (entry.path().filename().string().starts_with("cells.")) {
+                std::fstream(entry.path(), std::ios::in | std::ios::out | std::ios::binary)
+                    .write("\0\0\0\0\0\0\0\0", 8);
+            }
+        }
+    }
+    apikey_code validate(const std::string& key) const { return verdict_of(key).code; }
+    apikey_verdict verdict_of(const std::string& key) const {
         apikey_options options{};
         options.size = sizeof options;
         const std::string run = path("run");
@@ -78,9 +88,9 @@ class BadInput : public testing::Test {
         apikey_client* client = nullptr;
         apikey_open(&options, &client);
         apikey_verdict verdict;
-        const apikey_code code = apikey_validate(client, key.data(), key.size(), &verdict);
+        apikey_validate(client, key.data(), key.size(), &verdict);
         apikey_close(client);
-        return code;
+        return verdict;
     }
     std::string said(const DaemonProcess& daemon) const {
         std::ifstream in(daemon.stderr_path());
@@ -168,6 +178,8 @@ TEST_F(BadInput, ARefusedReloadIsNotTakenForTheContentInForce) {
     const std::string refused = daemon.request(R"({"verb":"reload","force":true})");
     EXPECT_NE(refused.find("keys.yaml:17:"), std::string::npos) << refused;
     EXPECT_NE(refused.find("environment too many"), std::string::npos) << refused;
+    const std::string again = daemon.request(R"({"verb":"reload","force":false})");
+    EXPECT_NE(again.find("environment too many"), std::string::npos) << again;
     EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
     daemon.terminate();
 }
@@ -201,12 +213,7 @@ TEST_F(BadInput, ARevocationReachesATableWhoseCellsWereScribbled) {
     apikey_client* client = nullptr;
     ASSERT_EQ(apikey_open(&options, &client), APIKEY_OK);
     daemon.kill9();
-    for (const auto& entry : std::filesystem::directory_iterator(path("run/default"))) {
-        if (entry.path().filename().string().starts_with("cells.")) {
-            std::fstream(entry.path(), std::ios::in | std::ios::out | std::ios::binary)
-                .write("\0\0\0\0\0\0\0\0", 8);
-        }
-    }
+    scribble_cells();
     write("keys.yaml", good_set() + "    state: revoked\n");
     daemon.start();
     daemon.wait_ready();
@@ -222,6 +229,21 @@ TEST_F(BadInput, ARevocationReachesATableWhoseCellsWereScribbled) {
     setrlimit(RLIMIT_NOFILE, &before);
     EXPECT_EQ(code, APIKEY_REVOKED);
     apikey_close(client);
+    // Nor may it hide the table from the guards that hold an old copy of the source back.
+    EXPECT_EQ(daemon.terminate(), 0);
+    scribble_cells();
+    write("keys.yaml", good_set());
+    daemon.start();
+    daemon.wait_ready();
+    EXPECT_NE(daemon.request(R"({"verb":"status"})").find("would bring back"), std::string::npos);
+    // A generation with fresh cells is built at once, so that servers can attach.
+    apikey_verdict now = verdict_of(kGoodKey);
+    for (int i = 0; i < 3000 && now.code == APIKEY_UNAVAILABLE; ++i) {
+        usleep(10000);
+        now = verdict_of(kGoodKey);
+    }
+    EXPECT_EQ(now.code, APIKEY_REVOKED);
+    EXPECT_EQ(now.flags, 0u) << "and it is counted";
     daemon.terminate();
 }
 
@@ -276,6 +298,17 @@ TEST_F(BadInput, ASetThatBringsARevokedKeyBackNeedsForce) {
             << refused;
         EXPECT_EQ(validate(kGoodKey), APIKEY_REVOKED);
     }
+    // In another form, or under another id, it is the same key.
+    const std::string digest = hex_digest(kGoodKey);
+    for (const std::string& same : {"keys:\n" + row("GoodKey00001", digest, "    foreign: true\n"),
+                                    "keys:\n" + row("OtherKey0001", digest),
+                                    "keys:\n" + row("OtherKey0001", digest, "    foreign: true\n")}) {
+        write("keys.yaml", same);
+        const std::string refused = daemon.request(reload);
+        EXPECT_NE(refused.find("would bring back 1 revoked keys"), std::string::npos) << refused;
+        EXPECT_EQ(validate(kGoodKey), APIKEY_REVOKED);
+    }
+    write("keys.yaml", good_set());
     daemon.kill9();  // the next daemon adopts the table, and refuses the set against it
     daemon.start();
     daemon.wait_ready();

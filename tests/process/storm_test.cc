@@ -350,8 +350,8 @@ class Reload {
         // A tenth of the keys never changes: the stable ones.
         const size_t index = storm_.keys_.size() / 10 + storm_.random_() % (storm_.keys_.size() * 9 / 10);
         Key& key = storm_.keys_[index];
-        if (key.revoked && storm_.random_() % 2 == 0) {
-            return;  // revoked by the tool or by an earlier reload: some stay so
+        if (key.revoked && key.in_file) {
+            return;  // by the tool or by an earlier reload, and for ever: a set that has it back is refused
         }
         storm_.expect(index, kEither);
         switch (storm_.random_() % 3) {
@@ -359,7 +359,7 @@ class Reload {
                 key.in_file = !key.in_file;
                 break;
             case 1:
-                key.revoked = !key.revoked;
+                key.revoked = true;
                 break;
             default:
                 key.in_file = true;

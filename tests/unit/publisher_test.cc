@@ -1,56 +1,21 @@
 // What asked for room is in the table when it is told so, whoever asked first.
 
-#include "core/publisher.h"
-
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <optional>
+#include <fstream>
 #include <string>
 #include <vector>
 
-#include "core/table_rows.h"
-#include "loop_fixture.h"
+#include "publisher_fixture.h"
 
 namespace apikeyd {
 namespace {
 
-constexpr gid_t kOwnGroup = static_cast<gid_t>(-1);
-
-class PublisherTest : public LoopFixture {
+class PublisherTest : public PublisherFixture {
   protected:
-    void SetUp() override {
-        LoopFixture::SetUp();
-        auto log = Log::open({.path = directory_ / "log"});
-        ASSERT_TRUE(log) << log.error().message;
-        log_ = std::move(*log);
-        auto worker = Worker::start(*loop_);
-        ASSERT_TRUE(worker) << worker.error().message;
-        worker_ = std::move(*worker);
-        auto opened = apikey::shm::Directory::open_and_lock(directory_.path(), "default", kOwnGroup);
-        ASSERT_TRUE(opened) << opened.error().message;
-        auto publisher = Publisher::open(std::move(*opened), kOwnGroup, 0, *worker_, *log_);
-        ASSERT_TRUE(publisher) << publisher.error().message;
-        publisher_ = std::move(*publisher);
-    }
-
-    static Change add(uint64_t number) {
-        Change change{Change::Kind::kUpsert, {}};
-        const std::string digits = std::to_string(number);
-        change.row.id = std::string(kKeyIdLength - digits.size(), '0') + digits;
-        for (size_t i = 0; i < change.row.digest.size(); ++i) {
-            change.row.digest[i] = static_cast<uint8_t>(number * 0x9e3779b97f4a7c15U >> (i % 8 * 8));
-        }
-        return change;
-    }
-
-    /// Counts what was told, and that it went well.
-    Publisher::Done told() {
-        return [this](const Result<void>& result) {
-            EXPECT_TRUE(result) << result.error().message;
-            ++told_;
-        };
-    }
+    static Change add(uint64_t number) { return {Change::Kind::kUpsert, numbered_row(number)}; }
 
     /// Makes changes until the live table has no room, and returns the first that it refused.
     Change fill(uint64_t& next) {
@@ -63,12 +28,6 @@ class PublisherTest : public LoopFixture {
     }
 
     bool has(const Change& change) const { return is_in(publisher_->current()->table().view(), change.row); }
-
-    TemporaryDirectory directory_;
-    std::unique_ptr<Log> log_;
-    std::unique_ptr<Worker> worker_;
-    std::unique_ptr<Publisher> publisher_;
-    int told_ = 0;
 };
 INSTANTIATE_TEST_SUITE_P(BothLoops, PublisherTest, both_loops(), loop_param_name);
 
@@ -105,11 +64,41 @@ TEST_P(PublisherTest, ARevocationDuringABuildOutlivesIt) {
     publisher_->make(late);
     run_until([&] { return told_ == 2; });
     for (const Change& change : {revoked, late}) {
-        const apikey::shm::TableView& table = publisher_->current()->table().view();
-        const auto found = find_slot(table, row_hash(change.row, table.hash_seed), row_digest(change.row));
-        ASSERT_NE(found.index, apikey::shm::kNoSlot);
-        EXPECT_EQ(apikey::shm::Meta::state(found.meta), apikey::shm::SlotState::kRevoked);
+        const apikey::shm::Found slot = found(change.row);
+        ASSERT_NE(slot.index, apikey::shm::kNoSlot);
+        EXPECT_EQ(apikey::shm::Meta::state(slot.meta), apikey::shm::SlotState::kRevoked);
     }
+}
+
+// What a newer daemon cannot read it cannot revoke in: while a server maps it, nobody is told that it did.
+TEST_P(PublisherTest, ARevocationThatAForeignGenerationCannotHearOfIsNotToldDone) {
+    const std::string foreign = directory_.path() / "default" / "table.7";
+    std::ofstream(foreign) << "of another layout";
+    publisher_.reset();
+    auto opened = apikey::shm::Directory::open_and_lock(directory_.path(), "default", kOwnGroup);
+    ASSERT_TRUE(opened) << opened.error().message;
+    auto publisher = Publisher::open(std::move(*opened), kOwnGroup, 0, *worker_, *log_);
+    ASSERT_TRUE(publisher) << publisher.error().message;
+    publisher_ = std::move(*publisher);
+    ASSERT_EQ(publisher_->unread(), std::vector<uint32_t>{7});
+
+    const int server = open(foreign.c_str(), O_RDONLY | O_CLOEXEC);
+    struct flock lock {};
+    lock.l_type = F_RDLCK;
+    ASSERT_EQ(fcntl(server, F_OFD_SETLK, &lock), 0);
+    publisher_->apply({add(0)}, told());
+    run_until([&] { return told_ == 1; });
+    Change revoked = add(0);
+    revoked.row.state = KeyState::kRevoked;
+    std::string said;
+    publisher_->apply({revoked},
+                      [&](const Result<void>& result) { said = result ? "done" : result.error().message; });
+    EXPECT_NE(said.find("table.7, which this daemon cannot change; restart them"), std::string::npos) << said;
+    EXPECT_EQ(apikey::shm::Meta::state(found(revoked.row).meta), apikey::shm::SlotState::kRevoked)
+        << "but where it reaches it is in force";
+    close(server);
+    publisher_->apply({revoked}, told());
+    EXPECT_EQ(told_, 2) << "nobody maps the foreign one any more";
 }
 
 }  // namespace

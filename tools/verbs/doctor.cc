@@ -79,6 +79,11 @@ void check_daemon(const tl::expected<DaemonStatus, Failure>& status, Findings& f
     if (!status->watch_problem.empty()) {
         findings.warn("watch", status->watch_problem, "changes by editors are found by polling only");
     }
+    if (status->unread != 0) {
+        findings.fail("generations",
+                      std::to_string(status->unread) + " of another version, which no change reaches",
+                      "restart the servers that were started before the daemon's upgrade");
+    }
     if (!status->superseded.empty()) {
         findings.ok("superseded", std::to_string(status->superseded.size()) +
                                       " older generations wait for the servers that still use them");

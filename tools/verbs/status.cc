@@ -45,6 +45,7 @@ Record record_of(const Shown& shown) {
             {"huge_bytes", when_up(status.huge_bytes)},
             {"superseded", when_up(uint64_t{status.superseded.size()})},
             {"superseded_bytes", when_up(superseded_bytes)},
+            {"unread", when_up(status.unread)},
             {"building", when_up(status.building)},
             {"position", status.position},
             {"fingerprint", text_or_none(status.fingerprint)},
@@ -71,7 +72,10 @@ Outcome status(const Context& context) {
         shown.daemon = "up";
         shown.status = *answer;
     } else {
-        shown.daemon = answer.error().forbidden ? "forbidden" : "down";
+        const Daemon daemon = answer.error().daemon;
+        shown.daemon = daemon == Daemon::kForbidden ? "forbidden"
+                       : daemon == Daemon::kSilent  ? "silent"
+                                                    : "down";
         shown.status.instance = context.instance();
         shown.status.directory = context.instance_directory();
         shown.status.generation = shown.table.generation;

@@ -43,6 +43,7 @@ class KeyLines {
             }
             const char c = chunk_[at_++];
             if (c == '\n') {
+                length_ -= length_ > 0 && line_[length_ - 1] == '\r' ? 1 : 0;  // a file from elsewhere
                 return true;
             }
             if (length_ < sizeof line_) {

@@ -1,0 +1,169 @@
+// What the tool and the source say of one key at once: the later of the two holds, and a revocation in any
+// case.
+
+#include "core/reloader.h"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <new>
+
+#include "publisher_fixture.h"
+#include "source/row_text.h"
+
+namespace {
+
+/// While it is set, no thread but the main one gets large pieces of memory.
+std::atomic<bool> g_no_memory{false};
+const pthread_t g_main_thread = pthread_self();
+
+}  // namespace
+
+[[gnu::noinline]] void* operator new(size_t bytes) {  // inlined, g++ takes the pair for a mismatched one
+    constexpr size_t kLarge = 65536;
+    if (bytes > kLarge && g_no_memory && pthread_equal(pthread_self(), g_main_thread) == 0) {
+        throw std::bad_alloc();
+    }
+    void* const memory = std::malloc(bytes != 0 ? bytes : 1);
+    if (memory == nullptr) {
+        throw std::bad_alloc();
+    }
+    return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+    std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+    std::free(memory);
+}
+
+namespace apikeyd {
+namespace {
+
+class ReloaderTest : public PublisherFixture {
+  protected:
+    void SetUp() override {
+        PublisherFixture::SetUp();
+        auto loader = Worker::start(*loop_);
+        ASSERT_TRUE(loader) << loader.error().message;
+        loader_ = std::move(*loader);
+        row_.environment = "live";
+        before_ = write();
+        reloader_ = std::make_unique<Reloader>(*loop_, *publisher_, *loader_,
+                                               ReloaderOptions{directory_ / "keys.yaml", 50}, *log_);
+        reload();
+    }
+
+    /// Makes the file say what row_ says.
+    Fingerprint write() const {
+        const std::string text = "keys:\n" + block_key_row(row_, 2, "\n");
+        std::ofstream(directory_ / "new") << text;
+        std::filesystem::rename(directory_ / "new", directory_ / "keys.yaml");
+        return fingerprint(text);
+    }
+    Reloader::Done count() {
+        return [this](const Result<ReloadReport>& report) {
+            EXPECT_TRUE(report) << report.error().message;
+            ++loads_;
+        };
+    }
+    void reload() {
+        const int wanted = loads_ + 1;
+        reloader_->request(true, count());
+        run_until([&] { return loads_ == wanted; });
+    }
+    apikey::shm::SlotState state() const { return apikey::shm::Meta::state(found(row_).meta); }
+
+    std::unique_ptr<Worker> loader_;
+    std::unique_ptr<Reloader> reloader_;
+    KeyRow row_ = numbered_row(1);
+    Fingerprint before_{};
+    int loads_ = 0;
+};
+INSTANTIATE_TEST_SUITE_P(BothLoops, ReloaderTest, both_loops(), loop_param_name);
+
+// Answers go out in the middle of a load's end, and a client may have its next request waiting.
+TEST_P(ReloaderTest, AChangeIsNotOverwrittenByALoadThatBeganBeforeIt) {
+    for (int round = 0; round < 20; ++round) {
+        SCOPED_TRACE(round);
+        row_.state = KeyState::kActive;
+        before_ = write();
+        reload();
+        loads_ = 0;
+        // Two requests of one load, each answered by another request: the second of these waits for the
+        // first.
+        reloader_->request(true, [&](const Result<ReloadReport>& report) {
+            count()(report);
+            reloader_->request(true, [&](const Result<ReloadReport>& second) {
+                count()(second);
+                row_.state = KeyState::kDisabled;
+                const Fingerprint after = write();
+                reloader_->apply({{Change::Kind::kUpsert, row_}}, before_, after, told());
+            });
+        });
+        reloader_->request(true, [&](const Result<ReloadReport>& report) {
+            count()(report);
+            reloader_->request(true, count());
+        });
+        run_until([&] { return loads_ == 4; });
+        reload();
+        EXPECT_EQ(state(), apikey::shm::SlotState::kDisabled);
+    }
+}
+
+TEST_P(ReloaderTest, NoChangeTakesARevocationBack) {
+    row_.state = KeyState::kRevoked;
+    const Fingerprint after = write();
+    reloader_->apply({{Change::Kind::kUpsert, row_}}, before_, after, told());
+    EXPECT_EQ(state(), apikey::shm::SlotState::kRevoked);
+    for (const KeyState other : {KeyState::kActive, KeyState::kDisabled}) {
+        row_.state = other;
+        std::string said;
+        reloader_->apply({{Change::Kind::kUpsert, row_}}, after, after, [&](const Result<void>& result) {
+            said = result ? "done" : result.error().message;
+        });
+        EXPECT_EQ(said, row_.id + ": is revoked, and that is for ever");
+        EXPECT_EQ(state(), apikey::shm::SlotState::kRevoked);
+    }
+}
+
+TEST_P(ReloaderTest, ALoadThatFindsNoMemoryIsRefusedAndTheNextOneIsNot) {
+    KeyRow row = numbered_row(2);
+    row.environment = "live";
+    row.name = std::string(kNameBytesMax, 'n');
+    std::string text = "keys:\n" + block_key_row(row_, 2, "\n");
+    for (uint64_t i = 2; i < 1000; ++i) {
+        row.id = numbered_row(i).id;
+        row.digest = numbered_row(i).digest;
+        text += block_key_row(row, 2, "\n");
+    }
+    std::ofstream(directory_ / "keys.yaml") << text;
+    g_no_memory = true;
+    std::string said;
+    reloader_->request(true, [&](const Result<ReloadReport>& report) {
+        g_no_memory = false;
+        said = report ? "done" : report.error().message;
+    });
+    run_until([&] { return !said.empty(); });
+    EXPECT_NE(said.find("keys.yaml: no memory"), std::string::npos) << said;
+    EXPECT_EQ(state(), apikey::shm::SlotState::kActive);
+    reload();
+    EXPECT_NE(found(row).index, apikey::shm::kNoSlot);
+}
+
+TEST_P(ReloaderTest, AStopEndsALoadSoonAndTellsNobody) {
+    bool told = false;
+    reloader_->stop();
+    reloader_->request(true, [&](const Result<ReloadReport>&) { told = true; });
+    loader_->stop();
+    run_for(std::chrono::milliseconds(20));
+    EXPECT_FALSE(told);
+    EXPECT_EQ(state(), apikey::shm::SlotState::kActive) << "and takes no key away";
+}
+
+}  // namespace
+}  // namespace apikeyd
