@@ -1,6 +1,7 @@
 #include "core/flusher.h"
 
 #include <algorithm>
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <cstring>
 #include <map>
 
@@ -24,6 +25,9 @@ namespace {
 /// most: each that was ever counted in costs a look into the store.
 constexpr uint64_t kRollingFlushes = 600;
 constexpr uint64_t kRollingCellsMax = 1024;
+/// Cells of a generation whose flushed sums are remembered, in some 12 MiB; beyond, all are forgotten and
+/// brought once more.
+constexpr size_t kFlushedCellsMax = size_t{1} << 18;
 
 /// What one sweep of a generation found.
 struct Swept {
@@ -43,14 +47,26 @@ struct Swept {
     }
 };
 
-/// Notes the sums of one slot's cell. Cells are clients' to scribble on: only those of slots that hold a key
-/// count, and key and digest come from the table.
-void note_cell(const Generation& generation, uint64_t index, Swept& swept) {
+/// By index: the sums of a cell that the store has seen last.
+using FlushedSums = boost::unordered_flat_map<uint64_t, CellSums>;
+
+/// Notes the sums of one slot's cell, unless `flushed` (nullptr: nothing is known) says that the store has
+/// seen them. A mark stands for several cells, and the store's look-up costs far more than this one. Cells
+/// are clients' to scribble on: only those of slots that hold a key count, and key and digest come from the
+/// table.
+void note_cell(const Generation& generation, uint64_t index, const FlushedSums* flushed, Swept& swept) {
     const TableView& table = generation.table().view();
     const Slot& slot = table.slots[index];
     const CellSums sums = sum_cell(generation.cells(), index);
     if (sums.allowed == 0 && sums.denied == 0) {
         return;
+    }
+    if (flushed != nullptr) {
+        const auto seen = flushed->find(index);
+        if (seen != flushed->end() && seen->second.allowed == sums.allowed &&
+            seen->second.denied == sums.denied) {
+            return;
+        }
     }
     DetailView detail;
     if (Meta::state(slot.meta.load(std::memory_order_acquire)) == SlotState::kEmpty ||
@@ -70,7 +86,7 @@ Swept sweep_all(const GenerationPtr& generation) {
     Swept swept;
     swept.generation = generation;
     for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
-        note_cell(*generation, index, swept);
+        note_cell(*generation, index, nullptr, swept);
     }
     for (uint8_t code = 0; generation->cells().base != nullptr && code < apikey::shm::kCodesMax; ++code) {
         swept.codes.push_back({code, sum_code(generation->cells(), code)});
@@ -97,9 +113,10 @@ class Flusher::Sweep {
             mark_dirty(cells, cursor);
         }
         cursor = last == cells.cell_count ? 0 : last;
+        const FlushedSums& flushed = flushed_[generation->number()];
         sweep_dirty(cells, [&](uint64_t first, uint64_t end) {
             for (uint64_t index = first; index < end; ++index) {
-                note_cell(*generation, index, swept);
+                note_cell(*generation, index, &flushed, swept);
             }
         });
         for (uint8_t code = 0; cells.base != nullptr && code < apikey::shm::kCodesMax; ++code) {
@@ -108,10 +125,28 @@ class Flusher::Sweep {
         return swept;
     }
 
-    void forget(const Generation& generation) { cursors_.erase(generation.number()); }
+    /// The store has seen what was swept.
+    void note_flushed(const Swept& swept) {
+        FlushedSums& flushed = flushed_[swept.generation->number()];
+        if (flushed.size() + swept.keys.size() > kFlushedCellsMax) {
+            flushed.clear();
+        }
+        for (size_t i = 0; i < std::min(swept.keys.size(), kFlushedCellsMax); ++i) {
+            flushed[swept.indices[i]] = {swept.keys[i].allowed, swept.keys[i].denied};
+        }
+    }
+
+    /// Another store has seen nothing.
+    void forget_flushed() { flushed_.clear(); }
+
+    void forget(const Generation& generation) {
+        cursors_.erase(generation.number());
+        flushed_.erase(generation.number());
+    }
 
   private:
     std::map<uint32_t, uint64_t> cursors_;  // generation -> next cell of the rolling sweep
+    std::map<uint32_t, FlushedSums> flushed_;
 };
 
 /// One flush or harvest on its way through the worker.
@@ -213,7 +248,12 @@ void Flusher::start() {
             job->result = flush_swept(*store, swept, false);
             job->reopened = store->take_reopened();
             if (job->reopened) {
+                sweep->forget_flushed();
                 mark_all(job->generations);
+            } else if (job->result) {
+                for (const Swept& one : swept) {
+                    sweep->note_flushed(one);
+                }
             }
         },
         [this, job] { finish(job); });
