@@ -27,6 +27,7 @@ HEADS = {
     "p99_ns": "p99, ns",
     "p99_9_ns": "p99.9, ns",
     "max_ns": "worst, ns",
+    "p99_ratio": "p99 / that without a build",
     "call_ns": "ns a call",
     "cpu_ms": "CPU, ms",
     "worst_cpu_ms": "worst, ms",

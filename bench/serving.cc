@@ -16,8 +16,8 @@
 //
 // Where clients and the daemon's workers do not have CPUs of their own, figures show the scheduler.
 //
-// exit status: 0 done; 1 a wrong verdict or count, which is told; 2 usage; 3 something that is needed failed,
-// or a signal came first.
+// exit status: 0 done; 1 a wrong verdict or count, which is told; 2 usage; 3 something that is needed failed.
+// A signal ends the program once the build under way is done and everything is cleaned up.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

@@ -9,10 +9,10 @@
 // A call that began after make() had returned (the client saw the flag that is raised then) must not accept
 // the key, and none may refuse it before the change has begun. `loop late` is how long after its time the
 // loop came to a revocation: what else the loop does (it publishes, and unmaps the old table) holds up the
-// next change. Afterwards every victim is presented once more, on the new generation.
+// next change. `p99_ratio` compares with the same without a build. Afterwards every victim is presented once
+// more, on the new generation.
 
 #include <algorithm>
-#include <numeric>
 
 #include "bench/generated_keys.h"
 #include "bench/serving_crew.h"
@@ -133,9 +133,10 @@ void hammer(const Crew::Step& step, apikey_client* client, BuildArea* area) {
     }
 }
 
+/// All of them, also when the step has ended meanwhile.
 void check_victims(const Crew::Step& step, apikey_client* client, const BuildArea& area) {
     const uint64_t revoked = area.refused.load(std::memory_order_acquire);
-    for (uint64_t revocation = 1; revocation <= revoked && !step.stopped(); ++revocation) {
+    for (uint64_t revocation = 1; revocation <= revoked; ++revocation) {
         const GeneratedKey key = known_key(victim(revocation));
         apikey_verdict verdict;
         const apikey_code code = apikey_validate(client, key.data(), key.size(), &verdict);
@@ -345,6 +346,15 @@ FigureRow throughput_row(const char* what, const Throughput& throughput) {
              {"ratio", median(throughput.ratio)}}};
 }
 
+/// `alone` are the same times without a build; the ratio is 0 where theirs is.
+FigureRow latency_row(std::string what, const Histogram& times_ns, const Histogram& alone_ns) {
+    FigureRow row = percentile_row(std::move(what), times_ns, 1);
+    const auto p99_alone_ns = static_cast<double>(alone_ns.percentile(0.99));
+    const auto p99_ns = static_cast<double>(times_ns.percentile(0.99));
+    row.figures.emplace_back("p99_ratio", p99_alone_ns > 0 ? p99_ns / p99_alone_ns : 0);
+    return row;
+}
+
 std::vector<FigureTable> BuildRun::tables() const {
     const double seconds = median(seconds_);
     FigureTable builds{"build", "Building a generation while one process validates", {}};
@@ -357,12 +367,12 @@ std::vector<FigureTable> BuildRun::tables() const {
     FigureTable throughput{"build_throughput", "Throughput of that process during a build, and before", {}};
     throughput.rows = {throughput_row("single calls", single_), throughput_row("batches of 16", batches_)};
     FigureTable revocation{"revocation", "From a revocation's beginning", {}};
-    for (const auto& [words, latencies] :
-         {std::pair("no build", alone_.get()), {"during a build", building_.get()}}) {
-        const std::string when = words;
-        revocation.rows.push_back(percentile_row(when + ", made", latencies->made_ns, 1));
-        revocation.rows.push_back(percentile_row(when + ", last accepted", latencies->accepted_ns, 1));
-        revocation.rows.push_back(percentile_row(when + ", loop late", latencies->late_ns, 1));
+    for (const Latencies* of : {alone_.get(), building_.get()}) {
+        const std::string when = of == alone_.get() ? "no build" : "during a build";
+        revocation.rows.push_back(latency_row(when + ", made", of->made_ns, alone_->made_ns));
+        revocation.rows.push_back(
+            latency_row(when + ", last accepted", of->accepted_ns, alone_->accepted_ns));
+        revocation.rows.push_back(latency_row(when + ", loop late", of->late_ns, alone_->late_ns));
     }
     return {builds, throughput, revocation};
 }

@@ -9,6 +9,9 @@
 // `quiet` is a stretch without any build before. Without a refresh apikey_status() after each call tells the
 // one call that switched from all others (it makes no system call, and is not in the time); with one, the
 // calls of apikey_refresh() that switched are timed in their own thread.
+//
+// The clock is not ordered against the instructions around it and costs some ns itself: the medians are a
+// little off, and the tails are what is measured.
 
 #include <memory>
 #include <thread>

@@ -105,8 +105,11 @@ class Serving(unittest.TestCase):
             self.assertEqual(
                 revocation[f"{when}, made"]["samples"], revocation[f"{when}, last accepted"]["samples"]
             )
-        for row in revocation.values():
+        for what, row in revocation.items():
             self.check_percentiles(row)
+            alone = revocation[what.replace("during a build", "no build")]
+            expected = row["p99_ns"] / alone["p99_ns"] if alone["p99_ns"] else 0
+            self.assertAlmostEqual(row["p99_ratio"], expected, delta=1e-6 * expected)
         sweep = tables["sweep"]
         self.assertEqual([row["keys_changed"] for row in sweep.values()], [1000, 0, 1000])
         for row in sweep.values():
