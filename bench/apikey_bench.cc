@@ -15,6 +15,7 @@
 
 #include "base/errno_text.h"
 #include "bench/live_report.h"
+#include "bench/write_file.h"
 
 namespace {
 

@@ -1,21 +1,12 @@
 #include "bench/live_report.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstdio>
 #include <iterator>
 #include <utility>
 
-#include "base/errno_text.h"
-#include "base/owned_fd.h"
-
 namespace apikey::bench {
 namespace {
-
-constexpr mode_t kReportMode = 0644;
 
 struct Percentile {
     const char* name;
@@ -153,32 +144,6 @@ std::string json_text(const LiveOptions& options, const LiveReport& report) {
                    report.switched_keys, writer.requests, writer.request_us.percentile(0.5),
                    writer.request_us.percentile(0.99), writer.request_us.max);
     return text;
-}
-
-apikeyd::Result<void> write_file(const std::string& path, const std::string& text) {
-    const std::string build = path + ".new";
-    const auto failure = [&](int error) {
-        unlink(build.c_str());
-        return apikeyd::fail(build + ": " + apikeyd::errno_text(error));
-    };
-    apikeyd::OwnedFd file(open(build.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kReportMode));
-    if (!file.is_open()) {
-        return apikeyd::fail(build + ": " + apikeyd::errno_text(errno));
-    }
-    for (size_t done = 0; done < text.size();) {
-        const ssize_t wrote = write(file.get(), text.data() + done, text.size() - done);
-        if (wrote < 0 && errno == EINTR) {
-            continue;
-        }
-        if (wrote < 0) {
-            return failure(errno);
-        }
-        done += static_cast<size_t>(wrote);
-    }
-    if (rename(build.c_str(), path.c_str()) != 0) {
-        return failure(errno);
-    }
-    return {};
 }
 
 }  // namespace apikey::bench

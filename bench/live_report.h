@@ -34,7 +34,4 @@ LiveReport sum_up(const LiveOptions& options, const KeyRing& ring, const SharedA
 std::string table_text(const LiveOptions& options, const LiveReport& report);
 std::string json_text(const LiveOptions& options, const LiveReport& report);
 
-/// Writes `text` to `path`, mode 0644; nothing half-written stays under the name.
-apikeyd::Result<void> write_file(const std::string& path, const std::string& text);
-
 }  // namespace apikey::bench

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/exit_status.h"
 #include "bench/histogram.h"
 #include "bench/key_stream.h"
 
@@ -36,9 +37,6 @@ struct LiveOptions {
     uint32_t writer_rate_per_s = 0;
     std::string json_path;
 };
-
-/// Exit statuses, as the operator's tool has them.
-enum Exit : int { kDone = 0, kWrong = 1, kUsage = 2, kUnreachable = 3 };
 
 /// The keys that are presented.
 struct KeyRing {

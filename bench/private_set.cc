@@ -8,6 +8,7 @@
 #include <ctime>
 #include <thread>
 
+#include "bench/generated_keys.h"
 #include "bench/temporary_directory.h"
 #include "shm/control_writer.h"
 #include "shm/directory.h"
@@ -18,51 +19,26 @@
 namespace apikey::bench {
 namespace {
 
-constexpr char kPrefix[] = "ak_live";
-constexpr size_t kPrefixLength = sizeof kPrefix - 1;
-constexpr size_t kKeyLength = kPrefixLength + 1 + shm::kNativeTailLength;
-constexpr uint64_t kKnownSeed = uint64_t{1} << 40;    // of keys in the set
-constexpr uint64_t kUnknownSeed = uint64_t{2} << 40;  // of keys that were never in it
 constexpr double kZipfTheta = 0.99;
 constexpr unsigned kMixedMisses_percent = 5;
 constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;  // as the daemon's
 constexpr char kInstance[] = "private";
-
-using Key = std::array<char, kKeyLength>;
 
 [[noreturn]] void give_up(const std::string& reason) {
     std::fprintf(stderr, "micro: %s\n", reason.c_str());
     std::exit(1);
 }
 
-std::string_view text(const Key& key) {
-    return {key.data(), key.size()};
-}
-
-/// Key `number` of a family; the same one at every call, so that none has to be kept.
-Key key_of(uint64_t family, uint64_t number) {
-    uint64_t random[16];
-    for (uint64_t i = 0; i < std::size(random); ++i) {
-        random[i] = scatter(family + number * std::size(random) + i);
-    }
-    Key key;
-    if (shm::native_key_make(kPrefix, kPrefixLength, reinterpret_cast<const uint8_t*>(random), sizeof random,
-                             key.data()) != key.size()) {
-        give_up("a generated key ran out of random bytes");
-    }
-    return key;
-}
-
 shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environment) {
     std::vector<uint64_t> hashes(keys);
     for (uint64_t i = 0; i < keys; ++i) {
-        const Key key = key_of(kKnownSeed, i);
+        const GeneratedKey key = known_key(i);
         hashes[i] = shm::index_hash_id(shm::native_key_id(key.data(), key.size()), table.view().hash_seed);
     }
     table.spread(hashes);
     const uint64_t meta = shm::Meta::make(shm::SlotState::kActive, shm::Meta::kNever, 0, environment);
     for (uint64_t i = 0; i < keys; ++i) {
-        const Key key = key_of(kKnownSeed, i);
+        const GeneratedKey key = known_key(i);
         const char* id = shm::native_key_id(key.data(), key.size());
         uint8_t digest[shm::kDigestLength];
         shm::sha256_kernel().hash(key.data(), key.size(), digest);
@@ -148,12 +124,12 @@ std::unique_ptr<KeyStream> make_stream(uint64_t keys, Draw draw) {
     const KeyPicker picker(keys, draw == Draw::kHitZipf ? kZipfTheta : 0);
     const size_t size = stream_size(keys);
     auto stream = std::make_unique<KeyStream>();
-    stream->reserve(size, size * kKeyLength);
+    stream->reserve(size, size * sizeof(GeneratedKey));
     for (size_t i = 0; i < size; ++i) {
         const bool miss =
             draw == Draw::kMiss || (draw == Draw::kMixed && random() % 100 < kMixedMisses_percent);
         const uint64_t number = picker.pick(random);
-        stream->add(text(key_of(miss ? kUnknownSeed : kKnownSeed, number)),
+        stream->add(text(miss ? unknown_key(number) : known_key(number)),
                     static_cast<Expected>(miss ? APIKEY_NOT_FOUND : APIKEY_VALID));
     }
     stream->seal();
@@ -176,7 +152,7 @@ const char* draw_name(Draw draw) {
 }
 
 std::string lookup_text(uint64_t number, FoundBy by) {
-    const Key key = key_of(kKnownSeed, number);
+    const GeneratedKey key = known_key(number);
     if (by == FoundBy::kKey) {
         return std::string(text(key));
     }

@@ -3,6 +3,8 @@
 import itertools
 import statistics
 
+import report_serving
+
 PEER_KEYS_MAX = 1_000_000  # as micro_peers.h
 DRAWS = {
     "hit_uniform": "known, uniform",
@@ -81,10 +83,23 @@ class Ratio:
         return f"{self.number(self.median)} | {self.number(self.low)} to {self.number(self.high)}"
 
 
-class Figures:
-    """Times of a key in ns by the benchmark's name, one a repetition; and why there are none."""
+class Value:
+    """Of one run of `serving`: no quartiles."""
 
-    def __init__(self, raw, sizes, missing_servers, shown):
+    def __init__(self, value):
+        self.median = value
+
+    def cells(self):
+        return f"{Ratio.number(self.median)} |"
+
+
+class Figures:
+    """Times of a key in ns by the benchmark's name, one a repetition; and why there are none.
+
+    `serving` is what that program wrote, or None."""
+
+    def __init__(self, raw, sizes, missing_servers, shown, serving=None):
+        self.serving = serving
         self.sizes = sizes
         self.missing_servers = missing_servers
         self.shown = {name.removesuffix("/real_time") for name in shown}
@@ -167,6 +182,11 @@ def judged_targets(figures):
         else:
             ratio = Ratio(figures.times[above], figures.times[below])
             yield what, ratio, bound, ratio.median <= bound
+    for what, value, bound in report_serving.targets(figures.serving):
+        if value is None:
+            yield what, "n/a: --serving not asked for", bound, None
+        else:
+            yield what, Value(value), bound, value <= bound
 
 
 def summary(figures):
@@ -352,7 +372,7 @@ def markdown(figures, about, images):
         "# Measured: validating a key",
         table(["what", "here"], [list(row) for row in about]),
         "## Targets",
-        f"{summary(figures)}. Ratios of times; less is better.",
+        f"{summary(figures)}. Ratios of times, or figures in the unit that is told; less is better.",
         targets_table(figures),
         "## Method",
         METHOD.strip(),
@@ -374,6 +394,7 @@ def markdown(figures, about, images):
         clock_words(figures) + PERCENTILES_METHOD.strip(),
         percentiles_table(figures),
         images.get("percentiles", ""),
-        "All figures are in `micro.json`.",
+        *report_serving.section(figures.serving, table),
+        "All figures are in `micro.json`" + (" and `serving.json`." if figures.serving else "."),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

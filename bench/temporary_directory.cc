@@ -14,7 +14,7 @@ TemporaryDirectory::TemporaryDirectory() : path_("/dev/shm/apikeyd-bench-XXXXXX"
     sigaddset(&ends, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &ends, &before_);
     if (mkdtemp(path_.data()) == nullptr) {
-        std::perror("micro: no directory under /dev/shm");
+        std::perror("cannot make a directory under /dev/shm");
         std::exit(1);
     }
 }

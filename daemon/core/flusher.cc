@@ -1,6 +1,7 @@
 #include "core/flusher.h"
 
 #include <algorithm>
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <cstring>
 #include <map>
 #include <new>
@@ -25,6 +26,9 @@ namespace {
 /// most: each that was ever counted in costs a look into the store.
 constexpr uint64_t kRollingFlushes = 600;
 constexpr uint64_t kRollingCellsMax = 1024;
+/// Cells of a generation whose flushed sums are remembered, in some 12 MiB; beyond, all are forgotten and
+/// brought once more.
+constexpr size_t kFlushedCellsMax = size_t{1} << 18;
 
 /// What one sweep of a generation found.
 struct Swept {
@@ -44,14 +48,26 @@ struct Swept {
     }
 };
 
-/// Notes the sums of one slot's cell. Cells are clients' to scribble on: only those of slots that hold a key
-/// count, and key and digest come from the table.
-void note_cell(const Generation& generation, uint64_t index, Swept& swept) {
+/// By index: the sums of a cell that the store has seen last.
+using FlushedSums = boost::unordered_flat_map<uint64_t, CellSums>;
+
+/// Notes the sums of one slot's cell, unless `flushed` (nullptr: nothing is known) says that the store has
+/// seen them. A mark stands for several cells, and the store's look-up costs far more than this one. Cells
+/// are clients' to scribble on: only those of slots that hold a key count, and key and digest come from the
+/// table.
+void note_cell(const Generation& generation, uint64_t index, const FlushedSums* flushed, Swept& swept) {
     const TableView& table = generation.table().view();
     const Slot& slot = table.slots[index];
     const CellSums sums = sum_cell(generation.cells(), index);
     if (sums.allowed == 0 && sums.denied == 0) {
         return;
+    }
+    if (flushed != nullptr) {
+        const auto seen = flushed->find(index);
+        if (seen != flushed->end() && seen->second.allowed == sums.allowed &&
+            seen->second.denied == sums.denied) {
+            return;
+        }
     }
     DetailView detail;
     if (Meta::state(slot.meta.load(std::memory_order_acquire)) == SlotState::kEmpty ||
@@ -71,60 +87,13 @@ Swept sweep_all(const GenerationPtr& generation) {
     Swept swept;
     swept.generation = generation;
     for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
-        note_cell(*generation, index, swept);
+        note_cell(*generation, index, nullptr, swept);
     }
     for (uint8_t code = 0; generation->cells().base != nullptr && code < apikey::shm::kCodesMax; ++code) {
         swept.codes.push_back({code, sum_code(generation->cells(), code)});
     }
     return swept;
 }
-
-}  // namespace
-
-/// State of the sweeps; used by one thread at a time (the worker, or the loop after the worker's end).
-class Flusher::Sweep {
-  public:
-    Swept sweep_marked(const GenerationPtr& generation) {
-        Swept swept;
-        swept.generation = generation;
-        const CellsView& cells = generation->cells();
-        // A mark can be forged away, so some cells are marked by us each time and all are seen in the end.
-        // Marking them, rather than looking at them here, keeps each cell from being noted twice in one
-        // flush.
-        uint64_t& cursor = cursors_[generation->number()];
-        const uint64_t some = std::min(cells.cell_count / kRollingFlushes + 1, kRollingCellsMax);
-        const uint64_t last = std::min(cursor + some, cells.cell_count);
-        for (; cursor < last; ++cursor) {
-            mark_dirty(cells, cursor);
-        }
-        cursor = last == cells.cell_count ? 0 : last;
-        sweep_dirty(cells, [&](uint64_t first, uint64_t end) {
-            for (uint64_t index = first; index < end; ++index) {
-                note_cell(*generation, index, swept);
-            }
-        });
-        for (uint8_t code = 0; cells.base != nullptr && code < apikey::shm::kCodesMax; ++code) {
-            swept.codes.push_back({code, sum_code(cells, code)});
-        }
-        return swept;
-    }
-
-    void forget(const Generation& generation) { cursors_.erase(generation.number()); }
-
-  private:
-    std::map<uint32_t, uint64_t> cursors_;  // generation -> next cell of the rolling sweep
-};
-
-/// One flush or harvest on its way through the worker.
-struct Flusher::Job {
-    std::vector<GenerationPtr> generations;
-    std::vector<Done> waiting;
-    Result<FlushSummary> result = fail("the flush has not run");
-    bool harvested = false;
-    bool reopened = false;
-};
-
-namespace {
 
 Result<FlushSummary> flush_swept(UsageStore& store, const std::vector<Swept>& swept, bool closing) {
     std::vector<GenerationCounts> counts;
@@ -155,23 +124,91 @@ void mark_all(const std::vector<GenerationPtr>& generations) {
 
 }  // namespace
 
+/// State of the sweeps; used by one thread at a time (the worker, or the loop after the worker's end).
+class Flusher::Sweep {
+  public:
+    /// Brings the store what is marked in these generations.
+    Result<FlushSummary> flush(UsageStore& store, const std::vector<GenerationPtr>& generations) {
+        std::vector<Swept> swept;
+        for (const GenerationPtr& generation : generations) {
+            swept.push_back(sweep_marked(generation));
+        }
+        Result<FlushSummary> result = flush_swept(store, swept, false);
+        for (size_t i = 0; result && i < swept.size(); ++i) {
+            note_flushed(swept[i]);
+        }
+        return result;
+    }
+
+    /// Another store has seen nothing.
+    void forget_flushed() { flushed_.clear(); }
+
+    void forget(const Generation& generation) {
+        cursors_.erase(generation.number());
+        flushed_.erase(generation.number());
+    }
+
+  private:
+    Swept sweep_marked(const GenerationPtr& generation) {
+        Swept swept;
+        swept.generation = generation;
+        const CellsView& cells = generation->cells();
+        // A mark can be forged away, so some cells are marked by us each time and all are seen in the end.
+        // Marking them, rather than looking at them here, keeps each cell from being noted twice in one
+        // flush.
+        uint64_t& cursor = cursors_[generation->number()];
+        const uint64_t some = std::min(cells.cell_count / kRollingFlushes + 1, kRollingCellsMax);
+        const uint64_t last = std::min(cursor + some, cells.cell_count);
+        for (; cursor < last; ++cursor) {
+            mark_dirty(cells, cursor);
+        }
+        cursor = last == cells.cell_count ? 0 : last;
+        const FlushedSums& flushed = flushed_[generation->number()];
+        sweep_dirty(cells, [&](uint64_t first, uint64_t end) {
+            for (uint64_t index = first; index < end; ++index) {
+                note_cell(*generation, index, &flushed, swept);
+            }
+        });
+        for (uint8_t code = 0; cells.base != nullptr && code < apikey::shm::kCodesMax; ++code) {
+            swept.codes.push_back({code, sum_code(cells, code)});
+        }
+        return swept;
+    }
+
+    /// The store has seen what was swept.
+    void note_flushed(const Swept& swept) {
+        FlushedSums& flushed = flushed_[swept.generation->number()];
+        if (flushed.size() + swept.keys.size() > kFlushedCellsMax) {
+            flushed.clear();
+        }
+        for (size_t i = 0; i < std::min(swept.keys.size(), kFlushedCellsMax); ++i) {
+            flushed[swept.indices[i]] = {swept.keys[i].allowed, swept.keys[i].denied};
+        }
+    }
+
+    std::map<uint32_t, uint64_t> cursors_;  // generation -> next cell of the rolling sweep
+    std::map<uint32_t, FlushedSums> flushed_;
+};
+
+/// One flush or harvest on its way through the worker.
+struct Flusher::Job {
+    std::vector<GenerationPtr> generations;
+    std::vector<Done> waiting;
+    Result<FlushSummary> result = fail("the flush has not run");
+    bool harvested = false;
+    bool reopened = false;
+};
+
 /// On the worker. Marks are taken here, so whatever fails puts all of them back.
 Result<FlushSummary> Flusher::sweep_and_flush(UsageStore& store, Sweep& sweep, Job& job) {
     try {
-        std::vector<Swept> swept;
-        for (const GenerationPtr& generation : job.generations) {
-            swept.push_back(sweep.sweep_marked(generation));
-        }
-        Result<FlushSummary> result = flush_swept(store, swept, false);
+        Result<FlushSummary> result = sweep.flush(store, job.generations);
         job.reopened = store.take_reopened();
         if (job.reopened) {
-            // Another file: to its baselines what was not marked may be new as well.
+            // Another file has seen nothing of what was not marked.
+            sweep.forget_flushed();
             mark_all(job.generations);
-            swept.clear();
-            for (const GenerationPtr& generation : job.generations) {
-                swept.push_back(sweep.sweep_marked(generation));
-            }
-            result = flush_swept(store, swept, false);
+            result = sweep.flush(store, job.generations);
         }
         return result;
     } catch (const std::bad_alloc&) {
@@ -271,11 +308,7 @@ void Flusher::finish(const std::shared_ptr<Job>& job) {
 }
 
 Result<FlushSummary> Flusher::flush_now() {
-    std::vector<Swept> swept;
-    for (const GenerationPtr& generation : all_generations()) {
-        swept.push_back(sweep_->sweep_marked(generation));
-    }
-    return flush_swept(*store_, swept, false);
+    return sweep_->flush(*store_, all_generations());
 }
 
 void Flusher::retire_unused() {

@@ -16,7 +16,7 @@ import unittest
 import uuid
 import xml.etree.ElementTree as ElementTree
 
-REPORT, MICRO = (pathlib.Path(argument) for argument in sys.argv[1:3])
+REPORT, MICRO, SERVING = (pathlib.Path(argument) for argument in sys.argv[1:4])
 PLOTS = ("latency", "throughput", "percentiles", "peers")
 PATIENCE_S = 240
 
@@ -124,6 +124,33 @@ class Report(unittest.TestCase):
         self.assertFalse((self.output / "throughput.svg").exists())
         self.assertNotIn("earlier", (self.output / "latency.svg").read_text())
 
+    def test_serving_has_its_section_and_targets(self):
+        arguments = ["--keys", "50", "--only", "sha256", "--serving", SERVING, "--serving-keys", "2000"]
+        status, _, err = self.run_report(*arguments)
+        self.assertEqual(status, 0, err)
+        text = (self.output / "report.md").read_text()
+        self.assertIn("## While the daemon works", text)
+        self.assertIn("`serving.json`", text)
+        judged = {row[0]: row[1:] for row in self.rows("ratio") if row[4]}
+        flush = judged["a flush a second, 1 000 active keys, % of a core"]
+        self.assertEqual(flush[1:3], ["", "≤ 1.00"])
+        figures = json.loads((self.output / "serving.json").read_text())
+        share = figures["tables"]["sweep"][0]["share_percent"]
+        self.assertEqual(flush[3], "held" if share <= 1 else "MISSED")
+        self.assertEqual(sum("revocation" in what for what in judged), 1)
+
+    def failing_serving(self, lines):
+        program = self.folder / "serving"
+        program.write_text("#!/bin/sh\n" + lines)
+        program.chmod(0o755)
+        return self.run_report("--keys", "50", "--only", "sha256", "--serving", program)
+
+    def test_a_wrong_verdict_of_serving_ends_the_run(self):
+        status, _, err = self.failing_serving("echo WRONG >&2\nexit 1\n")
+        self.assertEqual(status, 1)
+        self.assertIn("ended with status 1", err)
+        self.assertFalse((self.output / "report.md").exists())
+
     def false_redis(self, answer):
         programs = self.folder / "bin"
         programs.mkdir()
@@ -179,6 +206,8 @@ class Report(unittest.TestCase):
             ([MICRO, "--repetitions", "8"], "--repetitions"),
             ([MICRO, "--min-time", "0"], "--min-time"),
             ([MICRO, "--min-time", "nan"], "--min-time"),
+            ([MICRO, "--serving", self.folder / "none"], "none"),
+            ([MICRO, "--serving-keys", "10"], "--serving-keys"),
             ([MICRO, "--only", "("], "--only"),
             ([MICRO, "--only", "nothing is called so", "--output", self.output], "--only"),
             ([MICRO, "--output", self.folder / "file"], "--output"),

@@ -1,0 +1,94 @@
+"""What the report says of `serving`: its targets, and the section "While the daemon works"."""
+
+# Table in serving's JSON -> (heading, what the figures are).
+TABLES = {
+    "switch": ("Calls around a switch", "One call of one thread, timed alone"),
+    "hot": ("One hot key", "Mean time of a call of each thread, and its ratio to one thread alone"),
+    "build": ("A build", "From asking for room to the publication; CPU time is the builder's thread"),
+    "build_throughput": ("Throughput during it", "Keys a second of the one process, medians"),
+    "revocation": ("Revocations", "From the beginning of the change"),
+    "sweep": ("Flushing counts", "CPU time of the flusher's thread; its share of a core at a flush a second"),
+    "harvest": ("The end of a generation", "CPU time of the flusher's thread, once a superseded generation is unused"),
+}
+
+METHOD = """\
+`serving` runs the daemon's publisher, builder, flusher and usage store on the daemon's threads, and processes that
+validate beside them; keys are made without a source. Every verdict was compared with the right one, and every count
+with the number of answers; no key was accepted by a call that began after its revocation had returned. *Around* are
+calls within 20 to 40 ms of a publication or a switch, *apart* all others, during builds mostly. *Among counted*: all
+keys beside the active ones were counted before. A revocation is *made* when the publisher returns; *last accepted* is
+the beginning of the last call that accepted the key, 0 when it was before the change's; *loop late* is what other work
+of the loop adds. On few CPUs the highest figures show the scheduler.
+"""
+
+HEADS = {
+    "what": "",
+    "p50_ns": "p50, ns",
+    "p99_ns": "p99, ns",
+    "p99_9_ns": "p99.9, ns",
+    "max_ns": "worst, ns",
+    "p99_ratio": "p99 / that without a build",
+    "call_ns": "ns a call",
+    "cpu_ms": "CPU, ms",
+    "worst_cpu_ms": "worst, ms",
+    "share_percent": "% of a core",
+    "cpu_seconds": "CPU, s",
+    "worst_seconds": "worst, s",
+    "keys_per_s": "keys a second",
+    "before_keys_per_s": "before",
+    "during_keys_per_s": "during",
+}
+
+# (what the table of targets calls it, serving's table, its row, the figure, how many of the figure's are one
+# unit, at most)
+TARGETS = (
+    ("a flush a second, 1 000 active keys, % of a core", "sweep", "active", "share_percent", 1, 1),
+    (
+        "the same among keys counted before, % of a core",
+        *("sweep", "active among counted", "share_percent", 1, 1),
+    ),
+    (
+        "a revocation during a build until it is made, p99, ms",
+        *("revocation", "during a build, made", "p99_ns", 1e6, 1),
+    ),
+    (
+        "the same until no call accepts the key, p99, ms",
+        *("revocation", "during a build, last accepted", "p99_ns", 1e6, 1),
+    ),
+)
+
+
+def targets(raw):
+    """(what, the value or None without serving, at most)."""
+    for what, table, name, figure, unit, bound in TARGETS:
+        if raw is None:
+            yield what, None, bound
+        else:
+            row = next(row for row in raw["tables"][table] if row["what"] == name)
+            yield what, row[figure] / unit, bound
+
+
+def cell(value):
+    if isinstance(value, str):
+        return value
+    if value == int(value) or abs(value) >= 100:
+        return f"{round(value):,}".replace(",", " ")
+    return f"{value:.3g}"
+
+
+def section(raw, table):
+    """The section's parts; `table` makes a table of Markdown. None of it without serving."""
+    if raw is None:
+        return []
+    clock = raw["clock"]
+    parts = [
+        "## While the daemon works",
+        METHOD.strip(),
+        f"{cell(raw['keys'])} keys ({cell(raw['switch_keys'])} for switches), {raw['cpus']} CPUs; two readings of the"
+        f" clock ({clock['name']}) differ by {clock['step_ns']:.1f} ns or more.",
+    ]
+    for name, rows in raw["tables"].items():
+        heading, words = TABLES[name]
+        heads = [HEADS.get(head, head.replace("_", " ")) for head in rows[0]]
+        parts += [f"### {heading}", f"{words}.", table(heads, [[cell(value) for value in row.values()] for row in rows])]
+    return parts
