@@ -41,6 +41,7 @@ struct Presented {
     size_t len;
     const char* id;  ///< in `data`; nullptr when not of the native form
     uint64_t hash;
+    shm::Probe probe;  ///< from where `hash` leads
     uint8_t digest[shm::kDigestLength];
     shm::Found found;  ///< by `hash`, in this generation
 };
@@ -99,10 +100,6 @@ APIKEY_INLINE void count_for_key(const Moment& moment, apikey_code code, uint64_
     }
 }
 
-APIKEY_INLINE uint64_t home_of(const Mapping& mapping, uint64_t hash) {
-    return shm::Probe(hash, mapping.generation.table).first();
-}
-
 APIKEY_INLINE void prefetch_slot(const Mapping& mapping, uint64_t index) {
     __builtin_prefetch(&mapping.generation.table.slots[index & ~uint64_t{1}]);
 }
@@ -139,8 +136,14 @@ bool answers_from_any_generation(apikey_code code) {
     return code == APIKEY_VALID || code == APIKEY_REVOKED;
 }
 
+/// Where a foreign key is looked for.
+void aim_by_digest(const Mapping& mapping, Presented* key) {
+    const shm::TableView& table = mapping.generation.table;
+    key->probe = shm::Probe(shm::index_hash_digest(key->digest, table.hash_seed), table);
+}
+
 APIKEY_INLINE shm::Found find(const Moment& moment, const Presented& key) {
-    return shm::find_slot(moment.mapping->generation.table, key.hash, shm::DigestKey::from(key.digest));
+    return shm::find_slot(moment.mapping->generation.table, key.probe, shm::DigestKey::from(key.digest));
 }
 
 bool is_alive(const shm::Found& found) {
@@ -286,13 +289,13 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
         const uint64_t seed = moment.mapping->generation.table.hash_seed;
         Presented presented = present(key, seed);
         if (presented.id != nullptr) [[likely]] {
-            const uint64_t home = home_of(*moment.mapping, presented.hash);
-            prefetch_slot(*moment.mapping, home);
-            prefetch_cell(*moment.mapping, home, moment.cpu);
+            presented.probe = shm::Probe(presented.hash, moment.mapping->generation.table);
+            prefetch_slot(*moment.mapping, presented.probe.first());
+            prefetch_cell(*moment.mapping, presented.probe.first(), moment.cpu);
         }
         client->sha256->hash(key.data, key.len, presented.digest);
         if (presented.id == nullptr) [[unlikely]] {
-            presented.hash = shm::index_hash_digest(presented.digest, seed);
+            aim_by_digest(*moment.mapping, &presented);
         }
         presented.found = find(moment, presented);
         if (decide(moment, &presented, verdict)) [[likely]] {
@@ -311,7 +314,6 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
 /// A group's keys of the native form, on their way through one step after the other.
 struct Natives {
     Presented* key[kGroup];
-    uint64_t home[kGroup];  ///< the slot where each is looked for first
     size_t count;
 };
 
@@ -320,14 +322,14 @@ struct Natives {
 void hash_natives(const apikey_client* client, const Moment& moment, const Natives& natives) {
     size_t done = 0;
     for (; done + 1 < natives.count; done += 2) {
-        prefetch_cell(*moment.mapping, natives.home[done], moment.cpu);
-        prefetch_cell(*moment.mapping, natives.home[done + 1], moment.cpu);
+        prefetch_cell(*moment.mapping, natives.key[done]->probe.first(), moment.cpu);
+        prefetch_cell(*moment.mapping, natives.key[done + 1]->probe.first(), moment.cpu);
         Presented& a = *natives.key[done];
         Presented& b = *natives.key[done + 1];
         client->sha256->hash_pair(a.data, a.len, a.digest, b.data, b.len, b.digest);
     }
     if (done < natives.count) {
-        prefetch_cell(*moment.mapping, natives.home[done], moment.cpu);
+        prefetch_cell(*moment.mapping, natives.key[done]->probe.first(), moment.cpu);
         Presented& last = *natives.key[done];
         client->sha256->hash(last.data, last.len, last.digest);
     }
@@ -341,13 +343,13 @@ void find_natives(const Moment& moment, const Natives& natives) {
     size_t away_count = 0;
     for (size_t i = 0; i < natives.count; ++i) {
         Presented& key = *natives.key[i];
-        shm::Probe probe(key.hash, table);
         key.found = {shm::kNoSlot, 0};
-        if (shm::find_in_line(table, probe, shm::DigestKey::from(key.digest), &key.found) ==
+        if (shm::find_in_line(table, key.probe, shm::DigestKey::from(key.digest), &key.found) ==
             shm::InLine::kNext) {
-            probe.next_line();
-            prefetch_slot(*moment.mapping, probe.first());
-            prefetch_cell(*moment.mapping, probe.first(), moment.cpu);
+            shm::Probe next = key.probe;
+            next.next_line(table);
+            prefetch_slot(*moment.mapping, next.first());
+            prefetch_cell(*moment.mapping, next.first(), moment.cpu);
             away[away_count++] = &key;
         }
     }
@@ -375,8 +377,8 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
         }
     }
     for (size_t i = 0; i < natives.count; ++i) {
-        natives.home[i] = home_of(*moment.mapping, natives.key[i]->hash);
-        prefetch_slot(*moment.mapping, natives.home[i]);
+        natives.key[i]->probe = shm::Probe(natives.key[i]->hash, moment.mapping->generation.table);
+        prefetch_slot(*moment.mapping, natives.key[i]->probe.first());
     }
     hash_natives(client, moment, natives);
     find_natives(moment, natives);
@@ -388,7 +390,7 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
         }
         if (presented[i].id == nullptr) [[unlikely]] {
             client->sha256->hash(keys[i].data, keys[i].len, presented[i].digest);
-            presented[i].hash = shm::index_hash_digest(presented[i].digest, seed);
+            aim_by_digest(*moment.mapping, &presented[i]);
             presented[i].found = find(moment, presented[i]);
         }
         left[i] = !decide(moment, &presented[i], &verdicts[i]);

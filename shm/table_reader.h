@@ -80,21 +80,21 @@ inline uint64_t line_in_group(uint64_t hash, uint8_t seed) {
 /// lowest bit chooses the preferred half.
 class Probe {
   public:
-    Probe(uint64_t hash, const TableView& table) : line_count_(table.line_count()), half_(hash & 1) {
+    Probe() = default;  // to be assigned before anything else
+    Probe(uint64_t hash, const TableView& table) : half_(hash & 1) {
         const uint64_t group = group_of(hash, table.group_count);
         line_ = group * kGroupLines + line_in_group(hash, table.group_seeds[group]);
     }
 
     uint64_t first() const { return line_ * kSlotsPerLine + half_; }
     uint64_t second() const { return line_ * kSlotsPerLine + (half_ ^ 1); }
-    void next_line() {
-        if (++line_ == line_count_) {
+    void next_line(const TableView& table) {
+        if (++line_ == table.line_count()) {
             line_ = 0;
         }
     }
 
   private:
-    uint64_t line_count_;
     uint64_t half_;
     uint64_t line_;
 };
@@ -140,17 +140,20 @@ inline InLine find_in_line(const TableView& table, const Probe& probe, const Dig
     return InLine::kNext;
 }
 
-/// Looks for `key` from `hash` on. Wait-free: at most 2 x probe_lines_max loads of meta.
+/// Looks for `key` from `probe` on. Wait-free: at most 2 x probe_lines_max loads of meta.
 /// A dead slot is found too (its state says so); the caller decides what that means.
-inline Found find_slot(const TableView& table, uint64_t hash, const DigestKey& key) {
-    Probe probe(hash, table);
+inline Found find_slot(const TableView& table, Probe probe, const DigestKey& key) {
     Found found{kNoSlot, 0};
-    for (uint32_t lines = 0; lines < table.probe_lines_max; ++lines, probe.next_line()) {
+    for (uint32_t lines = 0; lines < table.probe_lines_max; ++lines, probe.next_line(table)) {
         if (find_in_line(table, probe, key, &found) != InLine::kNext) [[likely]] {
             break;
         }
     }
     return found;
+}
+
+inline Found find_slot(const TableView& table, uint64_t hash, const DigestKey& key) {
+    return find_slot(table, Probe(hash, table), key);
 }
 
 /// A detail entry's parts, bounded by the mapping. Pointers are into the segment and not NUL-terminated.

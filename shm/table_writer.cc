@@ -211,7 +211,7 @@ TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, u
                                           bool foreign) {
     assert(in_use(meta));
     Probe probe(hash, view_);
-    for (uint32_t lines = 0; lines < view_.probe_lines_max; ++lines, probe.next_line()) {
+    for (uint32_t lines = 0; lines < view_.probe_lines_max; ++lines, probe.next_line(view_)) {
         for (uint64_t index : {probe.first(), probe.second()}) {
             Slot& at = slot(index);
             const uint64_t old_meta = at.meta.load(std::memory_order_relaxed);  // nobody else stores
