@@ -6,6 +6,8 @@ import statistics
 import report_serving
 
 PEER_KEYS_MAX = 1_000_000  # as micro_peers.h
+LARGE_KEYS_MIN = 1_000_000  # of smaller tables the headers weigh
+BYTES_A_KEY_MAX = 112
 DRAWS = {
     "hit_uniform": "known, uniform",
     "hit_zipf": "known, Zipf 0.99",
@@ -131,7 +133,7 @@ class Figures:
         return f"{nanoseconds(middle)} ({nanoseconds(low)} to {nanoseconds(high)})"
 
     def why_not(self, name):
-        family, size, *_ = name.split("/")
+        family, size = [*name.split("/"), ""][:2]
         peer = family.removesuffix("_key").removesuffix("_digest")
         if peer in self.missing_servers:
             return self.missing_servers[peer]
@@ -152,11 +154,12 @@ class Figures:
 
 
 def targets(figures):
-    """(what, numerator, denominator, at most)."""
+    """(what, numerator, denominator, at most, what the machine allows instead of the numerator or None)."""
+    floor, batch_floor = "floor/{}/single", "floor/{}/batch16"
     hit, batch = "validate/{}/hit_uniform/single", "validate/{}/hit_uniform/batch16"
     one, pair = figures.sha256("single"), figures.sha256("pair")
     million = 1_000_000
-    yield "single call, 1 000 keys / one SHA-256", hit.format(1000), one, 1.25
+    yield "single call, 1 000 keys / one SHA-256", hit.format(1000), one, 1.25, floor.format(1000)
     for what, peer, bound in (
         ("boost::unordered_flat_map", "map", 0.5),
         ("LMDB", "lmdb", 1 / 10),
@@ -165,28 +168,43 @@ def targets(figures):
         ("Redis, not pipelined,", "redis", 1 / 500),
     ):
         below = f"{peer}_key/{million}/hit_uniform/single"
-        yield f"single call, 1 000 000 keys / {what} by plaintext", hit.format(million), below, bound
-    yield "batch of 16, 1 000 keys / two-way SHA-256, each", batch.format(1000), pair, 1.25
-    yield "batch of 16, 10 000 000 keys / two-way SHA-256, each", batch.format(10_000_000), pair, 2.2
+        yield f"single call, 1 000 000 keys / {what} by plaintext", hit.format(million), below, bound, floor.format(million)
+    yield "batch of 16, 1 000 keys / two-way SHA-256, each", batch.format(1000), pair, 1.25, batch_floor.format(1000)
+    what = "batch of 16, 10 000 000 keys / two-way SHA-256, each"
+    yield what, batch.format(10_000_000), pair, 2.2, batch_floor.format(10_000_000)
     for size in figures.sizes:
         what = f"unknown key / known one, single, {grouped(size)} keys"
-        yield what, f"validate/{size}/miss/single", hit.format(size), 1.0
+        yield what, f"validate/{size}/miss/single", hit.format(size), 1.0, None
+
+
+def bytes_a_key(figures):
+    """Of the largest table, all files together; None when it was not measured."""
+    size = figures.sizes[-1]
+    total = figures.counter(f"validate/{size}/hit_uniform/percentiles", "table_bytes")
+    return total / size if total and size >= LARGE_KEYS_MIN else None
 
 
 def judged_targets(figures):
-    """(what, the ratio or why there is none, at most, held or not)."""
-    for what, above, below, bound in targets(figures):
+    """(what, the ratio or why there is none, at most, the floor's ratio or None, held or not)."""
+    for what, above, below, bound, floor in targets(figures):
         absent = next((name for name in (above, below) if name not in figures), None)
         if absent:
-            yield what, f"n/a: {figures.why_not(absent)}", bound, None
+            yield what, f"n/a: {figures.why_not(absent)}", bound, None, None
         else:
             ratio = Ratio(figures.times[above], figures.times[below])
-            yield what, ratio, bound, ratio.median <= bound
+            least = figures.median(floor) / figures.median(below) if floor in figures else None
+            yield what, ratio, bound, least, ratio.median <= bound
+    size = bytes_a_key(figures)
+    what = "memory without limits, bytes a key, all files together"
+    if size is None:
+        yield what, f"n/a: fewer than {grouped(LARGE_KEYS_MIN)} keys", BYTES_A_KEY_MAX, None, None
+    else:
+        yield what, Value(size), BYTES_A_KEY_MAX, None, size <= BYTES_A_KEY_MAX
     for what, value, bound in report_serving.targets(figures.serving):
         if value is None:
-            yield what, "n/a: --serving not asked for", bound, None
+            yield what, "n/a: --serving not asked for", bound, None, None
         else:
-            yield what, Value(value), bound, value <= bound
+            yield what, Value(value), bound, None, value <= bound
 
 
 def summary(figures):
@@ -201,13 +219,15 @@ def table(heads, rows):
 
 def targets_table(figures):
     rows = []
-    for what, ratio, bound, held in judged_targets(figures):
+    for what, ratio, bound, floor, held in judged_targets(figures):
         target = f"≤ {Ratio.number(bound)}"
+        least = "" if floor is None else Ratio.number(floor)
         if held is None:
-            rows.append([what, ratio, "", target, ""])
+            rows.append([what, ratio, "", target, least, ""])
         else:
-            rows.append([what, ratio.cells(), target, "held" if held else "MISSED"])
-    return table(["ratio", "median", "quartiles", "target", ""], rows)
+            missed = "MISSED" if floor is None or floor <= bound else "MISSED, below the floor"
+            rows.append([what, ratio.cells(), target, least, "held" if held else missed])
+    return table(["ratio", "median", "quartiles", "target", "floor", ""], rows)
 
 
 def validation_table(figures):
@@ -246,11 +266,20 @@ def batch_table(figures):
 
 
 def blocks_table(figures):
-    rows = [
-        ["one SHA-256 of a key", figures.cell(figures.sha256("single"))],
-        ["two interleaved, each", figures.cell(figures.sha256("pair"))],
+    blocks = [
+        ("one SHA-256 of a key", figures.sha256("single")),
+        ("two interleaved, each", figures.sha256("pair")),
+        ("the coarse clock", "clock_coarse"),
+        ("the CPU's number", "cpu_number"),
+        ("one locked add, its line at hand", "locked_add"),
     ]
-    return table(["building block", "ns"], rows)
+    for size in figures.sizes:
+        blocks += [
+            (f"one line of {grouped(size)} keys' slots, after another", f"line/{size}/dependent"),
+            (f"floor of a single call, {grouped(size)} keys", f"floor/{size}/single"),
+            (f"floor of a batch of 16, {grouped(size)} keys", f"floor/{size}/batch16"),
+        ]
+    return table(["building block", "ns"], [[words, figures.cell(name)] for words, name in blocks])
 
 
 def peers_table(figures, size):
@@ -372,7 +401,9 @@ def markdown(figures, about, images):
         "# Measured: validating a key",
         table(["what", "here"], [list(row) for row in about]),
         "## Targets",
-        f"{summary(figures)}. Ratios of times, or figures in the unit that is told; less is better.",
+        f"{summary(figures)}. Ratios of times, or figures in the unit that is told; less is better. The *floor* stands in "
+        "for libapikey where nothing is done but what no validation on this machine can do without: clock, CPU number, "
+        "index hash, SHA-256, one line of the slots, one locked add in the cells.",
         targets_table(figures),
         "## Method",
         METHOD.strip(),
