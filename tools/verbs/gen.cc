@@ -35,7 +35,7 @@ struct GenOptions {
     uint64_t owners = 1;
 };
 
-/// A file that is made here, written in large pieces, and removed again unless it was finished.
+/// A file that is made here, written in large pieces, and removed again unless it is kept.
 class NewFile {
   public:
     NewFile() { buffer_.reserve(kBufferBytes); }
@@ -43,7 +43,7 @@ class NewFile {
     NewFile& operator=(const NewFile&) = delete;
     ~NewFile() {
         explicit_bzero(buffer_.data(), buffer_.size());
-        if (file_.is_open() && !finished_) {
+        if (file_.is_open() && !kept_) {
             unlink(path_.c_str());
         }
     }
@@ -71,6 +71,7 @@ class NewFile {
         return {};
     }
 
+    /// All of it on disk; what then may still fail elsewhere takes the file away as well.
     Outcome finish() {
         if (Outcome flushed = flush(); !flushed) {
             return flushed;
@@ -78,9 +79,9 @@ class NewFile {
         if (fsync(file_.get()) != 0) {
             return failed(Exit::kUnreachable, file_error(path_, "make it durable", errno));
         }
-        finished_ = true;
         return {};
     }
+    void keep() { kept_ = true; }
 
   private:
     static constexpr size_t kBufferBytes = size_t{1} << 20;
@@ -97,7 +98,7 @@ class NewFile {
     std::string path_;
     OwnedFd file_;
     std::string buffer_;
-    bool finished_ = false;
+    bool kept_ = false;
 };
 
 /// Random bytes from the kernel for many keys at a time: a system call for each would cost more than the key.
@@ -204,8 +205,15 @@ Outcome generate(const GenOptions& options) {
     if (Outcome written = write_keys(options, keys, plain); !written) {
         return written;
     }
-    Outcome finished = plain.finish();
-    return finished ? keys.finish() : finished;
+    for (NewFile* file : {&plain, &keys}) {
+        if (Outcome finished = file->finish(); !finished) {
+            return finished;
+        }
+    }
+    // Both or none: keys in plaintext that are in no key set are only something to lose.
+    plain.keep();
+    keys.keep();
+    return {};
 }
 
 }  // namespace
