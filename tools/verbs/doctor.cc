@@ -102,7 +102,7 @@ void check_source(const Context& context, const apikey_status_info& info, Findin
         findings.warn("source", "not known without a configuration", "name it with --store yaml:PATH");
         return;
     }
-    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
+    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
     if (!text) {
         findings.fail("source", text.error().message,
                       "the daemon's user and this one must be able to read it");

@@ -18,7 +18,7 @@ Outcome read_store(const Context& context, const RowSink& sink) {
     if (!store) {
         return tl::unexpected(store.error());
     }
-    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
+    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
     if (!text) {
         return failed(Exit::kUnreachable, text.error());
     }

@@ -42,7 +42,7 @@ tl::expected<KeyTotal, Failure> uncounted(const Context& context, const std::str
     if (!store) {
         return tl::unexpected(store.error());
     }
-    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
+    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
     if (!text) {
         return failed(Exit::kUnreachable, text.error());
     }
