@@ -5,12 +5,14 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cerrno>
 #include <chrono>
 #include <memory>
 
 #include "shm/key_form.h"
 #include "shm/sha256.h"
+#include "source/key_set_limits.h"
 #include "source/rfc3339.h"
 #include "source/text_file.h"
 #include "tools/new_key.h"
@@ -22,7 +24,10 @@ namespace {
 
 namespace shm = apikey::shm;
 
-constexpr uint64_t kKeysMax = 100'000'000;
+constexpr uint64_t kKeysMax = 1'500'000;
+constexpr size_t kRowBytesMax = 176;  // with the longest environment and owner's number
+static_assert((kKeysMax + 1) * kRowBytesMax <= kKeySetBytesMax && kKeysMax <= kKeySetRowsMax,
+              "what is made here can be loaded");
 constexpr size_t kRandomPerKey = 64;
 constexpr size_t kKeysAtOnce = 4096;
 constexpr std::chrono::seconds kProgressInterval{1};
@@ -169,6 +174,7 @@ Outcome write_keys(const GenOptions& options, NewFile& keys, NewFile& plain) {
         append_hex(row, digest, sizeof digest);
         row += ", environment: " + options.environment + ", owner: owner-" +
                std::to_string(i % options.owners) + ", created: " + created + "}\n";
+        assert(row.size() <= kRowBytesMax);
         key[length] = '\n';
         for (auto [file, text] :
              {std::pair<NewFile*, std::string_view>(&keys, row), {&plain, {key, length + 1}}}) {
@@ -186,6 +192,11 @@ Outcome write_keys(const GenOptions& options, NewFile& keys, NewFile& plain) {
 }
 
 Outcome generate(const GenOptions& options) {
+    if (options.count < 1 || options.count > kKeysMax) {
+        return failed(Exit::kUsage, "N: want 1 to " + std::to_string(kKeysMax) +
+                                        " keys (the file of a key set is at most " +
+                                        std::to_string(kKeySetBytesMax >> 20) + " MiB)");
+    }
     if (!environment_fits(options.environment)) {
         return failed(Exit::kUsage, std::string("--environment: ") + kEnvironmentWanted);
     }
@@ -221,9 +232,7 @@ Outcome generate(const GenOptions& options) {
 Verb add_gen(CLI::App& app) {
     auto options = std::make_shared<GenOptions>();
     CLI::App* command = app.add_subcommand("gen", "make a key set of N keys for trials");
-    command->add_option("N", options->count, "how many keys")
-        ->required()
-        ->check(CLI::Range(uint64_t{1}, kKeysMax));
+    command->add_option("N", options->count, "how many keys, 1 to " + std::to_string(kKeysMax))->required();
     command->add_option("--keys", options->keys_path, "the key set to make, with mode 0600")->required();
     command
         ->add_option("--plain", options->plain_path, "the file of keys to make, one a line, with mode 0600")
