@@ -45,7 +45,7 @@ struct Config {
     ReloadConfig reload;
     uint32_t flush_interval_ms = kFlushDefault_ms;
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
-    uint64_t capacity_keys = 0;  ///< room to leave at the first build; 0: by what is loaded
+    uint64_t capacity_keys = 0;  ///< room that each table has at least; 0: by what is loaded
     LoopKind event_loop = LoopKind::automatic;
 
     /// Where each field that was given stands: `log.file` -> `file:line:column`.
