@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/hex.h"  // the form of digests and fingerprints on the wire
 #include "base/result.h"
 #include "core/change.h"
 #include "source/fingerprint.h"
@@ -93,8 +94,5 @@ struct DaemonStatus {
 };
 std::string format_status(const DaemonStatus& status);
 Result<DaemonStatus> parse_status(std::string_view line);
-
-std::string to_hex(std::string_view bytes);
-std::string to_hex(const Fingerprint& fingerprint);
 
 }  // namespace apikeyd

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/hex.h"
 #include "source/rfc3339.h"
 #include "source/text_check.h"
 
@@ -12,29 +13,6 @@ namespace {
 
 bool is_base62(char c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
-
-int hex_value(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    const char lower = static_cast<char>(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-bool parse_hex(std::string_view text, std::array<uint8_t, 32>& out) {
-    if (text.size() != 2 * out.size()) {
-        return false;
-    }
-    for (size_t i = 0; i < out.size(); ++i) {
-        const int high = hex_value(text[2 * i]);
-        const int low = hex_value(text[2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return false;
-        }
-        out[i] = static_cast<uint8_t>(high << 4 | low);
-    }
-    return true;
 }
 
 constexpr std::string_view kKnownFields =
@@ -228,7 +206,7 @@ void KeySetVisitor::set_id(const YamlScalar& scalar, YamlPlace place) {
 }
 
 void KeySetVisitor::set_sha256(const YamlScalar& scalar, YamlPlace place) {
-    if (!parse_hex(scalar.text, row_.digest)) {
+    if (!from_hex(scalar.text, row_.digest)) {
         field_error(place, "no SHA-256 (want 64 hexadecimal digits; these are " +
                                std::to_string(scalar.text.size()) + " bytes)");
         return;

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <memory>
 
+#include "base/hex.h"
 #include "shm/key_form.h"
 #include "shm/sha256.h"
 #include "source/key_set_limits.h"
@@ -128,14 +129,6 @@ class RandomPool {
     size_t used_ = sizeof bytes_;
 };
 
-void append_hex(std::string& text, const uint8_t* bytes, size_t count) {
-    constexpr char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < count; ++i) {
-        text += digits[bytes[i] >> 4];
-        text += digits[bytes[i] & 15];
-    }
-}
-
 /// Says how far it is, once a second and on a terminal only.
 class Progress {
   public:
@@ -171,7 +164,7 @@ Outcome write_keys(const GenOptions& options, NewFile& keys, NewFile& plain) {
         row = "  - {id: ";
         row.append(shm::native_key_id(key, length), shm::kIdLength);
         row += ", sha256: ";
-        append_hex(row, digest, sizeof digest);
+        append_hex(row, digest);
         row += ", environment: " + options.environment + ", owner: owner-" +
                std::to_string(i % options.owners) + ", created: " + created + "}\n";
         assert(row.size() <= kRowBytesMax);

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "base/hex.h"
 #include "source/text_file.h"
 #include "source/yaml_source.h"
 #include "tools/key_view.h"
