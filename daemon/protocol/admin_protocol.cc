@@ -9,8 +9,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kStateNames[] = {"active", "disabled", "revoked"};
-
 /// Reads members of one object; the first thing wrong is kept and everything after reads as empty.
 class Reader {
   public:
@@ -94,7 +92,7 @@ json::object row_to_json(const KeyRow& row) {
     json::object object{{"id", row.id},
                         {"sha256", to_hex(row.digest)},
                         {"foreign", row.foreign},
-                        {"state", json::string(kStateNames[static_cast<size_t>(row.state)])},
+                        {"state", json::string(key_state_name(row.state))},
                         {"environment", row.environment},
                         {"owner", row.owner},
                         {"name", row.name},
@@ -119,15 +117,11 @@ Result<KeyRow> row_from_json(const json::object& object) {
     row.metadata = reader.text("metadata");
     row.created_s = reader.whole("created").value_or(0);
     row.expires_s = reader.whole("expires");
-    const std::string state = reader.text("state", true);
-    size_t index = 0;
-    while (index < std::size(kStateNames) && kStateNames[index] != state) {
-        ++index;
-    }
-    if (index == std::size(kStateNames)) {
+    if (const auto state = key_state_named(reader.text("state", true))) {
+        row.state = *state;
+    } else {
         reader.problem("state", "want active, disabled or revoked");
     }
-    row.state = static_cast<KeyState>(index);
     if (row.id.size() != kKeyIdLength) {
         reader.problem("id", "want 12 characters");
     }

@@ -28,18 +28,6 @@ size_t KeySetVisitor::DigestHash::operator()(const std::array<uint8_t, 32>& dige
     return std::hash<std::string_view>{}({reinterpret_cast<const char*>(digest.data()), digest.size()});
 }
 
-std::string_view key_state_name(KeyState state) {
-    switch (state) {
-        case KeyState::kDisabled:
-            return "disabled";
-        case KeyState::kRevoked:
-            return "revoked";
-        case KeyState::kActive:
-            break;
-    }
-    return "active";
-}
-
 /// Ignores the next `nodes` whole nodes.
 void KeySetVisitor::skip(unsigned nodes, At then) {
     at_ = At::kSkip;
@@ -219,13 +207,11 @@ void KeySetVisitor::set_sha256(const YamlScalar& scalar, YamlPlace place) {
 }
 
 void KeySetVisitor::set_state(const YamlScalar& scalar, YamlPlace place) {
-    for (const KeyState state : {KeyState::kActive, KeyState::kDisabled, KeyState::kRevoked}) {
-        if (scalar.text == key_state_name(state)) {
-            row_.state = state;
-            return;
-        }
+    if (const auto state = key_state_named(scalar.text)) {
+        row_.state = *state;
+    } else {
+        field_error(place, yaml_quote(scalar.text) + " is no state (want active, disabled or revoked)");
     }
-    field_error(place, yaml_quote(scalar.text) + " is no state (want active, disabled or revoked)");
 }
 
 void KeySetVisitor::set_time(const YamlScalar& scalar, YamlPlace place, bool expiry) {
