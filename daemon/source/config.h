@@ -9,6 +9,7 @@
 
 #include "runtime/log_format.h"
 #include "runtime/loop_kind.h"
+#include "shm/instance_place.h"
 
 namespace apikeyd {
 
@@ -35,7 +36,7 @@ struct ReloadConfig {
 };
 
 struct Config {
-    std::string instance = "default";
+    std::string instance = apikey::shm::kInstanceDefault;
     std::string directory;        ///< absolute; the segments stand in directory/instance
     std::string source_path;      ///< absolute, of the YAML key set
     std::string usage_path;       ///< absolute, of the SQLite usage store
@@ -54,10 +55,8 @@ struct Config {
     [[nodiscard]] std::string named(std::string_view field) const;
 };
 
-/// What an instance may be called: it becomes the name of a directory.
+/// What a new instance may be called: it becomes the name of a directory. Narrower than what may be opened,
+/// see apikey::shm::is_plain_name().
 bool is_instance_name(std::string_view name);
-
-/// /run/apikeyd for root, /dev/shm/apikeyd-<uid> for others.
-std::string default_directory(unsigned uid);
 
 }  // namespace apikeyd

@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "base/instance_place.h"
 #include "source/text_check.h"
 #include "source/text_file.h"
 #include "source/yaml_events.h"
@@ -320,10 +321,6 @@ std::string Config::named(std::string_view field) const {
     const auto place = places.find(field);
     return place == places.end() ? std::string(field) + " (default)"
                                  : place->second + ": " + std::string(field);
-}
-
-std::string default_directory(unsigned uid) {
-    return uid == 0 ? "/run/apikeyd" : "/dev/shm/apikeyd-" + std::to_string(uid);
 }
 
 Result<Config> parse_config(std::string_view text, const std::string& file) {
