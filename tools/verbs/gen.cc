@@ -10,7 +10,9 @@
 #include <chrono>
 #include <memory>
 
+#include "base/file_io.h"
 #include "base/hex.h"
+#include "base/owned_fd.h"
 #include "shm/key_form.h"
 #include "shm/sha256.h"
 #include "source/key_set_limits.h"
