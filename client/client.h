@@ -140,9 +140,15 @@ class Reading {
 /// `reading` (may be nullptr) is the caller's own hold; it is renewed.
 shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
 
-/// The same for the hot path: keeps to the back-off, and leaves the work to another thread that is at it.
-/// True when another mapping may be installed now (reading is renewed).
-bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody);
+/// What a call does while another thread of the process is switching.
+enum class IfBusy : uint8_t {
+    kLeaveIt,    ///< goes on with the mapping that it has
+    kSwitchToo,  ///< for one that cannot answer without a switch
+};
+
+/// The same for the hot path: keeps to the back-off. Waits for no other thread. True when another mapping may
+/// be installed now (reading is renewed).
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy);
 
 /// For a daemon that has been silent for long: looks at most every two seconds whether another serves under
 /// the directory's name by now. True when it looked and is attached. Cold: system calls when it looks.

@@ -190,13 +190,13 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
     return result;
 }
 
-bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody) {
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy) {
     const uint64_t retry_at_ns = client->retry_at_ns.load(std::memory_order_relaxed);
     if (!is_due(retry_at_ns, now_ns, uint64_t{2} * kRetryDelayMax_ms * 1000000)) {
         return false;
     }
     const bool alone = switching_try_begin();
-    if (!alone && !wait_for_nobody) {
+    if (!alone && if_busy == IfBusy::kLeaveIt) {
         return false;
     }
     const shm::AttachResult result = switch_mapping(client, reading);
