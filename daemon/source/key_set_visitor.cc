@@ -4,12 +4,27 @@
 #include <cstring>
 
 #include "base/hex.h"
+#include "shm/key_form.h"
+#include "shm/layout.h"
 #include "source/rfc3339.h"
 #include "source/text_check.h"
 
 namespace apikeyd {
 
 namespace {
+
+namespace shm = apikey::shm;
+
+// Whatever is accepted here has room in a slot and its details: the limits are stated on both sides, since a
+// source knows no table, and are held against each other here.
+static_assert(kKeyIdLength == shm::kIdLength && kKeyIdLength <= shm::kDetailIdMax);
+static_assert(kOwnerBytesMax <= shm::kDetailOwnerMax && kNameBytesMax <= shm::kDetailNameMax &&
+              kMetadataBytesMax <= shm::kDetailMetadataMax);
+static_assert(kEnvironmentBytesMax < shm::kEnvironmentNameBytes, "a NUL behind the name");
+static_assert(kEnvironmentsMax < shm::kEnvironmentsMax, "the table's number 0 is 'none'");
+static_assert(kCreatedMax_s <= int64_t{UINT32_MAX} &&
+              sizeof(shm::DetailEntry::created_s) == sizeof(uint32_t));
+static_assert(kExpiresMax_s < int64_t{shm::Meta::kNever});
 
 bool is_base62(char c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
