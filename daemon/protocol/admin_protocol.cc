@@ -303,7 +303,8 @@ std::string format_status(const DaemonStatus& status) {
                                         {"flushed", status.flushed_s},
                                         {"flush_error", status.flush_error},
                                         {"quarantined", status.quarantined},
-                                        {"watch_problem", status.watch_problem}});
+                                        {"watch_problem", status.watch_problem},
+                                        {"log_dropped", status.log_dropped}});
 }
 
 Result<DaemonStatus> parse_status(std::string_view line) {
@@ -346,6 +347,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.flush_error = reader.text("flush_error");
     status.quarantined = reader.count("quarantined");
     status.watch_problem = reader.text("watch_problem");
+    status.log_dropped = reader.count("log_dropped");
     return reader.problem().empty() ? Result<DaemonStatus>(std::move(status))
                                     : fail("the daemon's answer: " + reader.problem());
 }
