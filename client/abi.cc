@@ -154,7 +154,8 @@ void apikey_status(apikey_client* client, apikey_status_info* info) {
         const uint64_t heartbeat_ns = control.heartbeat_ns.load(std::memory_order_relaxed);
         now.generation = mapping->generation.table.generation;
         now.keys = mapping->generation.table.header().live.load(std::memory_order_relaxed);
-        // SYNC position-applied: acquire first, so that the fingerprint is at least as new.
+        // SYNC position-applied: acquire; pairs with ControlWriter::applied(). First, so that the fingerprint
+        // is at least as new.
         now.position = control.applied_position.load(std::memory_order_acquire);
         now.fingerprint = control.source_fingerprint.load(std::memory_order_relaxed);
         now.heartbeat_age_ms = now_ns > heartbeat_ns ? (now_ns - heartbeat_ns) / 1000000 : 0;
@@ -167,6 +168,7 @@ void apikey_close(apikey_client* client) {
     if (client == nullptr) {
         return;
     }
+    // SYNC node-pushed: acquire; pairs with take_node().
     for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr;) {
         Mapping* next = node->next;
         shm::detach_generation(&node->generation);
