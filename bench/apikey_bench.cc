@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include <ctime>
 
 #include "base/errno_text.h"
+#include "base/instance_place.h"
 #include "bench/live_report.h"
 #include "bench/write_file.h"
 
@@ -28,16 +28,6 @@ volatile sig_atomic_t g_interrupted = 0;
 int tell(const std::string& problem, int status) {
     std::fprintf(stderr, "apikey-bench: %s\n", problem.c_str());
     return status;
-}
-
-/// Where apikey_open() looks when it is not told: the daemon's socket stands there too.
-std::string default_directory(const std::string& instance) {
-    struct stat status {};
-    if (geteuid() == 0 ||
-        (stat(("/run/apikeyd/" + instance).c_str(), &status) == 0 && S_ISDIR(status.st_mode))) {
-        return "/run/apikeyd";
-    }
-    return "/dev/shm/apikeyd-" + std::to_string(geteuid());
 }
 
 void add_options(CLI::App& app, LiveOptions& options) {
@@ -264,7 +254,8 @@ int main(int argc, char** argv) {
         return app.exit(error) == 0 ? apikey::bench::kDone : apikey::bench::kUsage;
     }
     if (options.directory.empty()) {
-        options.directory = default_directory(options.instance);
+        // Where apikey_open() looks when it is not told: the daemon's socket stands there too.
+        options.directory = apikeyd::usual_directory(options.instance);
     }
     struct sigaction action {};
     action.sa_handler = [](int number) { g_interrupted = number; };

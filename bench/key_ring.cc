@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/errno_text.h"
+#include "base/file_io.h"
 #include "base/owned_fd.h"
 #include "bench/live_report.h"
 #include "shm/key_form.h"
@@ -38,20 +39,11 @@ Result<std::vector<char>> read_file(const std::string& path) {
         return apikeyd::fail(path + ": not a file of at most 8 GiB");
     }
     std::vector<char> bytes(static_cast<size_t>(status.st_size));
-    size_t have = 0;
-    while (have < bytes.size()) {
-        const ssize_t got = read(file.get(), bytes.data() + have, bytes.size() - have);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return failure(errno);
-        }
-        if (got == 0) {
-            bytes.resize(have);
-        }
-        have += static_cast<size_t>(got);
+    const ssize_t have = apikeyd::read_all(file.get(), bytes.data(), bytes.size());
+    if (have < 0) {
+        return failure(errno);
     }
+    bytes.resize(static_cast<size_t>(have));
     return bytes;
 }
 

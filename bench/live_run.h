@@ -14,6 +14,7 @@
 #include "bench/exit_status.h"
 #include "bench/histogram.h"
 #include "bench/key_stream.h"
+#include "shm/instance_place.h"
 
 namespace apikey::bench {
 
@@ -26,7 +27,7 @@ inline constexpr uint32_t kWriterRateMax_per_s = 100'000;
 
 struct LiveOptions {
     std::string directory;  ///< base directory of the instances; never empty
-    std::string instance = "default";
+    std::string instance = shm::kInstanceDefault;
     std::string keys_path;
     uint32_t processes = 1;
     uint32_t threads = 1;

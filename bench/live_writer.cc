@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/hex.h"
 #include "bench/live_run.h"
 #include "bench/tick_clock.h"
 #include "protocol/admin_protocol.h"
@@ -34,10 +35,6 @@ Result<std::string> ask(const std::string& socket, const apikeyd::AdminRequest& 
     return std::move(*answer);
 }
 
-int nibble(char digit) {
-    return digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
 Result<Fingerprint> fingerprint_in_force(const std::string& socket) {
     const auto line = ask(socket, apikeyd::StatusRequest{});
     if (!line) {
@@ -48,16 +45,11 @@ Result<Fingerprint> fingerprint_in_force(const std::string& socket) {
         return tl::unexpected(status.error());
     }
     Fingerprint fingerprint{};
-    if (status->fingerprint.size() != 2 * fingerprint.size()) {
+    if (status->fingerprint.empty()) {
         return apikeyd::fail(socket + ": the daemon has no source in force yet; try again when it has");
     }
-    for (size_t i = 0; i < fingerprint.size(); ++i) {
-        const int high = nibble(status->fingerprint[2 * i]);
-        const int low = nibble(status->fingerprint[2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return apikeyd::fail(socket + ": status: fingerprint: not hexadecimal");
-        }
-        fingerprint[i] = static_cast<uint8_t>(high << 4 | low);
+    if (!apikeyd::from_hex(status->fingerprint, fingerprint)) {
+        return apikeyd::fail(socket + ": status: fingerprint: not hexadecimal");
     }
     return fingerprint;
 }

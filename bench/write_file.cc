@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "base/errno_text.h"
+#include "base/file_io.h"
 #include "base/owned_fd.h"
 
 namespace apikey::bench {
@@ -26,15 +27,8 @@ apikeyd::Result<void> write_file(const std::string& path, const std::string& tex
     if (!file.is_open()) {
         return apikeyd::fail(build + ": " + apikeyd::errno_text(errno));
     }
-    for (size_t done = 0; done < text.size();) {
-        const ssize_t wrote = write(file.get(), text.data() + done, text.size() - done);
-        if (wrote < 0 && errno == EINTR) {
-            continue;
-        }
-        if (wrote < 0) {
-            return failure(errno);
-        }
-        done += static_cast<size_t>(wrote);
+    if (const int error = apikeyd::write_all(file.get(), text); error != 0) {
+        return failure(error);
     }
     if (rename(build.c_str(), path.c_str()) != 0) {
         return failure(errno);

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "client/validate.h"
+#include "shm/instance_place.h"
 
 using apikey::client::Mapping;
 using apikey::client::Reading;
@@ -42,10 +43,10 @@ void give(Struct* to, const Struct& value) {
     to->size = size;
 }
 
-/// The instance's directory; false when it is too long or the instance's name holds a slash.
+/// The instance's directory; false when it is too long or the instance's name is none.
 bool set_directory(apikey_client* client, const apikey_options& options) {
-    const char* instance = options.instance != nullptr ? options.instance : "default";
-    if (instance[0] == '\0' || instance[0] == '.' || std::strchr(instance, '/') != nullptr) {
+    const char* instance = options.instance != nullptr ? options.instance : shm::kInstanceDefault;
+    if (!shm::is_plain_name(instance)) {
         return false;
     }
     client->expected_owner = options.check_owner != 0 ? options.expected_owner : shm::kAnyOwner;
@@ -60,14 +61,15 @@ bool set_directory(apikey_client* client, const apikey_options& options) {
     if (geteuid() != 0) {
         // Which of both has a daemon may show later than this: the host may start the server first.
         client->own_uid = geteuid();
-        if (!fits(snprintf(client->own_directory, sizeof client->own_directory, "/dev/shm/apikeyd-%u/%s",
-                           client->own_uid, instance),
+        if (!fits(snprintf(client->own_directory, sizeof client->own_directory, "%s%u/%s",
+                           shm::kUserDirectoryStem, client->own_uid, instance),
                   sizeof client->own_directory)) {
             return false;
         }
     }
-    return fits(snprintf(client->directory, sizeof client->directory, "/run/apikeyd/%s", instance),
-                sizeof client->directory);
+    return fits(
+        snprintf(client->directory, sizeof client->directory, "%s/%s", shm::kSystemDirectory, instance),
+        sizeof client->directory);
 }
 
 }  // namespace
@@ -152,7 +154,8 @@ void apikey_status(apikey_client* client, apikey_status_info* info) {
         const uint64_t heartbeat_ns = control.heartbeat_ns.load(std::memory_order_relaxed);
         now.generation = mapping->generation.table.generation;
         now.keys = mapping->generation.table.header().live.load(std::memory_order_relaxed);
-        // SYNC position-applied: acquire first, so that the fingerprint is at least as new.
+        // SYNC position-applied: acquire; pairs with ControlWriter::applied(). First, so that the fingerprint
+        // is at least as new.
         now.position = control.applied_position.load(std::memory_order_acquire);
         now.fingerprint = control.source_fingerprint.load(std::memory_order_relaxed);
         now.heartbeat_age_ms = now_ns > heartbeat_ns ? (now_ns - heartbeat_ns) / 1000000 : 0;
@@ -165,6 +168,7 @@ void apikey_close(apikey_client* client) {
     if (client == nullptr) {
         return;
     }
+    // SYNC node-pushed: acquire; pairs with take_node().
     for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr;) {
         Mapping* next = node->next;
         shm::detach_generation(&node->generation);

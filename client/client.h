@@ -76,6 +76,7 @@ class Reading {
     explicit Reading(apikey_client* client) : client_(client), record_(record_of_this_thread()) {
         if (record_ == nullptr) [[unlikely]] {
             count_in();
+            // SYNC reader-counted: seq_cst, after count_in(). SYNC mapping-installed: as in hold().
             mapping_ = client_->installed.load(std::memory_order_seq_cst);
             return;
         }
@@ -112,14 +113,17 @@ class Reading {
 
   private:
     void hold() {
+        // SYNC mapping-installed: acquire, here and below; pairs with switch_mapping(). The mapping is
+        // complete.
         Mapping* seen = client_->installed.load(std::memory_order_acquire);
         for (;;) {
             // Never nullptr within a call, so that a signal handler finds the record busy while waiting, too.
-            // Release: what was read of a mapping held before comes before it may be unmapped.
+            // SYNC record-reading: release; what was read of a mapping held before comes before it may be
+            // unmapped.
             const void* mark = seen != nullptr ? static_cast<const void*>(seen) : client_;
             record_->reading.store(mark, std::memory_order_release);
-            // SYNC record-reading: the compiler keeps the order here, membarrier in the switching thread does
-            // for the processor (records_synchronise()).
+            // And before the load below: the compiler keeps the order here, membarrier in the switching
+            // thread does for the processor (records_synchronise()).
             std::atomic_signal_fence(std::memory_order_seq_cst);
             Mapping* again = client_->installed.load(std::memory_order_acquire);
             if (again == seen) [[likely]] {
@@ -140,9 +144,15 @@ class Reading {
 /// `reading` (may be nullptr) is the caller's own hold; it is renewed.
 shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
 
-/// The same for the hot path: keeps to the back-off, and leaves the work to another thread that is at it.
-/// True when another mapping may be installed now (reading is renewed).
-bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody);
+/// What a call does while another thread of the process is switching.
+enum class IfBusy : uint8_t {
+    kLeaveIt,    ///< goes on with the mapping that it has
+    kSwitchToo,  ///< for one that cannot answer without a switch
+};
+
+/// The same for the hot path: keeps to the back-off. Waits for no other thread. True when another mapping may
+/// be installed now (reading is renewed).
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy);
 
 /// For a daemon that has been silent for long: looks at most every two seconds whether another serves under
 /// the directory's name by now. True when it looked and is attached. Cold: system calls when it looks.
@@ -155,7 +165,7 @@ void reclaim_later(apikey_client* client, uint64_t now_ns);
 inline bool is_current(const Mapping& mapping) {
     const shm::Control& control = *mapping.control.control;
     // SYNC generation-published: acquire; pairs with ControlWriter::publish(). What is mapped then is
-    // complete.
+    // complete. SYNC control-superseded: relaxed; the look for another file by its name follows.
     return shm::current_of(control.current_next.load(std::memory_order_acquire)) ==
                mapping.generation.table.generation &&
            control.state.load(std::memory_order_relaxed) !=

@@ -15,7 +15,9 @@ constexpr uint64_t kStaleLook_ns = 2000000000;
 
 /// A node nobody uses, from the list or new. nullptr without memory.
 Mapping* take_node(apikey_client* client) {
+    // SYNC node-pushed: acquire, for what was written before the push.
     for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr; node = node->next) {
+        // SYNC node-state: acquire pairs with the release of whoever left the node in this state.
         NodeState free = NodeState::kFree;
         if (node->state.load(std::memory_order_relaxed) == NodeState::kFree &&
             node->state.compare_exchange_strong(free, NodeState::kBusy, std::memory_order_acquire,
@@ -39,7 +41,7 @@ Mapping* take_node(apikey_client* client) {
 void free_node(Mapping* node) {
     shm::detach_generation(&node->generation);
     shm::detach_control(&node->control);
-    node->state.store(NodeState::kFree, std::memory_order_release);
+    node->state.store(NodeState::kFree, std::memory_order_release);  // SYNC node-state
 }
 
 /// A time on the clock, which may have been set back since: never further ahead than `ahead_max_ns`.
@@ -54,6 +56,7 @@ void reclaim(apikey_client* client) {
     // left.
     client->reclaim_at_ns.exchange(0, std::memory_order_acq_rel);
     bool left = false;
+    // SYNC node-pushed, and in the loop node-state: as in take_node().
     for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr; node = node->next) {
         NodeState retired = NodeState::kRetired;
         if (node->state.load(std::memory_order_relaxed) != NodeState::kRetired ||
@@ -68,7 +71,7 @@ void reclaim(apikey_client* client) {
             free_node(node);
             continue;
         }
-        node->state.store(NodeState::kRetired, std::memory_order_release);
+        node->state.store(NodeState::kRetired, std::memory_order_release);  // SYNC node-state
         left |= synchronised;  // without membarrier it stays until apikey_close()
     }
     if (left) {
@@ -100,6 +103,7 @@ shm::AttachResult attach_node(const apikey_client* client, Mapping* node) {
         if (result != shm::AttachResult::kOk) {
             break;
         }
+        // SYNC generation-published: what is named is complete.
         const uint32_t current =
             shm::current_of(node->control.control->current_next.load(std::memory_order_acquire));
         result = current == 0
@@ -178,7 +182,7 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
     // again.
     if (client->installed.compare_exchange_strong(before, node, std::memory_order_seq_cst)) {
         if (before != nullptr) {
-            before->state.store(NodeState::kRetired, std::memory_order_release);
+            before->state.store(NodeState::kRetired, std::memory_order_release);  // SYNC node-state
         }
     } else {
         free_node(node);
@@ -190,13 +194,13 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
     return result;
 }
 
-bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, bool wait_for_nobody) {
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy) {
     const uint64_t retry_at_ns = client->retry_at_ns.load(std::memory_order_relaxed);
     if (!is_due(retry_at_ns, now_ns, uint64_t{2} * kRetryDelayMax_ms * 1000000)) {
         return false;
     }
     const bool alone = switching_try_begin();
-    if (!alone && !wait_for_nobody) {
+    if (!alone && if_busy == IfBusy::kLeaveIt) {
         return false;
     }
     const shm::AttachResult result = switch_mapping(client, reading);

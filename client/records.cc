@@ -36,6 +36,8 @@ void give_back(void* value) {
     t_record = nullptr;
     // In a forked child the record was wiped and may be another thread's by now.
     uintptr_t mine = this_thread();
+    // SYNC record-owner: release; whoever claims it next (claim_record(), acquire) finds it without a
+    // mapping.
     record->owner.compare_exchange_strong(mine, 0, std::memory_order_release, std::memory_order_relaxed);
 }
 
@@ -49,12 +51,14 @@ void prepare_once() {
         return;
     }
     syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-    g_pages.store(static_cast<Pages*>(area), std::memory_order_release);  // SYNC records-ready
+    // SYNC records-ready: release; pairs with pages(). They are mapped, and membarrier is registered.
+    g_pages.store(static_cast<Pages*>(area), std::memory_order_release);
 }
 
 Pages* pages() {
+    // SYNC records-ready: acquire; pairs with prepare_once().
     return g_pages.load(std::memory_order_acquire);
-}  // SYNC records-ready
+}
 
 }  // namespace
 
@@ -72,6 +76,7 @@ Record* claim_record() {
     for (unsigned i = 0; i < kRecords; ++i) {
         Record& record = all->records[(start + i) % kRecords];
         uintptr_t free = 0;
+        // SYNC record-owner: acquire; pairs with give_back(), and with the release below.
         if (record.owner.load(std::memory_order_relaxed) == 0 &&
             record.owner.compare_exchange_strong(free, this_thread(), std::memory_order_acquire,
                                                  std::memory_order_relaxed)) {
@@ -88,12 +93,14 @@ Record* claim_record() {
 
 void count_in() {
     if (Pages* all = pages()) {
+        // SYNC reader-counted: seq_cst, before the mapping is loaded; pairs with someone_reads().
         all->in.fetch_add(1, std::memory_order_seq_cst);
     }
 }
 
 void count_out() {
     if (Pages* all = pages()) {
+        // SYNC reader-counted: all reads of the mapping come before; pairs with someone_reads().
         all->out.fetch_add(1, std::memory_order_seq_cst);
     }
 }
@@ -112,8 +119,9 @@ bool someone_reads(const void* mapping) {
     if (all == nullptr) {
         return true;
     }
-    // `out` first: it never exceeds `in`, so if the `in` read later equals it, nobody was inside at the first
-    // read, and who came in after that loads the mapping that was installed before.
+    // SYNC reader-counted: seq_cst, `out` first. It never exceeds `in`, so if the `in` read later equals it,
+    // nobody was inside at the first read, and who came in after that loads the mapping that was installed
+    // before.
     const uint64_t out = all->out.load(std::memory_order_seq_cst);
     if (out != all->in.load(std::memory_order_seq_cst)) {
         return true;
@@ -131,11 +139,13 @@ bool someone_reads(const void* mapping) {
 
 bool switching_try_begin() {
     Pages* all = pages();
+    // SYNC switching: acquire; pairs with switching_end(). What the last one installed is seen.
     return all != nullptr && all->switching.exchange(1, std::memory_order_acquire) == 0;
 }
 
 void switching_end() {
     if (Pages* all = pages()) {
+        // SYNC switching: release; pairs with switching_try_begin().
         all->switching.store(0, std::memory_order_release);
     }
 }

@@ -255,7 +255,8 @@ bool is_kept(const apikey_client& client, uint64_t now_ns) {
 /// Brings the call onto the current generation where that is possible now.
 [[gnu::cold, gnu::noinline]] void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
     if (moment->mapping == nullptr || (!moment->current && !is_kept(*client, moment->now_ns))) [[unlikely]] {
-        try_switch_mapping(client, reading, moment->now_ns, moment->mapping == nullptr);
+        try_switch_mapping(client, reading, moment->now_ns,
+                           moment->mapping == nullptr ? IfBusy::kSwitchToo : IfBusy::kLeaveIt);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
     }
     if ((moment->flags & APIKEY_FLAG_STALE) != 0) [[unlikely]] {
@@ -304,7 +305,8 @@ apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_ve
             }
             return verdict->code;
         }
-        if (switches == kSwitchesMax || !try_switch_mapping(client, &reading, moment.now_ns, true)) {
+        if (switches == kSwitchesMax ||
+            !try_switch_mapping(client, &reading, moment.now_ns, IfBusy::kSwitchToo)) {
             return unavailable(moment, verdict);
         }
         moment = moment_of(client, reading.mapping(), moment.now_ns);

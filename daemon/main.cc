@@ -8,12 +8,11 @@
 #include "core/preflight.h"
 #include "runtime/signals.h"
 #include "source/config_yaml.h"
+#include "source/key_set_limits.h"
 #include "source/text_file.h"
 #include "source/yaml_source.h"
 
 namespace {
-
-constexpr size_t kSourceBytesMax = size_t{256} << 20;
 
 enum Exit : int { kDone = 0, kFailed = 1, kUsage = 2 };
 
@@ -28,7 +27,7 @@ int check(const std::string& config_path, const apikeyd::Config& config) {
     for (const apikeyd::Error& error : apikeyd::preflight(config)) {
         status = tell(error);
     }
-    const auto text = apikeyd::read_text_file(config.source_path, kSourceBytesMax);
+    const auto text = apikeyd::read_text_file(config.source_path, apikeyd::kKeySetBytesMax);
     if (!text) {
         return tell(text.error());
     }

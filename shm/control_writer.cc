@@ -94,8 +94,9 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
     if (!made) {
         return tl::unexpected(made.error());
     }
-    // After the rename: who reads 'superseded' finds the new file under the name. The state's place is
-    // frozen, so this holds for a control of another ABI too.
+    // SYNC control-superseded: after the rename, so that who reads 'superseded' (is_current() of the client,
+    // current_or_next() at attach) finds the new file under the name. The state's place is frozen, so this
+    // holds for a control of another ABI too.
     if (old && old->bytes() >= offsetof(Control, layout_hash)) {
         reinterpret_cast<Control*>(old->data())
             ->state.store(static_cast<uint32_t>(ControlState::kSuperseded), std::memory_order_seq_cst);
@@ -105,21 +106,24 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
 
 void ControlWriter::announce(uint32_t generation) {
     assert(generation > current() && generation > next());
-    // SYNC generation-announced: pairs with the acquire load of whoever maps `next`; both files are complete.
+    // SYNC generation-announced: both files are complete; pairs with current_or_next() at attach.
     words().current_next.store(make_current_next(current(), generation), std::memory_order_seq_cst);
 }
 
 void ControlWriter::publish() {
     assert(next() > current());
-    // SYNC generation-published: pairs with the acquire load at the start of each validation.
+    // SYNC generation-published: pairs with the acquire load in is_current() of the client, at the start of
+    // each validation and again before a refusal, and with those at attach.
     words().current_next.store(make_current_next(next(), next()), std::memory_order_seq_cst);
 }
 
 void ControlWriter::set_state(ControlState state) {
+    // SYNC control-superseded, where that is the state: the name is lost already; pairs as in open().
     words().state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
 }
 
 void ControlWriter::beat(uint64_t now_ns) {
+    // Clients read it relaxed and by itself (flags_of()): no load pairs with this.
     words().heartbeat_ns.store(now_ns, std::memory_order_release);
 }
 
@@ -132,8 +136,8 @@ void ControlWriter::applied(uint64_t fingerprint, uint64_t now_ns) {
     words().source_loaded_ns.store(now_ns, std::memory_order_relaxed);
     words().source_refused.store(0, std::memory_order_relaxed);
     words().source_fingerprint.store(fingerprint, std::memory_order_relaxed);
-    // SYNC position-applied: whoever sees the new position (acquire) sees the words above and every slot's
-    // change.
+    // SYNC position-applied: whoever sees the new position (apikey_status(), acquire) sees the words above
+    // and every slot's change.
     words().applied_position.fetch_add(1, std::memory_order_seq_cst);
 }
 

@@ -11,6 +11,8 @@
 #include <memory>
 #include <optional>
 
+#include "shm/instance_place.h"
+
 namespace apikey::shm {
 namespace {
 
@@ -169,7 +171,7 @@ std::optional<uint32_t> number_after(const std::string& name, const std::string&
 
 Result<Directory> Directory::open_and_lock(const std::string& base, const std::string& instance,
                                            gid_t clients_group) {
-    if (instance.empty() || instance[0] == '.' || instance.find('/') != std::string::npos) {
+    if (!is_plain_name(instance.c_str())) {
         return fail("instance '" + instance + "': must be a plain name: not empty, no '/', no '.' in front");
     }
     if (auto made = make_base(base); !made) {

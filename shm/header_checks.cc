@@ -27,6 +27,100 @@ AttachResult check_kind(const Header& header, uint64_t magic) {
     return header.layout_hash == layout_hash() ? AttachResult::kOk : AttachResult::kLayoutMismatch;
 }
 
+AttachResult check_size(uint64_t stated_bytes, uint64_t bytes) {
+    if (stated_bytes != bytes) {
+        return stated_bytes > bytes ? AttachResult::kTruncated : AttachResult::kBadGeometry;
+    }
+    return AttachResult::kOk;
+}
+
+/// A table's areas as its header says, loaded once: what is checked is what the view keeps. They stand in
+/// this order and do not overlap, since a writer that adopts the file appends to the details and must not
+/// reach the slots. Each check takes for granted that the one before it held, and so that no sum of its
+/// figures overflows.
+struct TableAreas {
+    uint64_t slots_offset;
+    uint64_t slot_count;
+    uint32_t probe_lines_max;
+    uint64_t seeds_offset;
+    uint64_t seed_count;
+    uint64_t policies_offset;
+    uint64_t policy_capacity;
+    uint64_t details_offset;
+    uint64_t details_bytes;
+};
+
+bool shape_ok(const TableHeader& header) {
+    return header.header_bytes == sizeof(TableHeader) && header.slot_stride == sizeof(Slot) &&
+           header.digest_offset == offsetof(Slot, digest) && header.digest_length == sizeof(Slot::digest) &&
+           header.meta_offset == offsetof(Slot, meta);
+}
+
+bool slots_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.slot_count >= kSlotsPerLine && areas.slot_count % (kSlotsPerLine * kGroupLines) == 0 &&
+           areas.slots_offset >= sizeof(TableHeader) && areas.slots_offset % 64 == 0 &&
+           fits_array(areas.slots_offset, areas.slot_count, sizeof(Slot), bytes) &&
+           areas.probe_lines_max >= 1 && areas.probe_lines_max <= kProbeLinesLimit &&
+           areas.probe_lines_max <= areas.slot_count / kSlotsPerLine;
+}
+
+bool seeds_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.seed_count == areas.slot_count / kSlotsPerLine / kGroupLines &&
+           areas.seeds_offset >= areas.slots_offset + areas.slot_count * sizeof(Slot) &&
+           fits(areas.seeds_offset, areas.seed_count, bytes);
+}
+
+bool policies_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.policies_offset % sizeof(uint64_t) == 0 && areas.policy_capacity >= 1 &&
+           areas.policies_offset >= areas.seeds_offset + areas.seed_count &&
+           fits_array(areas.policies_offset, areas.policy_capacity, sizeof(Policy), bytes);
+}
+
+bool details_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.details_offset % kDetailUnit == 0 &&
+           areas.details_offset >= areas.policies_offset + areas.policy_capacity * sizeof(Policy) &&
+           fits(areas.details_offset, areas.details_bytes, bytes);
+}
+
+bool belongs_to(const CellsHeader& header, const TableView& table) {
+    return header.generation == table.generation && header.cell_count == table.slot_count() &&
+           __builtin_memcmp(header.uid, table.header().uid, kUidLength) == 0;
+}
+
+// Header, totals, cells, dirty map: in this order and without overlapping, or counting one would change
+// another.
+
+bool totals_ok(const CellsHeader& header, uint64_t bytes) {
+    return header.totals_shards >= 1 && header.totals_shards <= kShardsLimit &&
+           header.totals_offset % 64 == 0 && header.totals_offset >= sizeof(CellsHeader) &&
+           fits_array(header.totals_offset, header.totals_shards, sizeof(CodeTotals), bytes);
+}
+
+bool cell_shape_ok(const CellsHeader& header) {
+    const bool stride_ok = header.cell_stride == 16 || header.cell_stride == 32 || header.cell_stride == 64;
+    return stride_ok && header.header_bytes == sizeof(CellsHeader) &&
+           header.allowed_offset == offsetof(Cell, allowed) &&
+           header.denied_offset == offsetof(Cell, denied) && header.meters_offset == sizeof(Cell) &&
+           header.meter_words <= (header.cell_stride - sizeof(Cell)) / sizeof(Word);
+}
+
+/// Once the totals and the cells' shape are right.
+bool cells_ok(const CellsHeader& header, uint64_t bytes) {
+    return header.cells_offset % 64 == 0 && header.cells_offset >= sizeof(CellsHeader) &&
+           header.cells_offset >= header.totals_offset + header.totals_shards * sizeof(CodeTotals) &&
+           header.shards >= 1 && header.shards <= kShardsLimit && header.shard_stride % 64 == 0 &&
+           header.cell_count <= header.shard_stride / header.cell_stride &&
+           fits_array(header.cells_offset, header.shards, header.shard_stride, bytes);
+}
+
+/// Once the cells are right.
+bool dirty_map_ok(const CellsHeader& header, uint64_t bytes) {
+    return header.dirty_offset >= header.cells_offset + header.shards * header.shard_stride &&
+           header.dirty_shift < 32 &&
+           header.dirty_bytes == ((header.cell_count - 1) >> header.dirty_shift) + 1 &&
+           fits(header.dirty_offset, header.dirty_bytes, bytes);
+}
+
 }  // namespace
 
 AttachResult check_control(const void* base, uint64_t bytes) {
@@ -45,53 +139,35 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
     if (const AttachResult kind = check_kind(header, kTableMagic); kind != AttachResult::kOk) {
         return kind;
     }
-    if (header.file_bytes != bytes) {
-        return header.file_bytes > bytes ? AttachResult::kTruncated : AttachResult::kBadGeometry;
+    if (const AttachResult size = check_size(header.file_bytes, bytes); size != AttachResult::kOk) {
+        return size;
     }
-    // Loaded once; what is checked below is what the view keeps.
-    const uint64_t slots_offset = header.slots_offset;
-    const uint64_t slot_count = header.slot_count;
-    const uint64_t details_offset = header.details_offset;
-    const uint64_t details_bytes = header.details_bytes;
-    const uint32_t probe_lines_max = header.probe_lines_max;
-    const bool shape_ok =
-        header.header_bytes == sizeof(TableHeader) && header.generation == generation &&
-        header.slot_stride == sizeof(Slot) && header.digest_offset == offsetof(Slot, digest) &&
-        header.digest_length == sizeof(Slot::digest) && header.meta_offset == offsetof(Slot, meta);
-    const bool slots_ok = slot_count >= kSlotsPerLine && slot_count % (kSlotsPerLine * kGroupLines) == 0 &&
-                          slots_offset >= sizeof(TableHeader) && slots_offset % 64 == 0 &&
-                          fits_array(slots_offset, slot_count, sizeof(Slot), bytes) && probe_lines_max >= 1 &&
-                          probe_lines_max <= kProbeLinesLimit &&
-                          probe_lines_max <= slot_count / kSlotsPerLine;
-    // The areas stand in this order and do not overlap: a writer that adopts the file appends to the details
-    // and must not reach the slots.
-    const uint64_t slots_end = slots_offset + slot_count * sizeof(Slot);  // fits, so it does not overflow
-    const uint64_t seeds_offset = header.seeds_offset;
-    const uint64_t seed_count = header.seed_count;
-    const bool seeds_ok = seed_count == slot_count / kSlotsPerLine / kGroupLines &&
-                          seeds_offset >= slots_end && fits(seeds_offset, seed_count, bytes);
-    const uint64_t policies_offset = header.policies_offset;
-    const uint64_t policy_capacity = header.policy_capacity;
-    const bool policies_ok = policies_offset % sizeof(uint64_t) == 0 && policy_capacity >= 1 &&
-                             policies_offset >= seeds_offset + seed_count &&
-                             fits_array(policies_offset, policy_capacity, sizeof(Policy), bytes);
-    const bool rest_ok = details_offset % kDetailUnit == 0 &&
-                         details_offset >= policies_offset + policy_capacity * sizeof(Policy) &&
-                         fits(details_offset, details_bytes, bytes) &&
-                         fits(header.scopes_offset, header.scopes_bytes, bytes);
-    if (!shape_ok || !slots_ok || !seeds_ok || !policies_ok || !rest_ok) {
+    const TableAreas areas{
+        .slots_offset = header.slots_offset,
+        .slot_count = header.slot_count,
+        .probe_lines_max = header.probe_lines_max,
+        .seeds_offset = header.seeds_offset,
+        .seed_count = header.seed_count,
+        .policies_offset = header.policies_offset,
+        .policy_capacity = header.policy_capacity,
+        .details_offset = header.details_offset,
+        .details_bytes = header.details_bytes,
+    };
+    if (header.generation != generation || !shape_ok(header) || !slots_ok(areas, bytes) ||
+        !seeds_ok(areas, bytes) || !policies_ok(areas, bytes) || !details_ok(areas, bytes) ||
+        !fits(header.scopes_offset, header.scopes_bytes, bytes)) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<const uint8_t*>(base);
     out->bytes = bytes;
-    out->slots = reinterpret_cast<const Slot*>(out->base + slots_offset);
-    out->group_seeds = out->base + seeds_offset;
-    out->group_count = seed_count;
+    out->slots = reinterpret_cast<const Slot*>(out->base + areas.slots_offset);
+    out->group_seeds = out->base + areas.seeds_offset;
+    out->group_count = areas.seed_count;
     out->hash_seed = header.hash_seed;
-    out->probe_lines_max = probe_lines_max;
+    out->probe_lines_max = areas.probe_lines_max;
     out->generation = generation;
-    out->details = out->base + details_offset;
-    out->details_bytes = details_bytes;
+    out->details = out->base + areas.details_offset;
+    out->details_bytes = areas.details_bytes;
     return AttachResult::kOk;
 }
 
@@ -104,34 +180,11 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
     if (const AttachResult kind = check_kind(header, kCellsMagic); kind != AttachResult::kOk) {
         return kind;
     }
-    if (header.file_bytes != bytes) {
-        return header.file_bytes > bytes ? AttachResult::kTruncated : AttachResult::kBadGeometry;
+    if (const AttachResult size = check_size(header.file_bytes, bytes); size != AttachResult::kOk) {
+        return size;
     }
-    const bool same_generation = header.generation == table.generation &&
-                                 header.cell_count == table.slot_count() &&
-                                 __builtin_memcmp(header.uid, table.header().uid, kUidLength) == 0;
-    const bool stride_ok = header.cell_stride == 16 || header.cell_stride == 32 || header.cell_stride == 64;
-    const bool cells_ok =
-        stride_ok && header.header_bytes == sizeof(CellsHeader) && header.cells_offset % 64 == 0 &&
-        header.cells_offset >= sizeof(CellsHeader) && header.allowed_offset == offsetof(Cell, allowed) &&
-        header.denied_offset == offsetof(Cell, denied) && header.meters_offset == sizeof(Cell) &&
-        header.meter_words <= (header.cell_stride - sizeof(Cell)) / sizeof(Word) && header.shards >= 1 &&
-        header.shards <= kShardsLimit && header.shard_stride % 64 == 0 &&
-        header.cell_count <= header.shard_stride / header.cell_stride &&
-        fits_array(header.cells_offset, header.shards, header.shard_stride, bytes);
-    const bool totals_ok = header.totals_shards >= 1 && header.totals_shards <= kShardsLimit &&
-                           header.totals_offset % 64 == 0 && header.totals_offset >= sizeof(CellsHeader) &&
-                           fits_array(header.totals_offset, header.totals_shards, sizeof(CodeTotals), bytes);
-    // Header, totals, cells, dirty map: in this order and without overlapping, or counting one would change
-    // another.
-    const bool rest_ok =
-        totals_ok && cells_ok &&
-        header.totals_offset + header.totals_shards * sizeof(CodeTotals) <= header.cells_offset &&
-        header.dirty_offset >= header.cells_offset + header.shards * header.shard_stride &&
-        header.dirty_shift < 32 &&
-        header.dirty_bytes == ((header.cell_count - 1) >> header.dirty_shift) + 1 &&
-        fits(header.dirty_offset, header.dirty_bytes, bytes);
-    if (!same_generation || !rest_ok) {
+    if (!belongs_to(header, table) || !totals_ok(header, bytes) || !cell_shape_ok(header) ||
+        !cells_ok(header, bytes) || !dirty_map_ok(header, bytes)) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<uint8_t*>(base);

@@ -106,7 +106,8 @@ std::optional<uint32_t> TableWriter::environment(std::string_view name) {
     for (uint32_t index = 1; index < kEnvironmentsMax; ++index) {
         char* stored = mutable_header().environments[index];
         if (stored[0] == '\0') {
-            // Readers come here only by a meta that names the index, stored with release order after this.
+            // SYNC slot-published: readers come here only by a meta that names the index, which is stored
+            // later.
             std::memcpy(stored, name.data(), name.size());
             return index;
         }
@@ -193,6 +194,9 @@ bool TableWriter::is_foreign(uint64_t index) const {
 /// Keeps the counts in the header. A count of foreign keys rises before the first such key can be found.
 void TableWriter::count_change(uint64_t old_meta, uint64_t new_meta, bool foreign) {
     TableHeader& header = mutable_header();
+    // SYNC foreign-counted: release, and before the slot's own store where the count rises; pairs with the
+    // acquire load in look_up_further() of the client. `live` and `dead` are read relaxed: nothing else
+    // follows from them.
     const auto add = [](Word& word, int64_t delta) {
         word.store(word.load(std::memory_order_relaxed) + static_cast<uint64_t>(delta),
                    std::memory_order_release);
@@ -226,7 +230,8 @@ TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, u
                 at.tag = key.tag;
             }
             count_change(old_meta, meta, foreign);
-            at.detail.store(detail, std::memory_order_release);  // SYNC detail-published
+            // SYNC detail-published: as in set_detail().
+            at.detail.store(detail, std::memory_order_release);
             // SYNC slot-published: pairs with the acquire load in find_in_line(). From here on the key is
             // good.
             at.meta.store(meta, std::memory_order_seq_cst);
@@ -244,8 +249,9 @@ void TableWriter::set_meta(uint64_t index, uint64_t meta) {
     if (revives) {
         count_change(old_meta, meta, is_foreign(index));  // before a reader can find the key
     }
-    // SYNC slot-published: state, policy and expiry change together. seq_cst, so that a revocation is in the
-    // one order of all such stores before it is answered.
+    // SYNC slot-published: state, policy and expiry change together; pairs with the acquire load in
+    // find_in_line(). seq_cst, so that a revocation is in the one order of all such stores before it is
+    // answered.
     at.meta.store(meta, std::memory_order_seq_cst);
     if (!revives) {
         count_change(old_meta, meta, is_foreign(index));
@@ -253,13 +259,15 @@ void TableWriter::set_meta(uint64_t index, uint64_t meta) {
 }
 
 void TableWriter::set_detail(uint64_t index, uint32_t detail) {
-    // SYNC detail-published: the entry is complete; pairs with the acquire load of whoever describes the key.
+    // SYNC detail-published: the entry is complete; pairs with the acquire loads of whoever describes the key
+    // (describe() of the client, row_of_slot() of the daemon).
     slot(index).detail.store(detail, std::memory_order_release);
 }
 
 /// What a slot that is in use or dead names: details that can be read, and their end. Nothing of it may lie
 /// beyond what the header calls used, or the next append would overwrite it.
 bool TableWriter::scan_slot(uint64_t index, uint64_t meta, DetailView* detail) {
+    // SYNC detail-published: acquire; pairs with set_detail() and publish() of the daemon before this one.
     const uint32_t reference = slot(index).detail.load(std::memory_order_acquire);
     if (Meta::state(meta) > SlotState::kElsewhere || Meta::policy(meta) >= view_.header().policy_capacity ||
         !read_detail(view_, reference, detail) || detail->id_bytes == 0) {
@@ -299,6 +307,7 @@ bool TableWriter::scan() {
     uint64_t dead = 0;
     uint64_t foreign = 0;
     for (uint64_t index = 0; index < view_.slot_count(); ++index) {
+        // SYNC slot-published: acquire; pairs with publish() and set_meta() of the daemon before this one.
         const uint64_t meta = slot(index).meta.load(std::memory_order_acquire);
         if (Meta::state(meta) == SlotState::kEmpty) {
             if (meta != 0) {

@@ -1,10 +1,8 @@
 #include "tools/context.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <ctime>
 
+#include "base/instance_place.h"
 #include "runtime/unix_client.h"
 #include "source/config_yaml.h"
 
@@ -13,14 +11,6 @@ namespace apikeyd {
 namespace {
 
 constexpr std::string_view kYamlScheme = "yaml:";
-
-/// Where a server that names no directory looks (apikey_open).
-std::string usual_directory(const std::string& instance) {
-    struct stat status {};
-    const std::string system = default_directory(0);
-    const bool there = stat((system + '/' + instance).c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-    return there ? system : default_directory(geteuid());
-}
 
 }  // namespace
 
@@ -32,7 +22,9 @@ Context::Context(GlobalOptions options) : options_(std::move(options)) {
     } else {
         config_error_ = config.error().message;
     }
-    instance_ = !options_.instance.empty() ? options_.instance : config_ ? config_->instance : "default";
+    instance_ = !options_.instance.empty() ? options_.instance
+                : config_                  ? config_->instance
+                                           : apikey::shm::kInstanceDefault;
     directory_ = !options_.directory.empty() ? options_.directory
                  : config_                   ? config_->directory
                                              : usual_directory(instance_);

@@ -3,15 +3,8 @@
 namespace apikeyd {
 
 std::string_view shown_state(const KeyRow& row, int64_t now_s) {
-    switch (row.state) {
-        case KeyState::kDisabled:
-            return "disabled";
-        case KeyState::kRevoked:
-            return "revoked";
-        case KeyState::kActive:
-            break;
-    }
-    return row.expires_s && *row.expires_s <= now_s ? "expired" : "active";
+    const bool over = row.state == KeyState::kActive && row.expires_s && *row.expires_s <= now_s;
+    return over ? "expired" : key_state_name(row.state);
 }
 
 Record short_record(const KeyRow& row, int64_t now_s) {

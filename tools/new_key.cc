@@ -10,8 +10,8 @@
 #include <string_view>
 
 #include "base/errno_text.h"
+#include "base/file_io.h"
 #include "shm/sha256.h"
-#include "source/text_file.h"
 
 namespace apikeyd {
 

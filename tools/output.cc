@@ -7,10 +7,10 @@
 #include <cstdlib>
 
 #include "base/errno_text.h"
+#include "base/file_io.h"
 #include "shm/key_form.h"
 #include "source/metadata_json.h"
 #include "source/rfc3339.h"
-#include "source/text_file.h"
 
 namespace apikeyd {
 

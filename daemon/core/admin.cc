@@ -47,6 +47,7 @@ DaemonStatus Admin::status() const {
     status.flushed_s = control.usage_flushed_ns.load(std::memory_order_relaxed) / 1000000000;
     status.flush_error = flusher_.last_error();
     status.quarantined = flusher_.quarantined();
+    status.log_dropped = log_.dropped_lines();
     return status;
 }
 

@@ -59,6 +59,7 @@ void for_each_live(const TableView* from, Visit visit) {
         const SlotState state =
             Meta::state(slot.meta.load(std::memory_order_acquire));  // SYNC slot-published
         if (state != SlotState::kEmpty && state != SlotState::kDead &&
+            // SYNC detail-published
             read_detail(*from, slot.detail.load(std::memory_order_acquire), &detail)) {
             visit(slot, detail);
         }

@@ -70,6 +70,7 @@ void note_cell(const Generation& generation, uint64_t index, const FlushedSums* 
         }
     }
     DetailView detail;
+    // SYNC slot-published and detail-published: acquire, for the digest and the words below.
     if (Meta::state(slot.meta.load(std::memory_order_acquire)) == SlotState::kEmpty ||
         !read_detail(table, slot.detail.load(std::memory_order_acquire), &detail)) {
         return;

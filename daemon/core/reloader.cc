@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "core/table_rows.h"
+#include "source/key_set_limits.h"
 #include "source/text_file.h"
 #include "source/yaml_source.h"
 
@@ -26,13 +27,6 @@ constexpr size_t kSliceChanges = 256;
 /// Below so many keys the loss guard does not speak: small sets are edited by hand.
 constexpr uint64_t kLossGuardKeysMin = 10;
 constexpr std::chrono::milliseconds kRetryDelay{30000};
-constexpr size_t kSourceBytesMax = size_t{256} << 20;
-
-uint64_t short_fingerprint(const Fingerprint& fingerprint) {
-    uint64_t first = 0;
-    std::memcpy(&first, fingerprint.data(), sizeof first);
-    return first;
-}
 
 std::string row_digest_text(const KeyRow& row) {
     return {reinterpret_cast<const char*>(row.digest.data()), sizeof(apikey::shm::Slot::digest)};
@@ -147,7 +141,7 @@ void Reloader::Load::run() {
 }
 
 void Reloader::Load::read_and_compare() {
-    const Result<std::string> text = read_text_file(path, kSourceBytesMax);
+    const Result<std::string> text = read_text_file(path, kKeySetBytesMax);
     if (!text) {
         error = text.error().message;
         return;
@@ -297,7 +291,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         if (load->report.unchanged) {
             publisher_.control().accepted();
         } else {
-            publisher_.control().applied(short_fingerprint(load->fingerprint), realtime_now_ns());
+            publisher_.control().applied(fingerprint_word(load->fingerprint), realtime_now_ns());
             log_.info("reload.done", {{"source", load->path},
                                       {"keys", load->report.keys},
                                       {"added", load->report.added},
@@ -377,7 +371,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
     publisher_.apply(changes, [this, in_step, before, after, done = std::move(done)](Result<void> result) {
         if (result && in_step && in_force_ == before) {
             in_force_ = after;
-            publisher_.control().applied(short_fingerprint(after), realtime_now_ns());
+            publisher_.control().applied(fingerprint_word(after), realtime_now_ns());
         } else if (!result || in_force_ != after) {
             in_force_.reset();  // memory is no content's: the next load compares, whatever it reads
             request(false, [](const Result<ReloadReport>&) {});

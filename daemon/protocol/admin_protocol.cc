@@ -9,25 +9,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kStateNames[] = {"active", "disabled", "revoked"};
-
-template <typename Bytes>
-std::string hex_of(const Bytes& bytes) {
-    constexpr char digits[] = "0123456789abcdef";
-    std::string text;
-    text.reserve(bytes.size() * 2);
-    for (const auto byte : bytes) {
-        const auto value = static_cast<uint8_t>(byte);
-        text.push_back(digits[value >> 4]);
-        text.push_back(digits[value & 15]);
-    }
-    return text;
-}
-
-int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /// Reads members of one object; the first thing wrong is kept and everything after reads as empty.
 class Reader {
   public:
@@ -65,18 +46,8 @@ class Reader {
     }
     uint64_t count(const char* name) { return static_cast<uint64_t>(whole(name).value_or(0)); }
     std::array<uint8_t, 32> hash(const char* name) {
-        const std::string digits = text(name, true);
         std::array<uint8_t, 32> bytes{};
-        for (size_t i = 0; i < bytes.size() && digits.size() == 2 * bytes.size(); ++i) {
-            const int high = hex_digit(digits[2 * i]);
-            const int low = hex_digit(digits[2 * i + 1]);
-            if (high < 0 || low < 0) {
-                problem(name, "want 64 hexadecimal digits");
-            } else {
-                bytes[i] = static_cast<uint8_t>(high << 4 | low);
-            }
-        }
-        if (digits.size() != 2 * bytes.size()) {
+        if (!from_hex(text(name, true), bytes)) {
             problem(name, "want 64 hexadecimal digits");
         }
         return bytes;
@@ -119,9 +90,9 @@ class Reader {
 
 json::object row_to_json(const KeyRow& row) {
     json::object object{{"id", row.id},
-                        {"sha256", hex_of(row.digest)},
+                        {"sha256", to_hex(row.digest)},
                         {"foreign", row.foreign},
-                        {"state", json::string(kStateNames[static_cast<size_t>(row.state)])},
+                        {"state", json::string(key_state_name(row.state))},
                         {"environment", row.environment},
                         {"owner", row.owner},
                         {"name", row.name},
@@ -146,15 +117,11 @@ Result<KeyRow> row_from_json(const json::object& object) {
     row.metadata = reader.text("metadata");
     row.created_s = reader.whole("created").value_or(0);
     row.expires_s = reader.whole("expires");
-    const std::string state = reader.text("state", true);
-    size_t index = 0;
-    while (index < std::size(kStateNames) && kStateNames[index] != state) {
-        ++index;
-    }
-    if (index == std::size(kStateNames)) {
+    if (const auto state = key_state_named(reader.text("state", true))) {
+        row.state = *state;
+    } else {
         reader.problem("state", "want active, disabled or revoked");
     }
-    row.state = static_cast<KeyState>(index);
     if (row.id.size() != kKeyIdLength) {
         reader.problem("id", "want 12 characters");
     }
@@ -238,20 +205,13 @@ struct Formatter {
                                            {"row", row_to_json(change.row)}});
         }
         return {{"verb", "apply"},
-                {"before", hex_of(request.before)},
-                {"after", hex_of(request.after)},
+                {"before", to_hex(request.before)},
+                {"after", to_hex(request.after)},
                 {"changes", std::move(changes)}};
     }
 };
 
 }  // namespace
-
-std::string to_hex(std::string_view bytes) {
-    return hex_of(bytes);
-}
-std::string to_hex(const Fingerprint& fingerprint) {
-    return hex_of(fingerprint);
-}
 
 std::string format_request(const AdminRequest& request) {
     return json::serialize(std::visit(Formatter{}, request));
@@ -343,7 +303,8 @@ std::string format_status(const DaemonStatus& status) {
                                         {"flushed", status.flushed_s},
                                         {"flush_error", status.flush_error},
                                         {"quarantined", status.quarantined},
-                                        {"watch_problem", status.watch_problem}});
+                                        {"watch_problem", status.watch_problem},
+                                        {"log_dropped", status.log_dropped}});
 }
 
 Result<DaemonStatus> parse_status(std::string_view line) {
@@ -386,6 +347,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.flush_error = reader.text("flush_error");
     status.quarantined = reader.count("quarantined");
     status.watch_problem = reader.text("watch_problem");
+    status.log_dropped = reader.count("log_dropped");
     return reader.problem().empty() ? Result<DaemonStatus>(std::move(status))
                                     : fail("the daemon's answer: " + reader.problem());
 }

@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/hex.h"  // the form of digests and fingerprints on the wire
 #include "base/result.h"
 #include "core/change.h"
 #include "source/fingerprint.h"
@@ -90,11 +91,9 @@ struct DaemonStatus {
     std::string flush_error;
     uint64_t quarantined = 0;
     std::string watch_problem;  ///< why the source is only polled
+    uint64_t log_dropped = 0;   ///< lines that could not be logged, and that the log does not tell of yet
 };
 std::string format_status(const DaemonStatus& status);
 Result<DaemonStatus> parse_status(std::string_view line);
-
-std::string to_hex(std::string_view bytes);
-std::string to_hex(const Fingerprint& fingerprint);
 
 }  // namespace apikeyd

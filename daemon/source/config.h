@@ -9,6 +9,7 @@
 
 #include "runtime/log_format.h"
 #include "runtime/loop_kind.h"
+#include "shm/instance_place.h"
 
 namespace apikeyd {
 
@@ -35,7 +36,7 @@ struct ReloadConfig {
 };
 
 struct Config {
-    std::string instance = "default";
+    std::string instance = apikey::shm::kInstanceDefault;
     std::string directory;        ///< absolute; the segments stand in directory/instance
     std::string source_path;      ///< absolute, of the YAML key set
     std::string usage_path;       ///< absolute, of the SQLite usage store
@@ -45,7 +46,7 @@ struct Config {
     ReloadConfig reload;
     uint32_t flush_interval_ms = kFlushDefault_ms;
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
-    uint64_t capacity_keys = 0;  ///< room to leave at the first build; 0: by what is loaded
+    uint64_t capacity_keys = 0;  ///< room that each table has at least; 0: by what is loaded
     LoopKind event_loop = LoopKind::automatic;
 
     /// Where each field that was given stands: `log.file` -> `file:line:column`.
@@ -54,10 +55,8 @@ struct Config {
     [[nodiscard]] std::string named(std::string_view field) const;
 };
 
-/// What an instance may be called: it becomes the name of a directory.
+/// What a new instance may be called: it becomes the name of a directory. Narrower than what may be opened,
+/// see apikey::shm::is_plain_name().
 bool is_instance_name(std::string_view name);
-
-/// /run/apikeyd for root, /dev/shm/apikeyd-<uid> for others.
-std::string default_directory(unsigned uid);
 
 }  // namespace apikeyd

@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "base/instance_place.h"
 #include "source/text_check.h"
 #include "source/text_file.h"
 #include "source/yaml_events.h"
@@ -38,31 +39,32 @@ struct Field {
     bool required = false;
 };
 
+/// `max` must fit a T.
+template <typename T>
+Taken parse_number(const YamlScalar& value, uint64_t min, uint64_t max, T& out) {
+    uint64_t parsed = 0;
+    const char* const end = value.text.data() + value.text.size();
+    const auto [stop, error] = std::from_chars(value.text.data(), end, parsed);
+    if (value.kind != YamlScalarKind::kPlain || error != std::errc{} || stop != end || parsed < min ||
+        parsed > max) {
+        return yaml_quote(value.text) + " (want a whole number from " + std::to_string(min) + " to " +
+               std::to_string(max) + ")";
+    }
+    out = static_cast<T>(parsed);
+    return {};
+}
+
 template <typename T>
 Setter number(T Config::*member, uint64_t min, uint64_t max) {
-    return [=](const YamlScalar& value, Config& config) -> Taken {
-        uint64_t parsed = 0;
-        const char* const end = value.text.data() + value.text.size();
-        const auto [stop, error] = std::from_chars(value.text.data(), end, parsed);
-        if (value.kind != YamlScalarKind::kPlain || error != std::errc{} || stop != end || parsed < min ||
-            parsed > max) {
-            return yaml_quote(value.text) + " (want a whole number from " + std::to_string(min) + " to " +
-                   std::to_string(max) + ")";
-        }
-        config.*member = static_cast<T>(parsed);
-        return {};
+    return [=](const YamlScalar& value, Config& config) {
+        return parse_number(value, min, max, config.*member);
     };
 }
 
 template <typename Section>
 Setter in_section(Section Config::*section, uint32_t Section::*member, uint64_t min, uint64_t max) {
-    return [=](const YamlScalar& value, Config& config) -> Taken {
-        Config scratch;
-        Taken taken = number(&Config::flush_interval_ms, min, max)(value, scratch);
-        if (taken.empty()) {
-            (config.*section).*member = scratch.flush_interval_ms;
-        }
-        return taken;
+    return [=](const YamlScalar& value, Config& config) {
+        return parse_number(value, min, max, (config.*section).*member);
     };
 }
 
@@ -320,10 +322,6 @@ std::string Config::named(std::string_view field) const {
     const auto place = places.find(field);
     return place == places.end() ? std::string(field) + " (default)"
                                  : place->second + ": " + std::string(field);
-}
-
-std::string default_directory(unsigned uid) {
-    return uid == 0 ? "/run/apikeyd" : "/dev/shm/apikeyd-" + std::to_string(uid);
 }
 
 Result<Config> parse_config(std::string_view text, const std::string& file) {

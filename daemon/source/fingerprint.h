@@ -13,4 +13,7 @@ using Fingerprint = std::array<uint8_t, 32>;
 /// SHA-256 of `text`, raw.
 Fingerprint fingerprint(std::string_view text);
 
+/// Its first 8 bytes, as `control` holds them (Control::source_fingerprint).
+uint64_t fingerprint_word(const Fingerprint& whole);
+
 }  // namespace apikeyd

@@ -3,13 +3,31 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace apikeyd {
 
 enum class KeyState : uint8_t { kActive, kDisabled, kRevoked };
+
+/// Names by KeyState: in key sets, on the admin socket and for people.
+inline constexpr std::array<std::string_view, 3> kKeyStateNames = {"active", "disabled", "revoked"};
+
+constexpr std::string_view key_state_name(KeyState state) {
+    return kKeyStateNames[static_cast<std::size_t>(state)];
+}
+/// nullopt for any other word.
+constexpr std::optional<KeyState> key_state_named(std::string_view name) {
+    for (std::size_t i = 0; i < kKeyStateNames.size(); ++i) {
+        if (kKeyStateNames[i] == name) {
+            return static_cast<KeyState>(i);
+        }
+    }
+    return std::nullopt;
+}
 
 /// A row of the source of record. `digest` is all that is kept of the key.
 struct KeyRow {

@@ -16,6 +16,8 @@
 #include <optional>
 #include <thread>
 
+#include "base/file_io.h"
+#include "base/owned_fd.h"
 #include "source/text_file.h"
 
 namespace apikeyd {

@@ -15,6 +15,7 @@
 
 #include "base/result.h"
 #include "source/fingerprint.h"
+#include "source/key_set_limits.h"
 
 namespace apikeyd {
 
@@ -27,7 +28,7 @@ struct Rewrite {
 
 struct RewriteOptions {
     uint32_t lock_wait_ms_max = 10'000;
-    size_t file_bytes_max = size_t{256} << 20;
+    size_t file_bytes_max = kKeySetBytesMax;
     /// Start from this text when there is no file, and create it with mode 0600. Empty: a missing file is an
     /// error.
     std::string initial_text;

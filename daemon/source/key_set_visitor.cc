@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/hex.h"
+#include "shm/key_form.h"
+#include "shm/layout.h"
 #include "source/rfc3339.h"
 #include "source/text_check.h"
 
@@ -10,31 +13,21 @@ namespace apikeyd {
 
 namespace {
 
+namespace shm = apikey::shm;
+
+// Whatever is accepted here has room in a slot and its details: the limits are stated on both sides, since a
+// source knows no table, and are held against each other here.
+static_assert(kKeyIdLength == shm::kIdLength && kKeyIdLength <= shm::kDetailIdMax);
+static_assert(kOwnerBytesMax <= shm::kDetailOwnerMax && kNameBytesMax <= shm::kDetailNameMax &&
+              kMetadataBytesMax <= shm::kDetailMetadataMax);
+static_assert(kEnvironmentBytesMax < shm::kEnvironmentNameBytes, "a NUL behind the name");
+static_assert(kEnvironmentsMax < shm::kEnvironmentsMax, "the table's number 0 is 'none'");
+static_assert(kCreatedMax_s <= int64_t{UINT32_MAX} &&
+              sizeof(shm::DetailEntry::created_s) == sizeof(uint32_t));
+static_assert(kExpiresMax_s < int64_t{shm::Meta::kNever});
+
 bool is_base62(char c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
-
-int hex_value(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    const char lower = static_cast<char>(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-bool parse_hex(std::string_view text, std::array<uint8_t, 32>& out) {
-    if (text.size() != 2 * out.size()) {
-        return false;
-    }
-    for (size_t i = 0; i < out.size(); ++i) {
-        const int high = hex_value(text[2 * i]);
-        const int low = hex_value(text[2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return false;
-        }
-        out[i] = static_cast<uint8_t>(high << 4 | low);
-    }
-    return true;
 }
 
 constexpr std::string_view kKnownFields =
@@ -48,18 +41,6 @@ size_t KeySetVisitor::IdHash::operator()(const std::array<char, kKeyIdLength>& i
 
 size_t KeySetVisitor::DigestHash::operator()(const std::array<uint8_t, 32>& digest) const {
     return std::hash<std::string_view>{}({reinterpret_cast<const char*>(digest.data()), digest.size()});
-}
-
-std::string_view key_state_name(KeyState state) {
-    switch (state) {
-        case KeyState::kDisabled:
-            return "disabled";
-        case KeyState::kRevoked:
-            return "revoked";
-        case KeyState::kActive:
-            break;
-    }
-    return "active";
 }
 
 /// Ignores the next `nodes` whole nodes.
@@ -228,7 +209,7 @@ void KeySetVisitor::set_id(const YamlScalar& scalar, YamlPlace place) {
 }
 
 void KeySetVisitor::set_sha256(const YamlScalar& scalar, YamlPlace place) {
-    if (!parse_hex(scalar.text, row_.digest)) {
+    if (!from_hex(scalar.text, row_.digest)) {
         field_error(place, "no SHA-256 (want 64 hexadecimal digits; these are " +
                                std::to_string(scalar.text.size()) + " bytes)");
         return;
@@ -241,13 +222,11 @@ void KeySetVisitor::set_sha256(const YamlScalar& scalar, YamlPlace place) {
 }
 
 void KeySetVisitor::set_state(const YamlScalar& scalar, YamlPlace place) {
-    for (const KeyState state : {KeyState::kActive, KeyState::kDisabled, KeyState::kRevoked}) {
-        if (scalar.text == key_state_name(state)) {
-            row_.state = state;
-            return;
-        }
+    if (const auto state = key_state_named(scalar.text)) {
+        row_.state = *state;
+    } else {
+        field_error(place, yaml_quote(scalar.text) + " is no state (want active, disabled or revoked)");
     }
-    field_error(place, yaml_quote(scalar.text) + " is no state (want active, disabled or revoked)");
 }
 
 void KeySetVisitor::set_time(const YamlScalar& scalar, YamlPlace place, bool expiry) {

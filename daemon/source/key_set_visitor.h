@@ -38,8 +38,6 @@ inline constexpr std::array<std::string_view, kKeyFieldCount> kKeyFieldNames = {
     "id", "sha256", "state", "expires", "environment", "owner", "name", "created", "foreign", "metadata",
 };
 
-std::string_view key_state_name(KeyState state);
-
 class KeySetVisitor final : public YamlVisitor {
   public:
     KeySetVisitor(const YamlLimits& limits, const RowSink& sink, YamlReporter& reporter)

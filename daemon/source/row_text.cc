@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/hex.h"
 #include "source/rfc3339.h"
 
 namespace apikeyd {
@@ -55,23 +56,13 @@ bool plain_is_safe(std::string_view text) {
            !is_word_of_yaml(text);
 }
 
-std::string hex(const std::array<uint8_t, 32>& digest) {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    std::string out;
-    for (const uint8_t byte : digest) {
-        out += kDigits[byte >> 4];
-        out += kDigits[byte & 15];
-    }
-    return out;
-}
-
 /// A field's value as YAML text, also right in flow form.
 std::string value_text(const KeyRow& row, KeyField field) {
     switch (field) {
         case KeyField::kId:
             return yaml_string(row.id);
         case KeyField::kSha256:
-            return yaml_string(hex(row.digest));
+            return yaml_string(to_hex(row.digest));
         case KeyField::kState:
             return std::string(key_state_name(row.state));
         case KeyField::kExpires:

@@ -7,6 +7,9 @@
 #include <cerrno>
 #include <system_error>
 
+#include "base/file_io.h"
+#include "base/owned_fd.h"
+
 namespace apikeyd {
 
 Error file_error(std::string_view path, std::string_view doing, int error_number) {
@@ -37,43 +40,25 @@ Result<std::string> read_text_file(const std::string& path, size_t bytes_max, st
     text.resize(static_cast<size_t>(st.st_size) + 1);  // one more: the read that finds the end
     size_t used = 0;
     for (;;) {
-        if (used == text.size()) {
-            text.resize(used + kChunk);
-        }
-        const ssize_t got = read(file.get(), text.data() + used, text.size() - used);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
+        const size_t wanted = text.size() - used;
+        const ssize_t got = read_all(file.get(), text.data() + used, wanted);
         if (got < 0) {
             return tl::unexpected(file_error(path, "read", errno));
-        }
-        if (got == 0) {
-            break;
         }
         used += static_cast<size_t>(got);
         if (used > bytes_max) {
             return too_long();
         }
+        if (static_cast<size_t>(got) < wanted) {
+            break;
+        }
+        text.resize(used + kChunk);  // it has grown since
     }
     text.resize(used);
     if (status != nullptr) {
         *status = st;
     }
     return text;
-}
-
-int write_all(int fd, std::string_view text) {
-    while (!text.empty()) {
-        const ssize_t put = write(fd, text.data(), text.size());
-        if (put < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return errno;
-        }
-        text.remove_prefix(static_cast<size_t>(put));
-    }
-    return 0;
 }
 
 }  // namespace apikeyd

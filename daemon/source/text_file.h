@@ -1,4 +1,5 @@
-// Small things about files that the source and the configuration share: bounded reading, complete writing.
+// What the source and the configuration share about files: bounded reading, and the words for what went
+// wrong.
 
 #pragma once
 
@@ -7,7 +8,6 @@
 #include <string>
 #include <string_view>
 
-#include "base/owned_fd.h"
 #include "base/result.h"
 
 namespace apikeyd {
@@ -18,8 +18,5 @@ Error file_error(std::string_view path, std::string_view doing, int error_number
 /// The whole content of a regular file of at most `bytes_max` bytes; symbolic links are followed. `status`
 /// receives what fstat says of the very file that was read. Never blocks on a FIFO.
 Result<std::string> read_text_file(const std::string& path, size_t bytes_max, struct stat* status = nullptr);
-
-/// Writes all of `text`; 0 or an errno.
-int write_all(int fd, std::string_view text);
 
 }  // namespace apikeyd

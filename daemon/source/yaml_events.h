@@ -14,18 +14,20 @@
 #include <string_view>
 #include <vector>
 
+#include "source/key_set_limits.h"
+
 namespace apikeyd {
 
 /// Bounds on a YAML text; each is an error with its place when it is passed.
 struct YamlLimits {
-    size_t file_bytes_max = size_t{256} << 20;  ///< also the bound of a file read for it; below 2 GiB
+    size_t file_bytes_max = kKeySetBytesMax;  ///< also the bound of a file read for it; below 2 GiB
     size_t line_bytes_max = size_t{1} << 20;
     size_t scalar_bytes_max = size_t{16} << 10;
     /// One scalar or flow collection (`[…]`, `{…}`), comment lines aside. Also bounds yaml-cpp's queue of
     /// tokens.
     size_t node_bytes_max = size_t{64} << 10;
     int depth_max = 16;  ///< collections within each other
-    uint64_t keys_max = 16'000'000;
+    uint64_t keys_max = kKeySetRowsMax;
 };
 
 /// How many errors of one text are kept; the rest is counted.

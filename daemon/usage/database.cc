@@ -7,9 +7,10 @@
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
-#include <system_error>
 #include <utility>
 
+#include "base/errno_text.h"
+#include "base/owned_fd.h"
 #include "usage/usage_schema.h"
 
 namespace apikeyd {
@@ -17,26 +18,6 @@ namespace apikeyd {
 namespace {
 
 constexpr mode_t kStoreMode = 0640;
-
-std::string errno_text(int error) {
-    return std::generic_category().message(error);
-}
-
-class FileDescriptor {
-  public:
-    explicit FileDescriptor(int fd) : fd_(fd) {}
-    ~FileDescriptor() {
-        if (fd_ >= 0) {
-            close(fd_);
-        }
-    }
-    FileDescriptor(const FileDescriptor&) = delete;
-    FileDescriptor& operator=(const FileDescriptor&) = delete;
-    [[nodiscard]] int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
 
 /// Where the file stands: its directory with every link resolved, and its own name.
 struct Place {
@@ -70,13 +51,13 @@ Result<Place> locate(const std::string& path) {
 /// Creates an empty file when there is none. An existing one is never opened here: closing a second
 /// descriptor of a database would drop the POSIX locks of every SQLite connection this process has to it.
 Result<void> create_if_missing(const std::string& path, const Place& place) {
-    const FileDescriptor directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (directory.get() < 0) {
+    const OwnedFd directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.is_open()) {
         return fail("usage store " + path + ": its directory cannot be opened: " + errno_text(errno));
     }
-    const FileDescriptor file(openat(directory.get(), place.name.c_str(),
-                                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kStoreMode));
-    if (file.get() < 0) {
+    const OwnedFd file(openat(directory.get(), place.name.c_str(),
+                              O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kStoreMode));
+    if (!file.is_open()) {
         if (errno == EEXIST) {
             return {};
         }

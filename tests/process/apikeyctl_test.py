@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -36,6 +37,7 @@ STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
     "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "huge_bytes", "superseded", "superseded_bytes",
     "unread", "building", "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
+    "log_dropped",
 ]  # fmt: skip
 COMMENTED_KEYS = """\
 # The team's keys.
@@ -193,6 +195,23 @@ class Keys(Ctl):
         self.keys.write_text(before)
         self.ctl("reload", "--force")
         self.assertEqual(self.codes(key, status=0), ["VALID"])
+
+    def test_gen_makes_both_files_or_neither(self):
+        folder = self.top / "gen"
+        folder.mkdir()
+
+        def small_files():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+        files = ["--keys", folder / "keys.yaml", "--plain", folder / "plain.txt"]
+        self.ctl("gen", "100", *files, status=3, preexec_fn=small_files)
+        self.assertEqual(list(folder.iterdir()), [])
+        for number in "0", "1500001", "x":
+            self.ctl("gen", number, *files, status=2)
+        self.assertEqual(list(folder.iterdir()), [])
+        self.ctl("gen", "100", *files)
+        self.assertEqual(len((folder / "plain.txt").read_text().splitlines()), 100)
 
     def test_lines_that_end_as_on_windows_are_keys_too(self):
         self.start()

@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/instance_place.h"
+
 namespace apikeyd {
 namespace {
 

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/instance_place.h"
 #include "source/config_yaml.h"
 #include "source/yaml_source.h"
 

@@ -3,7 +3,6 @@
 #include "tools/verbs/doctor.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "source/text_file.h"
 #include "source/yaml_source.h"
@@ -90,19 +89,13 @@ void check_daemon(const tl::expected<DaemonStatus, Failure>& status, Findings& f
     }
 }
 
-uint64_t short_fingerprint(const Fingerprint& whole) {
-    uint64_t first = 0;
-    std::memcpy(&first, whole.data(), sizeof first);
-    return first;
-}
-
 void check_source(const Context& context, const apikey_status_info& info, Findings& findings) {
     const auto store = context.store_path();
     if (!store) {
         findings.warn("source", "not known without a configuration", "name it with --store yaml:PATH");
         return;
     }
-    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
+    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
     if (!text) {
         findings.fail("source", text.error().message,
                       "the daemon's user and this one must be able to read it");
@@ -117,7 +110,7 @@ void check_source(const Context& context, const apikey_status_info& info, Findin
     if (info.generation == 0) {
         return;
     }
-    if (info.fingerprint == short_fingerprint(fingerprint(*text))) {
+    if (info.fingerprint == fingerprint_word(fingerprint(*text))) {
         findings.ok("in force", "the source's content is what the table was made of");
     } else {
         findings.warn("in force", "the table was made of another content of the source",

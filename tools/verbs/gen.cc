@@ -5,12 +5,17 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cerrno>
 #include <chrono>
 #include <memory>
 
+#include "base/file_io.h"
+#include "base/hex.h"
+#include "base/owned_fd.h"
 #include "shm/key_form.h"
 #include "shm/sha256.h"
+#include "source/key_set_limits.h"
 #include "source/rfc3339.h"
 #include "source/text_file.h"
 #include "tools/new_key.h"
@@ -22,7 +27,10 @@ namespace {
 
 namespace shm = apikey::shm;
 
-constexpr uint64_t kKeysMax = 100'000'000;
+constexpr uint64_t kKeysMax = 1'500'000;
+constexpr size_t kRowBytesMax = 176;  // with the longest environment and owner's number
+static_assert((kKeysMax + 1) * kRowBytesMax <= kKeySetBytesMax && kKeysMax <= kKeySetRowsMax,
+              "what is made here can be loaded");
 constexpr size_t kRandomPerKey = 64;
 constexpr size_t kKeysAtOnce = 4096;
 constexpr std::chrono::seconds kProgressInterval{1};
@@ -35,7 +43,7 @@ struct GenOptions {
     uint64_t owners = 1;
 };
 
-/// A file that is made here, written in large pieces, and removed again unless it was finished.
+/// A file that is made here, written in large pieces, and removed again unless it is kept.
 class NewFile {
   public:
     NewFile() { buffer_.reserve(kBufferBytes); }
@@ -43,7 +51,7 @@ class NewFile {
     NewFile& operator=(const NewFile&) = delete;
     ~NewFile() {
         explicit_bzero(buffer_.data(), buffer_.size());
-        if (file_.is_open() && !finished_) {
+        if (file_.is_open() && !kept_) {
             unlink(path_.c_str());
         }
     }
@@ -71,6 +79,7 @@ class NewFile {
         return {};
     }
 
+    /// All of it on disk; what then may still fail elsewhere takes the file away as well.
     Outcome finish() {
         if (Outcome flushed = flush(); !flushed) {
             return flushed;
@@ -78,9 +87,9 @@ class NewFile {
         if (fsync(file_.get()) != 0) {
             return failed(Exit::kUnreachable, file_error(path_, "make it durable", errno));
         }
-        finished_ = true;
         return {};
     }
+    void keep() { kept_ = true; }
 
   private:
     static constexpr size_t kBufferBytes = size_t{1} << 20;
@@ -97,7 +106,7 @@ class NewFile {
     std::string path_;
     OwnedFd file_;
     std::string buffer_;
-    bool finished_ = false;
+    bool kept_ = false;
 };
 
 /// Random bytes from the kernel for many keys at a time: a system call for each would cost more than the key.
@@ -121,14 +130,6 @@ class RandomPool {
     uint8_t bytes_[kRandomPerKey * 1024];
     size_t used_ = sizeof bytes_;
 };
-
-void append_hex(std::string& text, const uint8_t* bytes, size_t count) {
-    constexpr char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < count; ++i) {
-        text += digits[bytes[i] >> 4];
-        text += digits[bytes[i] & 15];
-    }
-}
 
 /// Says how far it is, once a second and on a terminal only.
 class Progress {
@@ -165,9 +166,10 @@ Outcome write_keys(const GenOptions& options, NewFile& keys, NewFile& plain) {
         row = "  - {id: ";
         row.append(shm::native_key_id(key, length), shm::kIdLength);
         row += ", sha256: ";
-        append_hex(row, digest, sizeof digest);
+        append_hex(row, digest);
         row += ", environment: " + options.environment + ", owner: owner-" +
                std::to_string(i % options.owners) + ", created: " + created + "}\n";
+        assert(row.size() <= kRowBytesMax);
         key[length] = '\n';
         for (auto [file, text] :
              {std::pair<NewFile*, std::string_view>(&keys, row), {&plain, {key, length + 1}}}) {
@@ -185,6 +187,11 @@ Outcome write_keys(const GenOptions& options, NewFile& keys, NewFile& plain) {
 }
 
 Outcome generate(const GenOptions& options) {
+    if (options.count < 1 || options.count > kKeysMax) {
+        return failed(Exit::kUsage, "N: want 1 to " + std::to_string(kKeysMax) +
+                                        " keys (the file of a key set is at most " +
+                                        std::to_string(kKeySetBytesMax >> 20) + " MiB)");
+    }
     if (!environment_fits(options.environment)) {
         return failed(Exit::kUsage, std::string("--environment: ") + kEnvironmentWanted);
     }
@@ -204,8 +211,15 @@ Outcome generate(const GenOptions& options) {
     if (Outcome written = write_keys(options, keys, plain); !written) {
         return written;
     }
-    Outcome finished = plain.finish();
-    return finished ? keys.finish() : finished;
+    for (NewFile* file : {&plain, &keys}) {
+        if (Outcome finished = file->finish(); !finished) {
+            return finished;
+        }
+    }
+    // Both or none: keys in plaintext that are in no key set are only something to lose.
+    plain.keep();
+    keys.keep();
+    return {};
 }
 
 }  // namespace
@@ -213,9 +227,7 @@ Outcome generate(const GenOptions& options) {
 Verb add_gen(CLI::App& app) {
     auto options = std::make_shared<GenOptions>();
     CLI::App* command = app.add_subcommand("gen", "make a key set of N keys for trials");
-    command->add_option("N", options->count, "how many keys")
-        ->required()
-        ->check(CLI::Range(uint64_t{1}, kKeysMax));
+    command->add_option("N", options->count, "how many keys, 1 to " + std::to_string(kKeysMax))->required();
     command->add_option("--keys", options->keys_path, "the key set to make, with mode 0600")->required();
     command
         ->add_option("--plain", options->plain_path, "the file of keys to make, one a line, with mode 0600")

@@ -2,31 +2,15 @@
 
 #include <memory>
 
-#include "source/text_file.h"
-#include "source/yaml_source.h"
+#include "base/hex.h"
 #include "tools/key_view.h"
+#include "tools/read_store.h"
 #include "tools/verbs/registry.h"
 #include "usage/usage_reader.h"
 
 namespace apikeyd {
 
 namespace {
-
-/// Streams the store's rows to `sink`.
-Outcome read_store(const Context& context, const RowSink& sink) {
-    const auto store = context.store_path();
-    if (!store) {
-        return tl::unexpected(store.error());
-    }
-    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
-    if (!text) {
-        return failed(Exit::kUnreachable, text.error());
-    }
-    if (const auto parsed = parse_key_set(*text, *store, sink); !parsed) {
-        return failed(Exit::kUnreachable, parsed.error().joined());
-    }
-    return {};
-}
 
 struct ListOptions {
     std::string owner;

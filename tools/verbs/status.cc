@@ -54,7 +54,8 @@ Record record_of(const Shown& shown) {
             {"flushed", seconds(status.flushed_s)},
             {"flush_error", text_or_none(status.flush_error)},
             {"quarantined", when_up(status.quarantined)},
-            {"watch_problem", text_or_none(status.watch_problem)}};
+            {"watch_problem", text_or_none(status.watch_problem)},
+            {"log_dropped", when_up(status.log_dropped)}};
 }
 
 Outcome status(const Context& context) {

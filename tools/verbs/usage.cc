@@ -2,8 +2,7 @@
 
 #include <memory>
 
-#include "source/text_file.h"
-#include "source/yaml_source.h"
+#include "tools/read_store.h"
 #include "tools/validator.h"
 #include "tools/verbs/registry.h"
 #include "usage/usage_reader.h"
@@ -38,22 +37,14 @@ const std::vector<std::string_view> kTotalNames = {"id", "allowed", "denied", "l
 
 /// For a key without counts: zeros when the key set has it.
 tl::expected<KeyTotal, Failure> uncounted(const Context& context, const std::string& id) {
-    const auto store = context.store_path();
-    if (!store) {
-        return tl::unexpected(store.error());
-    }
-    const Result<std::string> text = read_text_file(*store, YamlLimits{}.file_bytes_max);
-    if (!text) {
-        return failed(Exit::kUnreachable, text.error());
-    }
     bool found = false;
-    if (const auto parsed =
-            parse_key_set(*text, *store, [&](const KeyRow& row) { found = found || row.id == id; });
-        !parsed) {
-        return failed(Exit::kUnreachable, parsed.error().joined());
+    if (Outcome read = read_store(context, [&](const KeyRow& row) { found = found || row.id == id; });
+        !read) {
+        return tl::unexpected(read.error());
     }
     if (!found) {
-        return failed(Exit::kNo, id + ": no key with this id in " + *store + ", and no counts of one");
+        return failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value() +
+                                     ", and no counts of one");
     }
     return KeyTotal{.key_id = id};
 }

@@ -1,0 +1,23 @@
+#include "tools/read_store.h"
+
+#include "source/key_set_limits.h"
+#include "source/text_file.h"
+
+namespace apikeyd {
+
+Outcome read_store(const Context& context, const RowSink& sink) {
+    const auto store = context.store_path();
+    if (!store) {
+        return tl::unexpected(store.error());
+    }
+    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
+    if (!text) {
+        return failed(Exit::kUnreachable, text.error());
+    }
+    if (const auto parsed = parse_key_set(*text, *store, sink); !parsed) {
+        return failed(Exit::kUnreachable, parsed.error().joined());
+    }
+    return {};
+}
+
+}  // namespace apikeyd
