@@ -12,8 +12,11 @@
 #include "bench/micro_floor.h"
 
 #include <benchmark/benchmark.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -22,8 +25,11 @@
 #include <string>
 
 #include "bench/micro_loops.h"
+#include "bench/temporary_directory.h"
 #include "shm/cells.h"
 #include "shm/index_hash.h"
+#include "shm/map_file.h"
+#include "shm/segment.h"
 #include "shm/sha256.h"
 #include "shm/table_reader.h"
 #include "shm/table_writer.h"
@@ -34,15 +40,24 @@ namespace {
 constexpr size_t kBatch = 16;
 constexpr uint64_t kSeed = 1;
 
-/// Shared memory of zeros, populated, as a client's mapping is. Kept until the program ends.
+/// Shared memory of zeros, mapped as a client maps a table: 2 MiB pages where they can be had, populated.
+/// Kept until the program ends.
 template <typename T>
 T* map_area(uint64_t count) {
-    void* area = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    const TemporaryDirectory directory;
+    const shm::FileHandle folder(open(directory.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const auto file =
+        shm::Segment::create(folder.get(), "floor", count * sizeof(T), S_IRUSR | S_IWUSR, getegid());
+    void* area = MAP_FAILED;
+    if (file) {
+        file->use_huge_pages();
+        area = shm::map_file(file->fd(), file->bytes(), PROT_READ | PROT_WRITE);
+    }
     if (area == MAP_FAILED) {
-        std::perror("micro: no memory for the floor");
+        std::fprintf(stderr, "micro: no memory for the floor\n");
         std::exit(1);
     }
+    madvise(area, file->bytes(), MADV_POPULATE_WRITE);
     return static_cast<T*>(area);
 }
 

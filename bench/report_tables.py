@@ -272,6 +272,7 @@ def blocks_table(figures):
         ("the coarse clock", "clock_coarse"),
         ("the CPU's number", "cpu_number"),
         ("one locked add, its line at hand", "locked_add"),
+        ("the checksum of a key, which only an unknown one pays for", "key_form_checksum"),
     ]
     for size in figures.sizes:
         blocks += [

@@ -200,26 +200,27 @@ struct Policy {
 };
 static_assert(sizeof(Policy) == 64);
 
-inline constexpr size_t kDetailUnit = 16;  // bytes; a 32-bit reference reaches 64 GiB
+inline constexpr size_t kDetailUnit = 8;  // bytes; a 32-bit reference reaches 32 GiB
 
 /// What people want to know of a key and the hot path does not. Followed by id, name and metadata, no NULs,
-/// padded to kDetailUnit. Immutable once a slot names it.
+/// padded to kDetailUnit: 24 bytes for a native key without a name. Immutable once a slot names it.
 struct DetailEntry {
-    uint32_t owner;      ///< an OwnerEntry, in units of kDetailUnit; 0: none
-    uint32_t created_s;  ///< Unix seconds, 0: unknown
-    uint32_t flags;      ///< bit 0: foreign (found by its digest)
-    uint16_t metadata_bytes;
+    uint32_t owner;                    ///< an OwnerEntry, in units of kDetailUnit; 0: none
+    uint32_t created_s;                ///< Unix seconds, 0: unknown
+    uint16_t form_and_metadata_bytes;  ///< kDetailForeign, and the metadata's length
     uint8_t name_bytes;
     uint8_t id_bytes;
 };
-inline constexpr uint32_t kDetailForeign = 1;
-static_assert(sizeof(DetailEntry) == kDetailUnit);
+inline constexpr uint16_t kDetailForeign = 0x8000;  ///< found by its digest
+inline constexpr uint16_t kDetailMetadataMask = 0x7fff;
+static_assert(sizeof(DetailEntry) == 12);
 
 /// Longest words of a key's details, in bytes. Sources accept no longer ones.
 inline constexpr size_t kDetailIdMax = 255;
 inline constexpr size_t kDetailOwnerMax = 255;
 inline constexpr size_t kDetailNameMax = 255;
 inline constexpr size_t kDetailMetadataMax = 4096;
+static_assert(kDetailMetadataMax <= kDetailMetadataMask);
 
 /// An owner's name, shared by its keys. Followed by the name, padded to kDetailUnit.
 struct OwnerEntry {
@@ -346,11 +347,11 @@ constexpr uint64_t layout_hash() {
         sizeof(DetailEntry),
         offsetof(DetailEntry, owner),
         offsetof(DetailEntry, created_s),
-        offsetof(DetailEntry, flags),
-        offsetof(DetailEntry, metadata_bytes),
+        offsetof(DetailEntry, form_and_metadata_bytes),
         offsetof(DetailEntry, name_bytes),
         offsetof(DetailEntry, id_bytes),
         kDetailForeign,
+        kDetailMetadataMask,
         sizeof(OwnerEntry),
         offsetof(OwnerEntry, name_bytes),
         // cells

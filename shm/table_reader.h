@@ -180,7 +180,8 @@ inline bool read_detail(const TableView& table, uint32_t reference, DetailView* 
     }
     DetailEntry entry;  // a copy: what was checked is what is used
     std::memcpy(&entry, table.details + at, sizeof entry);
-    const uint64_t text_bytes = uint64_t{entry.id_bytes} + entry.name_bytes + entry.metadata_bytes;
+    const uint32_t metadata_bytes = entry.form_and_metadata_bytes & kDetailMetadataMask;
+    const uint64_t text_bytes = uint64_t{entry.id_bytes} + entry.name_bytes + metadata_bytes;
     if (at + sizeof entry + text_bytes > table.details_bytes) {
         return false;
     }
@@ -190,9 +191,9 @@ inline bool read_detail(const TableView& table, uint32_t reference, DetailView* 
     out->name = text + entry.id_bytes;
     out->name_bytes = entry.name_bytes;
     out->metadata = out->name + entry.name_bytes;
-    out->metadata_bytes = entry.metadata_bytes;
+    out->metadata_bytes = metadata_bytes;
     out->created_s = entry.created_s;
-    out->foreign = (entry.flags & kDetailForeign) != 0;
+    out->foreign = (entry.form_and_metadata_bytes & kDetailForeign) != 0;
     if (entry.owner != 0) {
         const uint64_t owner_at = uint64_t{entry.owner} * kDetailUnit;
         OwnerEntry owner;

@@ -155,8 +155,8 @@ uint32_t TableWriter::append_detail(const DetailText& text) {
         }
     }
     entry.created_s = text.created_s;
-    entry.flags = text.foreign ? kDetailForeign : 0;
-    entry.metadata_bytes = static_cast<uint16_t>(text.metadata.size());
+    entry.form_and_metadata_bytes =
+        static_cast<uint16_t>(text.metadata.size() | (text.foreign ? kDetailForeign : 0));
     entry.name_bytes = static_cast<uint8_t>(text.name.size());
     entry.id_bytes = static_cast<uint8_t>(text.id.size());
     const uint32_t reference = append_bytes(

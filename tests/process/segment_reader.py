@@ -71,19 +71,20 @@ class Table:
 
     def row(self, index):
         digest20, detail, meta = self.slot(index)
-        assert detail != 0 and detail * 16 < self.details_used
-        at = self.details_at + detail * 16
-        owner_at, created, flags, metadata_len, name_len, id_len = struct.unpack_from("<IIIHBB", self.bytes, at)
-        text = self.bytes[at + 16 : at + 16 + id_len + name_len + metadata_len]
+        assert detail != 0 and detail * 8 < self.details_used
+        at = self.details_at + detail * 8
+        owner_at, created, form_and_len, name_len, id_len = struct.unpack_from("<IIHBB", self.bytes, at)
+        metadata_len = form_and_len & 0x7FFF
+        text = self.bytes[at + 12 : at + 12 + id_len + name_len + metadata_len]
         owner = b""
         if owner_at != 0:
-            start = self.details_at + owner_at * 16
+            start = self.details_at + owner_at * 8
             owner = self.bytes[start + 8 : start + 8 + struct.unpack_from("<I", self.bytes, start)[0]]
         return Row(
             index=index, digest20=digest20, state=meta >> 61, expires=meta >> 28 & NEVER,
             environment=self.environments[meta >> 1 & 15], id=text[:id_len].decode(), owner=owner.decode(),
             name=text[id_len : id_len + name_len].decode(), metadata=text[id_len + name_len :].decode(),
-            created=created, foreign=flags & 1 == 1,
+            created=created, foreign=form_and_len >> 15 == 1,
         )  # fmt: skip
 
     def rows(self):

@@ -11,7 +11,7 @@ using namespace apikey::shm;
 
 TEST(Layout, FingerprintIsPinned) {
     EXPECT_EQ(kAbi, 1u);
-    EXPECT_EQ(layout_hash(), 0xcb3405515cc5216cULL);
+    EXPECT_EQ(layout_hash(), 0xa61a8c2f99a10bbfULL);
 }
 
 TEST(Layout, MagicNumbersReadAsText) {
@@ -95,14 +95,13 @@ TEST(Layout, SlotPolicyAndDetails) {
     EXPECT_EQ(offsetof(Policy, cidrs), 36u);
     EXPECT_EQ(offsetof(Policy, owner_meters), 40u);
     EXPECT_EQ(offsetof(Policy, limit_count), 44u);
-    EXPECT_EQ(kDetailUnit, 16u);
-    EXPECT_EQ(sizeof(DetailEntry), 16u);
+    EXPECT_EQ(kDetailUnit, 8u);
+    EXPECT_EQ(sizeof(DetailEntry), 12u);
     EXPECT_EQ(offsetof(DetailEntry, owner), 0u);
     EXPECT_EQ(offsetof(DetailEntry, created_s), 4u);
-    EXPECT_EQ(offsetof(DetailEntry, flags), 8u);
-    EXPECT_EQ(offsetof(DetailEntry, metadata_bytes), 12u);
-    EXPECT_EQ(offsetof(DetailEntry, name_bytes), 14u);
-    EXPECT_EQ(offsetof(DetailEntry, id_bytes), 15u);
+    EXPECT_EQ(offsetof(DetailEntry, form_and_metadata_bytes), 8u);
+    EXPECT_EQ(offsetof(DetailEntry, name_bytes), 10u);
+    EXPECT_EQ(offsetof(DetailEntry, id_bytes), 11u);
     EXPECT_EQ(sizeof(OwnerEntry), 8u);
     EXPECT_EQ(offsetof(OwnerEntry, name_bytes), 0u);
 }

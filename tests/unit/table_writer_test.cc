@@ -283,7 +283,7 @@ TEST(TableWriter, FullDetailsAreRefusedAndLeaveTheTableAsItWas) {
         ASSERT_EQ(table.add(make_key()), TableWriter::Publish::kDone);
         ++added;
     }
-    EXPECT_EQ(added, (4096 - 16) / 32u);
+    EXPECT_EQ(added, (4096 - 8) / 24u);
     EXPECT_EQ(table.writer().append_detail({.id = "123456789012"}), 0u);
     EXPECT_EQ(table.writer().append_detail({.id = "1", .owner = "no room for the owner"}), 0u);
     EXPECT_EQ(table.header().live.load(), added);
