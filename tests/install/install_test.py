@@ -81,8 +81,12 @@ class Install(unittest.TestCase):
     def test_unit_names_installed_paths(self):
         unit = (self.root / "lib/systemd/system/apikeyd.service").read_text()
         self.assertNotIn("@", unit.replace("@system-service", ""), "a place-holder was left")
-        self.assertIn(f"ExecStart={options.prefix}/sbin/apikeyd ", unit)
-        self.assertIn(f"ExecReload={options.prefix}/bin/apikeyctl reload\n", unit)
+        # All of them mean one configuration, whatever the prefix: the one that is read without --config.
+        config = "--config /etc/apikeyd/apikeyd.yaml"
+        self.assertIn(f"ExecStart={options.prefix}/sbin/apikeyd {config}\n", unit)
+        self.assertIn(f"ExecReload={options.prefix}/bin/apikeyctl {config} reload\n", unit)
+        tool = subprocess.run([self.root / "bin/apikeyctl", "--help"], capture_output=True, text=True, check=True)
+        self.assertIn("[/etc/apikeyd/apikeyd.yaml]", tool.stdout)
 
     def test_man_pages_have_no_warning(self):
         pages = sorted((self.root / "share/man").rglob("*.[1-8]"))
