@@ -245,16 +245,26 @@ APIKEY_INLINE bool settled(const apikey_client* client, const Moment& moment) {
            client->reclaim_at_ns.load(std::memory_order_relaxed) == 0;
 }
 
+/// True when nobody changes this mapping any more: another daemon serves in another directory of the name.
+bool is_left_behind(const Mapping& mapping) {
+    return mapping.control.control->state.load(std::memory_order_relaxed) ==
+           static_cast<uint32_t>(shm::ControlState::kSuperseded);
+}
+
 /// True when the host calls apikey_refresh() and so will switch before long: until then this mapping is as
 /// good for what it accepts, since whatever tightens is stored in it too. Refusals look further (decide()).
-bool is_kept(const apikey_client& client, uint64_t now_ns) {
+bool is_kept(const apikey_client& client, const Mapping& mapping, uint64_t now_ns) {
+    if (is_left_behind(mapping)) {
+        return false;
+    }
     const uint64_t refreshed_ns = client.refreshed_ns.load(std::memory_order_relaxed);
     return now_ns >= refreshed_ns && now_ns - refreshed_ns < kHousekeepingMax_ns;
 }
 
 /// Brings the call onto the current generation where that is possible now.
 [[gnu::cold, gnu::noinline]] void catch_up(apikey_client* client, Reading* reading, Moment* moment) {
-    if (moment->mapping == nullptr || (!moment->current && !is_kept(*client, moment->now_ns))) [[unlikely]] {
+    if (moment->mapping == nullptr ||
+        (!moment->current && !is_kept(*client, *moment->mapping, moment->now_ns))) [[unlikely]] {
         try_switch_mapping(client, reading, moment->now_ns,
                            moment->mapping == nullptr ? IfBusy::kSwitchToo : IfBusy::kLeaveIt);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
@@ -264,6 +274,9 @@ bool is_kept(const apikey_client& client, uint64_t now_ns) {
         if (try_refresh_stale(client, reading, moment->now_ns)) {
             *moment = moment_of(client, reading->mapping(), moment->now_ns);
         }
+    }
+    if (moment->mapping != nullptr && is_left_behind(*moment->mapping)) [[unlikely]] {
+        moment->flags |= APIKEY_FLAG_STALE;  // and no other can be mapped now
     }
     if (client->reclaim_at_ns.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         reclaim_later(client, moment->now_ns);

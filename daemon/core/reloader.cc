@@ -330,16 +330,33 @@ void Reloader::retry_later() {
     });
 }
 
-/// Why the changes must not be made; empty when they may. No verb takes a revocation back.
-std::string Reloader::refusal(const std::vector<Change>& changes) const {
-    if (publisher_.current() == nullptr) {
-        return {};
+/// Removals of what the live table has of the changes' keys in another form or under another id. There is
+/// such only while the source says something else than the table.
+std::vector<Change> Reloader::other_forms(const std::vector<Change>& changes) const {
+    std::vector<Change> removals;
+    for (const Change& change : changes) {
+        for (KeyRow& row : rows_of_other_form(publisher_.current()->table().view(), change.row)) {
+            removals.push_back({Change::Kind::kRemove, std::move(row)});
+        }
     }
+    return removals;
+}
+
+/// Why the changes must not be made; empty when they may. No verb takes a revocation back. `others`: the same
+/// keys in other forms.
+std::string Reloader::refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const {
     const TableView& table = publisher_.current()->table().view();
     for (const Change& change : changes) {
+        if (change.kind == Change::Kind::kRemove || change.row.state == KeyState::kRevoked) {
+            continue;
+        }
         const Found found = find_slot(table, row_hash(change.row, table.hash_seed), row_digest(change.row));
-        if (change.kind == Change::Kind::kUpsert && change.row.state != KeyState::kRevoked &&
-            found.index != kNoSlot && Meta::state(found.meta) == SlotState::kRevoked) {
+        const bool revoked = (found.index != kNoSlot && Meta::state(found.meta) == SlotState::kRevoked) ||
+                             std::any_of(others.begin(), others.end(), [&](const Change& other) {
+                                 return other.row.state == KeyState::kRevoked &&
+                                        row_digest_text(other.row) == row_digest_text(change.row);
+                             });
+        if (revoked) {
             return change.row.id + ": is revoked, and that is for ever";
         }
     }
@@ -348,9 +365,16 @@ std::string Reloader::refusal(const std::vector<Change>& changes) const {
 
 void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                      Publisher::Done done) {
-    if (std::string refused = refusal(changes); !refused.empty()) {
-        done(fail(std::move(refused)));
-        return;
+    const bool in_step = in_force_ == before;
+    std::vector<Change> others;
+    if (publisher_.current() != nullptr) {
+        if (!in_step) {
+            others = other_forms(changes);
+        }
+        if (std::string refused = refusal(changes, others); !refused.empty()) {
+            done(fail(std::move(refused)));
+            return;
+        }
     }
     if (loading_) {
         for (const Change& change : changes) {
@@ -367,8 +391,19 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
         done(fail("the source has not been loaded yet" + (last_error_.empty() ? "" : ": " + last_error_)));
         return;
     }
-    const bool in_step = in_force_ == before;
-    publisher_.apply(changes, [this, in_step, before, after, done = std::move(done)](Result<void> result) {
+    // What must not be accepted any more goes first; what stays acceptable only when its other form is there.
+    const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
+        return change.row.state != KeyState::kActive;
+    });
+    std::vector<Change> all = tightens ? others : std::vector<Change>();
+    all.insert(all.end(), changes.begin(), changes.end());
+    const auto told = [this, in_step, before, after, others = std::move(others),
+                       done = std::move(done)](Result<void> result) {
+        for (const Change& other : others) {
+            if (result) {
+                publisher_.make(other);
+            }
+        }
         if (result && in_step && in_force_ == before) {
             in_force_ = after;
             publisher_.control().applied(fingerprint_word(after), realtime_now_ns());
@@ -377,7 +412,8 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
             request(false, [](const Result<ReloadReport>&) {});
         }
         done(std::move(result));
-    });
+    };
+    publisher_.apply(all, told);
 }
 
 }  // namespace apikeyd

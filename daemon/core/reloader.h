@@ -78,7 +78,8 @@ class Reloader {
     void place_additions(Load& load);
     void retry_later();
     std::string refusal(const Load& load) const;
-    std::string refusal(const std::vector<Change>& changes) const;
+    std::string refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const;
+    std::vector<Change> other_forms(const std::vector<Change>& changes) const;
 
     Loop& loop_;
     Publisher& publisher_;

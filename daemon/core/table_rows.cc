@@ -165,6 +165,21 @@ std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
     return row;
 }
 
+std::vector<KeyRow> rows_of_other_form(const TableView& table, const KeyRow& row) {
+    std::vector<KeyRow> others;
+    const DigestKey digest = row_digest(row);
+    for (uint64_t index = 0; index < table.slot_count(); ++index) {
+        if (!same_digest(table.slots[index], digest)) {
+            continue;
+        }
+        std::optional<KeyRow> other = row_of_slot(table, index);
+        if (other && (other->id != row.id || other->foreign != row.foreign)) {
+            others.push_back(*std::move(other));
+        }
+    }
+    return others;
+}
+
 bool apply_change(TableWriter& table, const Change& change, Cells cells) {
     const uint64_t hash = row_hash(change.row, table.view().hash_seed);
     const Found found = find_slot(table.view(), hash, row_digest(change.row));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "core/change.h"
 #include "shm/table_writer.h"
@@ -21,6 +22,9 @@ uint64_t row_meta(const KeyRow& row, uint32_t environment);
 /// A slot's row as the table has it; nullopt for an empty or dead slot. Of the digest only the first 20 bytes
 /// are known.
 std::optional<KeyRow> row_of_slot(const apikey::shm::TableView& table, uint64_t index);
+
+/// The rows of the same key that stand in another form, or under another id, and not dead. Walks the table.
+std::vector<KeyRow> rows_of_other_form(const apikey::shm::TableView& table, const KeyRow& row);
 
 /// True when the row's key is in the table, and not dead.
 bool is_in(const apikey::shm::TableView& table, const KeyRow& row);

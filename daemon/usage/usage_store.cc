@@ -335,6 +335,11 @@ Result<UsageStore> UsageStore::open(const std::string& path) {
     if (!lock) {
         return tl::unexpected(std::move(lock.error()));
     }
+    struct stat status {};
+    if (stat(path.c_str(), &status) == 0 && status.st_nlink > 1) {
+        return fail(path +
+                    ": has another name, under which another daemon could use it; remove that hard link");
+    }
     return UsageStore(path, std::move(*impl), std::move(*lock));
 }
 

@@ -131,6 +131,37 @@ TEST_P(ReloaderTest, NoChangeTakesARevocationBack) {
     }
 }
 
+// A file edited by hand and not loaded yet may have the same key in another form.
+TEST_P(ReloaderTest, AChangeOfAnotherFormOfAKeyIsOfTheSameKey) {
+    KeyRow other = row_;
+    other.foreign = true;
+    KeyRow renamed = other;
+    renamed.id = numbered_row(77).id;
+    const Fingerprint unknown{};
+    const auto apply = [&](const KeyRow& row) {
+        std::string said;
+        reloader_->apply({{Change::Kind::kUpsert, row}}, unknown, unknown, [&](const Result<void>& result) {
+            said = result ? "done" : result.error().message;
+        });
+        run_until([&] { return !said.empty(); });
+        return said;
+    };
+    other.state = KeyState::kRevoked;
+    EXPECT_EQ(apply(other), "done");
+    const GenerationPtr before = publisher_->superseded().back();
+    const auto old_table = before->table().view();
+    const auto old = find_slot(old_table, row_hash(row_, old_table.hash_seed), row_digest(row_));
+    EXPECT_NE(apikey::shm::Meta::state(old.meta), apikey::shm::SlotState::kActive)
+        << "who still reads the older file must not accept it";
+    EXPECT_FALSE(is_in(publisher_->current()->table().view(), row_));
+    EXPECT_EQ(apikey::shm::Meta::state(found(other).meta), apikey::shm::SlotState::kRevoked);
+    for (const KeyState state : {KeyState::kActive, KeyState::kDisabled}) {
+        row_.state = state;
+        EXPECT_EQ(apply(row_), row_.id + ": is revoked, and that is for ever");
+    }
+    EXPECT_EQ(apply(renamed), renamed.id + ": is revoked, and that is for ever");
+}
+
 TEST_P(ReloaderTest, ALoadThatFindsNoMemoryIsRefusedAndTheNextOneIsNot) {
     KeyRow row = numbered_row(2);
     row.environment = "live";

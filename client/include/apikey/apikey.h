@@ -85,7 +85,9 @@ typedef struct apikey_options {
 } apikey_options;
 
 /** Flags of a verdict. */
-#define APIKEY_FLAG_STALE 1u       /**< the daemon has not been heard of for longer than stale_after_ms */
+#define APIKEY_FLAG_STALE                                                              \
+    1u /**< the daemon has not been heard of for longer than stale_after_ms, or serves \
+          in another directory that cannot be mapped now */
 #define APIKEY_FLAG_NOT_COUNTED 2u /**< the counters may not be written by this process */
 
 /** What was decided about one key. Plain data; no pointer into shared memory. */
