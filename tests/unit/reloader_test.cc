@@ -34,6 +34,10 @@ const pthread_t g_main_thread = pthread_self();
     }
     return memory;
 }
+// Replaced too: the sanitizers' own would not go with our delete.
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+    return std::malloc(bytes != 0 ? bytes : 1);
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
     std::free(memory);
 }
