@@ -5,7 +5,10 @@
 //                          clock, the CPU's number, the index hash, SHA-256, one line of memory as large as
 //                          the slots, one locked add in memory as large as the cells. Nothing is compared or
 //                          told.
-//   floor/<keys>/batch16   the same for 16 keys at a time, with one clock and CPU number and SHA-256 by twos
+//   floor/<keys>/miss      the same for an unknown key, of validate/<keys>/miss: the checksum in place of
+//   what
+//                          is its own in the cells
+//   floor/<keys>/batch16   as single for 16 keys at a time, with one clock and CPU number and SHA-256 by twos
 //   line/<keys>/dependent  one line of memory as large as the slots, whose place hangs on the line before
 //   clock_coarse, cpu_number, locked_add: each alone
 
@@ -104,6 +107,24 @@ void floor_single(benchmark::State& state, PrivateSet* set) {
     });
 }
 
+void floor_miss(benchmark::State& state, PrivateSet* set) {
+    const Area& area = area_of(*set);
+    const shm::Sha256Kernel& kernel = shm::sha256_kernel();
+    one_by_one<false>(state, set->stream(Draw::kMiss), [&](const apikey_key& key) {
+        uint8_t digest[shm::kDigestLength];
+        benchmark::DoNotOptimize(clock_now());
+        benchmark::DoNotOptimize(sched_getcpu());
+        const uint64_t at = area.slot_of(shm::index_hash_id(shm::native_key_id(key.data, key.len), kSeed));
+        __builtin_prefetch(&area.slot[at]);
+        kernel.hash(key.data, key.len, digest);
+        benchmark::DoNotOptimize(digest);
+        benchmark::DoNotOptimize(area.slot[at].meta.load(std::memory_order_acquire));
+        const bool ok = shm::native_key_checksum_ok(key.data, key.len);
+        area.cell[0].allowed.fetch_add(1, std::memory_order_seq_cst);
+        return ok ? APIKEY_NOT_FOUND : APIKEY_MALFORMED;
+    });
+}
+
 void floor_batch(benchmark::State& state, PrivateSet* set) {
     const Area& area = area_of(*set);
     const shm::Sha256Kernel& kernel = shm::sha256_kernel();
@@ -178,6 +199,8 @@ void register_floor(const std::vector<PrivateSet*>& sets) {
         const std::string size = std::to_string(set->keys());
         benchmark::RegisterBenchmark(std::string("floor/").append(size).append("/single").c_str(),
                                      floor_single, set);
+        benchmark::RegisterBenchmark(std::string("floor/").append(size).append("/miss").c_str(), floor_miss,
+                                     set);
         benchmark::RegisterBenchmark(std::string("floor/").append(size).append("/batch16").c_str(),
                                      floor_batch, set);
         benchmark::RegisterBenchmark(std::string("line/").append(size).append("/dependent").c_str(),

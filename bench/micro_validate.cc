@@ -3,6 +3,8 @@
 //
 //   validate/<keys>/<draw>/single       one call a key; calls may overlap in the processor
 //   validate/<keys>/<draw>/dependent    which key comes next hangs on the last verdict: nothing overlaps
+//   validate/<keys>/<draw>/learnt       calls with the same 32 keys again and again: in the caches, and no
+//                                       branch is new to the predictor
 //   validate/<keys>/<draw>/batch<n>     apikey_validate_many() with n keys
 //   validate/<keys>/<draw>/percentiles  of the time of a call, 8 calls timed together
 //   validate_4k/…                      the same table on 4 KiB pages, where the daemon asks for 2 MiB ones
@@ -27,17 +29,33 @@ namespace {
 
 constexpr size_t kBatchMax = 64;
 constexpr size_t kBatches[] = {2, 4, 8, 16, 32, kBatchMax};
+constexpr size_t kLearntKeys = 32;
 constexpr size_t kGroup = 8;  // calls timed together for percentiles
 
-template <bool kDependent, Pages kPages = Pages::kHuge>
-void validate_keys(benchmark::State& state, PrivateSet* set, Draw draw) {
-    apikey_client* client = set->client(kPages);
-    one_by_one<kDependent>(state, set->stream(draw), [client](const apikey_key& key) {
+/// What one_by_one() asks.
+auto validating(apikey_client* client) {
+    return [client](const apikey_key& key) {
         apikey_verdict verdict;
         const apikey_code code = apikey_validate(client, key.data, key.len, &verdict);
         benchmark::DoNotOptimize(verdict);
         return code;
-    });
+    };
+}
+
+template <bool kDependent, Pages kPages = Pages::kHuge>
+void validate_keys(benchmark::State& state, PrivateSet* set, Draw draw) {
+    one_by_one<kDependent>(state, set->stream(draw), validating(set->client(kPages)));
+}
+
+void validate_learnt(benchmark::State& state, PrivateSet* set, Draw draw) {
+    const KeyStream& all = set->stream(draw);
+    KeyStream few;
+    few.reserve(kLearntKeys, kLearntKeys * all.key(0).len);
+    for (size_t i = 0; i < kLearntKeys; ++i) {
+        few.add({all.key(i).data, all.key(i).len}, all.expected(i));
+    }
+    few.seal();
+    one_by_one<false>(state, few, validating(set->client()));
 }
 
 apikey_code answer_of(const Map& map, std::string_view text) {
@@ -78,13 +96,7 @@ void validate_batches(benchmark::State& state, PrivateSet* set, Draw draw, size_
 }
 
 void validate_percentiles(benchmark::State& state, PrivateSet* set, Draw draw) {
-    apikey_client* client = set->client();
-    percentiles<kGroup>(state, set->stream(draw), [client](const apikey_key& key) {
-        apikey_verdict verdict;
-        const apikey_code code = apikey_validate(client, key.data, key.len, &verdict);
-        benchmark::DoNotOptimize(verdict);
-        return code;
-    });
+    percentiles<kGroup>(state, set->stream(draw), validating(set->client()));
     const TableBytes bytes = set->table_bytes();
     state.counters["table_bytes"] = static_cast<double>(bytes.all);
     state.counters["huge_bytes"] = static_cast<double>(bytes.huge);
@@ -109,6 +121,7 @@ void register_validate(const std::vector<PrivateSet*>& sets) {
             };
             add("validate" + tail + "single", validate_keys<false>);
             add("validate" + tail + "dependent", validate_keys<true>);
+            add("validate" + tail + "learnt", validate_learnt);
             add("validate" + tail + "percentiles", validate_percentiles);
             for (const size_t batch : kBatches) {
                 add("validate" + tail + "batch" + std::to_string(batch), validate_batches<>, batch);

@@ -4,6 +4,10 @@
 TABLES = {
     "switch": ("Calls around a switch", "One call of one thread, timed alone"),
     "hot": ("One hot key", "Mean time of a call of each thread, and its ratio to one thread alone"),
+    "pair": (
+        "Beside another process",
+        "Keys a second of all processes that validate or hash, and the ratio to one that does it alone",
+    ),
     "build": ("A build", "From asking for room to the publication; CPU time is the builder's thread"),
     "build_throughput": ("Throughput during it", "Keys a second of the one process, medians"),
     "revocation": ("Revocations", "From the beginning of the change"),
@@ -18,7 +22,9 @@ with the number of answers; no key was accepted by a call that began after its r
 calls within 20 to 40 ms of a publication or a switch, *apart* all others, during builds mostly. *Among counted*: all
 keys beside the active ones were counted before. A revocation is *made* when the publisher returns; *last accepted* is
 the beginning of the last call that accepted the key, 0 when it was before the change's; *loop late* is what other work
-of the loop adds. On few CPUs the highest figures show the scheduler.
+of the loop adds. *Beside another process*: hashing shares no memory, and so shows what the CPUs have in common; the floor
+of two that validate is the ratio of two that hash, and that of one beside the writer the ratio beside a writer of
+another table. On few CPUs the highest figures show the scheduler.
 """
 
 HEADS = {
@@ -40,32 +46,38 @@ HEADS = {
 }
 
 # (what the table of targets calls it, serving's table, its row, the figure, how many of the figure's are one
-# unit, at most)
+# unit, at most or at least, what). `{keys}` is the row's.
+WRITER = "one process beside a writer of 100 000 changes/s / alone"
 TARGETS = (
-    ("a flush a second, 1 000 active keys, % of a core", "sweep", "active", "share_percent", 1, 1),
+    ("two processes / one, {keys} keys", "pair", "small table, 2 processes", "ratio", 1, "≥", 1.9),
+    ("two processes / one, {keys} keys", "pair", "large table, 2 processes", "ratio", 1, "≥", 1.9),
+    (WRITER + ", {keys} keys", "pair", "small table, beside the writer", "ratio", 1, "≥", 0.95),
+    (WRITER + ", {keys} keys", "pair", "large table, beside the writer", "ratio", 1, "≥", 0.95),
+    ("a flush a second, 1 000 active keys, % of a core", *("sweep", "active", "share_percent", 1, "≤", 1)),
     (
         "the same among keys counted before, % of a core",
-        *("sweep", "active among counted", "share_percent", 1, 1),
+        *("sweep", "active among counted", "share_percent", 1, "≤", 1),
     ),
     (
         "a revocation during a build until it is made, p99, ms",
-        *("revocation", "during a build, made", "p99_ns", 1e6, 1),
+        *("revocation", "during a build, made", "p99_ns", 1e6, "≤", 1),
     ),
     (
         "the same until no call accepts the key, p99, ms",
-        *("revocation", "during a build, last accepted", "p99_ns", 1e6, 1),
+        *("revocation", "during a build, last accepted", "p99_ns", 1e6, "≤", 1),
     ),
 )
 
 
 def targets(raw):
-    """(what, the value or None without serving, at most)."""
-    for what, table, name, figure, unit, bound in TARGETS:
+    """(what, the value or None without serving, at most or at least, what, the floor or None)."""
+    for what, table, name, figure, unit, sign, bound in TARGETS:
         if raw is None:
-            yield what, None, bound
+            yield what.replace("{keys} keys", name.partition(",")[0]), None, sign, bound, None
         else:
             row = next(row for row in raw["tables"][table] if row["what"] == name)
-            yield what, row[figure] / unit, bound
+            what = what.format(keys=cell(row["keys"])) if "keys" in row else what
+            yield what, row[figure] / unit, sign, bound, row.get("floor") or None
 
 
 def cell(value):

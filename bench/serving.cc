@@ -1,13 +1,14 @@
 // serving: what the daemon's work costs those who validate meanwhile.
 //
-//   build/dev/bench/serving [--only switch,hot,build,sweep] [--keys N] [--json FILE]
+//   build/dev/bench/serving [--only switch,hot,pair,build,sweep] [--keys N] [--json FILE]
 //
 // The daemon's own publisher, builder, flusher, usage store and loop run in this process, on the threads that
 // they have in apikeyd, in a directory on tmpfs that goes with the program; forked processes validate with
-// libapikey. Keys are made from their numbers, so that ten million need no source. Four duties are measured:
+// libapikey. Keys are made from their numbers, so that ten million need no source. Five duties are measured:
 //
 //   switch  calls around the moment in which a client goes over to a new generation
 //   hot     one key validated by everybody, on cells sharded by CPU and on a single one; counts are exact
+//   pair    throughput beside a second process, and beside a daemon that changes the table
 //   build   throughput during a build, and revocations during it and without
 //   sweep   CPU time of bringing counts into the store
 //
@@ -38,9 +39,8 @@ struct Duty {
     std::vector<FigureTable> (*measure)(const ServingOptions&);
 };
 constexpr Duty kDuties[] = {
-    {"switch", apikey::bench::measure_switch},
-    {"hot", apikey::bench::measure_hot},
-    {"build", apikey::bench::measure_build},
+    {"switch", apikey::bench::measure_switch}, {"hot", apikey::bench::measure_hot},
+    {"pair", apikey::bench::measure_pair},     {"build", apikey::bench::measure_build},
     {"sweep", apikey::bench::measure_sweep},
 };
 
@@ -62,7 +62,7 @@ void add_options(CLI::App& app, ServingOptions& options, std::vector<std::string
         ->check(CLI::Range(0.01, 60.0))
         ->capture_default_str();
     app.add_option("--repetitions", options.repetitions,
-                   "of hot, and half as many of build; medians are told")
+                   "of hot, three times as many of pair, half as many of build; medians are told")
         ->check(CLI::Range(1U, 1000U))
         ->capture_default_str();
     app.add_option("--switch-keys", options.switch_keys,

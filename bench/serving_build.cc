@@ -257,7 +257,7 @@ class BuildRun {
   public:
     explicit BuildRun(const ServingOptions& options)
         : options_(options),
-          stream_(make_valid_stream(options.keys)),
+          stream_(make_stream(options.keys)),
           crew_(directory_.path(), 1, [this](const Crew::Step& step) { run_step(step, stream_, &*area_); }),
           instance_(directory_.path(), options.keys, kShardsBudgetBytes, crew_),
           revoker_(instance_, options.keys, *area_) {}

@@ -7,7 +7,7 @@
 
 namespace apikey::bench {
 
-KeyStream make_valid_stream(uint64_t keys) {
+KeyStream make_stream(uint64_t keys, uint32_t unknown_one_in) {
     const size_t size = keys <= 4096 ? size_t{1} << 12 : keys <= 200'000 ? size_t{1} << 18 : size_t{1} << 20;
     std::mt19937_64 random(keys);
     const KeyPicker picker(keys, 0);
@@ -15,6 +15,10 @@ KeyStream make_valid_stream(uint64_t keys) {
     stream.reserve(size, size * sizeof(GeneratedKey));
     while (stream.size() < size) {
         const uint64_t number = picker.pick(random);
+        if (unknown_one_in != 0 && stream.size() % unknown_one_in == 0) {
+            stream.add(text(unknown_key(number)), static_cast<Expected>(APIKEY_NOT_FOUND));
+            continue;
+        }
         if (number % kKeysPerVictim != 0) {
             stream.add(text(known_key(number)), static_cast<Expected>(APIKEY_VALID));
         }

@@ -50,15 +50,17 @@ class RunEnded : public std::runtime_error {
 // RunEnded.
 std::vector<FigureTable> measure_switch(const ServingOptions& options);
 std::vector<FigureTable> measure_hot(const ServingOptions& options);
+std::vector<FigureTable> measure_pair(const ServingOptions& options);
 std::vector<FigureTable> measure_build(const ServingOptions& options);
 std::vector<FigureTable> measure_sweep(const ServingOptions& options);
 
 /// One in so many keys is a victim: it may be revoked, and so is in no stream.
 inline constexpr uint64_t kKeysPerVictim = 16;
 
-/// Valid keys of a table with `keys` keys, drawn uniformly, none of them a victim. Long enough that a large
-/// table does not stay in the caches from one round to the next.
-KeyStream make_valid_stream(uint64_t keys);
+/// Valid keys of a table with `keys` keys, drawn uniformly, none of them a victim; where `unknown_one_in` is
+/// not 0, one in so many is of no table instead. Long enough that a large table does not stay in the caches
+/// from one round to the next.
+KeyStream make_stream(uint64_t keys, uint32_t unknown_one_in = 0);
 
 /// For people: "key 17 was answered NOT_FOUND, right is VALID", after what was going on.
 std::string wrong_words(const char* when, const std::string& key, apikey_code code, const char* right);

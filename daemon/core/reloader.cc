@@ -334,6 +334,9 @@ void Reloader::retry_later() {
 /// such only while the source says something else than the table.
 std::vector<Change> Reloader::other_forms(const std::vector<Change>& changes) const {
     std::vector<Change> removals;
+    if (publisher_.current() == nullptr) {
+        return removals;
+    }
     for (const Change& change : changes) {
         for (KeyRow& row : rows_of_other_form(publisher_.current()->table().view(), change.row)) {
             removals.push_back({Change::Kind::kRemove, std::move(row)});
@@ -345,6 +348,9 @@ std::vector<Change> Reloader::other_forms(const std::vector<Change>& changes) co
 /// Why the changes must not be made; empty when they may. No verb takes a revocation back. `others`: the same
 /// keys in other forms.
 std::string Reloader::refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const {
+    if (publisher_.current() == nullptr) {
+        return {};
+    }
     const TableView& table = publisher_.current()->table().view();
     for (const Change& change : changes) {
         if (change.kind == Change::Kind::kRemove || change.row.state == KeyState::kRevoked) {
@@ -363,18 +369,34 @@ std::string Reloader::refusal(const std::vector<Change>& changes, const std::vec
     return {};
 }
 
+/// The source was never loaded. A table with these keys alone would refuse all others; what tightens goes
+/// into the files that an earlier daemon left, and the rest waits for the source.
+void Reloader::apply_before_the_source(const std::vector<Change>& changes, const Publisher::Done& done) {
+    for (const Change& change : changes) {
+        publisher_.make(change);
+    }
+    request(false, [](const Result<ReloadReport>&) {});
+    done(fail("the source has not been loaded yet" + (last_error_.empty() ? "" : ": " + last_error_)));
+}
+
+/// After the tool's changes: what is in force is `after`, where it was `before`; else the source is read.
+void Reloader::follow(const Fingerprint& before, const Fingerprint& after, bool in_step, bool made) {
+    if (made && in_step && in_force_ == before) {
+        in_force_ = after;
+        publisher_.control().applied(fingerprint_word(after), realtime_now_ns());
+    } else if (!made || in_force_ != after) {
+        in_force_.reset();  // memory is no content's: the next load compares, whatever it reads
+        request(false, [](const Result<ReloadReport>&) {});
+    }
+}
+
 void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                      Publisher::Done done) {
     const bool in_step = in_force_ == before;
-    std::vector<Change> others;
-    if (publisher_.current() != nullptr) {
-        if (!in_step) {
-            others = other_forms(changes);
-        }
-        if (std::string refused = refusal(changes, others); !refused.empty()) {
-            done(fail(std::move(refused)));
-            return;
-        }
+    std::vector<Change> others = in_step ? std::vector<Change>() : other_forms(changes);
+    if (std::string refused = refusal(changes, others); !refused.empty()) {
+        done(fail(std::move(refused)));
+        return;
     }
     if (loading_) {
         for (const Change& change : changes) {
@@ -382,13 +404,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
         }
     }
     if (publisher_.current() == nullptr && !publisher_.building()) {
-        // The source was never loaded. A table with these keys alone would refuse all others; what tightens
-        // goes into the files that an earlier daemon left, and the rest waits for the source.
-        for (const Change& change : changes) {
-            publisher_.make(change);
-        }
-        request(false, [](const Result<ReloadReport>&) {});
-        done(fail("the source has not been loaded yet" + (last_error_.empty() ? "" : ": " + last_error_)));
+        apply_before_the_source(changes, done);
         return;
     }
     // What must not be accepted any more goes first; what stays acceptable only when its other form is there.
@@ -397,23 +413,16 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
     });
     std::vector<Change> all = tightens ? others : std::vector<Change>();
     all.insert(all.end(), changes.begin(), changes.end());
-    const auto told = [this, in_step, before, after, others = std::move(others),
-                       done = std::move(done)](Result<void> result) {
+    publisher_.apply(all, [this, in_step, before, after, others = std::move(others),
+                           done = std::move(done)](Result<void> result) {
         for (const Change& other : others) {
             if (result) {
                 publisher_.make(other);
             }
         }
-        if (result && in_step && in_force_ == before) {
-            in_force_ = after;
-            publisher_.control().applied(fingerprint_word(after), realtime_now_ns());
-        } else if (!result || in_force_ != after) {
-            in_force_.reset();  // memory is no content's: the next load compares, whatever it reads
-            request(false, [](const Result<ReloadReport>&) {});
-        }
+        follow(before, after, in_step, result.has_value());
         done(std::move(result));
-    };
-    publisher_.apply(all, told);
+    });
 }
 
 }  // namespace apikeyd

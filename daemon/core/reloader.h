@@ -80,6 +80,8 @@ class Reloader {
     std::string refusal(const Load& load) const;
     std::string refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const;
     std::vector<Change> other_forms(const std::vector<Change>& changes) const;
+    void apply_before_the_source(const std::vector<Change>& changes, const Publisher::Done& done);
+    void follow(const Fingerprint& before, const Fingerprint& after, bool in_step, bool made);
 
     Loop& loop_;
     Publisher& publisher_;

@@ -19,9 +19,11 @@
 #include "shm/sha256.h"
 #include "support/child.h"
 #include "support/daemon_process.h"
+#include "support/no_descriptors.h"
 
 namespace {
 
+using apikey::test::NoDescriptors;
 using apikeyd::test::DaemonProcess;
 
 constexpr uid_t kNobody = 65534;
@@ -46,22 +48,6 @@ std::string row(const std::string& id, const std::string& sha256, const std::str
 std::string good_set() {
     return "keys:\n" + row("GoodKey00001", hex_digest(kGoodKey));
 }
-
-/// No descriptor can be opened while this lives.
-class NoDescriptors {
-  public:
-    NoDescriptors() {
-        getrlimit(RLIMIT_NOFILE, &before_);
-        const rlimit none{0, before_.rlim_max};
-        setrlimit(RLIMIT_NOFILE, &none);
-    }
-    ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
-    NoDescriptors(const NoDescriptors&) = delete;
-    NoDescriptors& operator=(const NoDescriptors&) = delete;
-
-  private:
-    rlimit before_{};
-};
 
 /// A directory with configuration and key set, removed at the end.
 class BadInput : public testing::Test {

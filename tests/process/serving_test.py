@@ -90,6 +90,22 @@ class Serving(unittest.TestCase):
         self.assertEqual(rows["one cell, 1 thread"]["shards"], 1)
         self.assertGreaterEqual(rows["sharded, 1 thread"]["shards"], 1)
 
+    def test_pair(self):
+        rows = self.figures("--only", "pair")["pair"]
+        self.assertEqual(len(rows), 12)
+        for table in ("small table", "large table"):
+            self.assertEqual(rows[f"{table}, 1 process"]["ratio"], 1)
+            self.assertEqual(rows[f"{table}, hashes, 1 process"]["ratio"], 1)
+            for case, floor in (
+                ("2 processes", "hashes, 2 processes"),
+                ("beside the writer", "beside a writer of another table"),
+            ):
+                self.assertEqual(rows[f"{table}, {case}"]["floor"], rows[f"{table}, {floor}"]["ratio"])
+        for what, row in rows.items():
+            self.assertEqual(row["keys"], KEYS)
+            self.assertGreater(row["keys_per_s"], 0)
+            self.assertEqual(row["changes_per_s"] > 0, "writer" in what)
+
     def test_build_and_sweep(self):
         tables = self.figures("--only", "build,sweep")
         self.assertEqual(set(tables), {"build", "build_throughput", "revocation", "sweep", "harvest"})

@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <sys/resource.h>
-
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -58,22 +56,6 @@ class TestClient {
 
     apikey_client* handle = nullptr;
     apikey_result result;
-};
-
-/// No descriptor can be opened while this lives: the limit is below those that are open.
-class NoDescriptors {
-  public:
-    NoDescriptors() {
-        getrlimit(RLIMIT_NOFILE, &before_);
-        const rlimit none{0, before_.rlim_max};
-        setrlimit(RLIMIT_NOFILE, &none);
-    }
-    ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
-    NoDescriptors(const NoDescriptors&) = delete;
-    NoDescriptors& operator=(const NoDescriptors&) = delete;
-
-  private:
-    rlimit before_{};
 };
 
 }  // namespace apikey::test

@@ -16,6 +16,7 @@
 
 #include "client/client.h"
 #include "tests/support/child.h"
+#include "tests/support/no_descriptors.h"
 #include "tests/unit/client_fixture.h"
 
 namespace {
