@@ -3,25 +3,21 @@
 
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 
+#include "tools/command.h"
 #include "tools/context.h"
 #include "tools/outcome.h"
 
 namespace apikeyd {
 
-/// A verb's subcommand, and what runs when it was chosen. The options live in `run`'s captures.
+/// A verb's command, and what runs when it was chosen. The options live in `run`'s captures.
 struct Verb {
-    CLI::App* command;
+    Command command;
     std::function<Outcome(const Context&)> run;
 };
 
-/// Adds a verb's subcommand and options to `app`.
-using AddVerb = Verb (*)(CLI::App& app);
-
-/// Adds the positional ID, which must look like one. What was given is not repeated in the error: it may be a
-/// whole key.
-void add_id(CLI::App& command, std::string& id);
+/// Adds a verb's command and options to `line`.
+using AddVerb = Verb (*)(CommandLine& line);
 
 }  // namespace apikeyd

@@ -224,10 +224,10 @@ Outcome doctor(const Context& context) {
 
 }  // namespace
 
-Verb add_doctor(CLI::App& app) {
-    CLI::App* command = app.add_subcommand(
-        "doctor", "look for what is wrong with an instance, also while the daemon is down");
-    command->footer("Example:\n  apikeyctl doctor --config /etc/apikeyd/apikeyd.yaml");
+Verb add_doctor(CommandLine& line) {
+    Command command =
+        line.add_verb("doctor", "look for what is wrong with an instance, also while the daemon is down");
+    command.set_example("apikeyctl doctor --config /etc/apikeyd/apikeyd.yaml");
     return {command, doctor};
 }
 

@@ -224,20 +224,16 @@ Outcome generate(const GenOptions& options) {
 
 }  // namespace
 
-Verb add_gen(CLI::App& app) {
+Verb add_gen(CommandLine& line) {
     auto options = std::make_shared<GenOptions>();
-    CLI::App* command = app.add_subcommand("gen", "make a key set of N keys for trials");
-    command->add_option("N", options->count, "how many keys, 1 to " + std::to_string(kKeysMax))->required();
-    command->add_option("--keys", options->keys_path, "the key set to make, with mode 0600")->required();
-    command
-        ->add_option("--plain", options->plain_path, "the file of keys to make, one a line, with mode 0600")
-        ->required();
-    command->add_option("--environment", options->environment, "1 to 5 characters a-z and 0-9")
-        ->capture_default_str();
-    command->add_option("--owners", options->owners, "how many owners share the keys")
-        ->check(CLI::Range(uint64_t{1}, kKeysMax))
-        ->capture_default_str();
-    command->footer("Example:\n  apikeyctl gen 100000 --keys trial.yaml --plain trial.txt");
+    Command command = line.add_verb("gen", "make a key set of N keys for trials");
+    command.add_required("N", options->count, "how many keys, 1 to " + std::to_string(kKeysMax));
+    command.add_required("--keys", options->keys_path, "the key set to make, with mode 0600");
+    command.add_required("--plain", options->plain_path,
+                         "the file of keys to make, one a line, with mode 0600");
+    command.add_option("--environment", options->environment, "1 to 5 characters a-z and 0-9");
+    command.add_number("--owners", options->owners, 1, kKeysMax, "how many owners share the keys");
+    command.set_example("apikeyctl gen 100000 --keys trial.yaml --plain trial.txt");
     return {command, [options](const Context&) { return generate(*options); }};
 }
 

@@ -73,17 +73,16 @@ Outcome issue(const Context& context, const IssueOptions& options) {
 
 }  // namespace
 
-Verb add_issue(CLI::App& app) {
+Verb add_issue(CommandLine& line) {
     auto options = std::make_shared<IssueOptions>();
-    CLI::App* command = app.add_subcommand("issue", "make a key and print it, the only time it can be seen");
-    command->add_option("--environment", options->environment, "1 to 5 characters a-z and 0-9")
-        ->capture_default_str();
-    command->add_option("--owner", options->owner, "the account that the key belongs to");
-    command->add_option("--name", options->name, "what people call it");
-    command->add_option("--expires", options->expires,
-                        "2027-12-01T00:00:00Z, or from now: 90d, 24h, 30m [never]");
-    command->add_option("--metadata", options->metadata, "a JSON object, at most 4 KiB");
-    command->footer("Example:\n  apikeyctl issue --owner acme --name 'CI deploy' --expires 90d > key.txt");
+    Command command = line.add_verb("issue", "make a key and print it, the only time it can be seen");
+    command.add_option("--environment", options->environment, "1 to 5 characters a-z and 0-9");
+    command.add_option("--owner", options->owner, "the account that the key belongs to");
+    command.add_option("--name", options->name, "what people call it");
+    command.add_option("--expires", options->expires,
+                       "2027-12-01T00:00:00Z, or from now: 90d, 24h, 30m [never]");
+    command.add_option("--metadata", options->metadata, "a JSON object, at most 4 KiB");
+    command.set_example("apikeyctl issue --owner acme --name 'CI deploy' --expires 90d > key.txt");
     return {command, [options](const Context& context) { return issue(context, *options); }};
 }
 

@@ -72,22 +72,22 @@ Outcome show(const Context& context, const std::string& id) {
 
 }  // namespace
 
-Verb add_list(CLI::App& app) {
+Verb add_list(CommandLine& line) {
     auto options = std::make_shared<ListOptions>();
-    CLI::App* command = app.add_subcommand("list", "list keys");
-    command->add_option("--owner", options->owner, "only this owner's");
-    command->add_option("--state", options->state, "only active, disabled, revoked or expired ones")
-        ->check(CLI::IsMember({"active", "disabled", "revoked", "expired"}));
-    command->add_option("--environment", options->environment, "only those of this environment");
-    command->footer("Example:\n  apikeyctl list --owner acme --state active --output json");
+    Command command = line.add_verb("list", "list keys");
+    command.add_option("--owner", options->owner, "only this owner's");
+    command.add_choice("--state", options->state, {"active", "disabled", "revoked", "expired"},
+                       "only active, disabled, revoked or expired ones");
+    command.add_option("--environment", options->environment, "only those of this environment");
+    command.set_example("apikeyctl list --owner acme --state active --output json");
     return {command, [options](const Context& context) { return list(context, *options); }};
 }
 
-Verb add_show(CLI::App& app) {
+Verb add_show(CommandLine& line) {
     auto id = std::make_shared<std::string>();
-    CLI::App* command = app.add_subcommand("show", "show what is known of a key");
-    add_id(*command, *id);
-    command->footer("Example:\n  apikeyctl show 2RkT9pQwX4Za");
+    Command command = line.add_verb("show", "show what is known of a key");
+    command.add_id(*id);
+    command.set_example("apikeyctl show 2RkT9pQwX4Za");
     return {command, [id](const Context& context) { return show(context, *id); }};
 }
 

@@ -8,19 +8,19 @@
 
 namespace apikeyd {
 
-Verb add_issue(CLI::App& app);
-Verb add_list(CLI::App& app);
-Verb add_show(CLI::App& app);
-Verb add_disable(CLI::App& app);
-Verb add_enable(CLI::App& app);
-Verb add_revoke(CLI::App& app);
-Verb add_rotate(CLI::App& app);
-Verb add_verify(CLI::App& app);
-Verb add_usage(CLI::App& app);
-Verb add_reload(CLI::App& app);
-Verb add_status(CLI::App& app);
-Verb add_doctor(CLI::App& app);
-Verb add_gen(CLI::App& app);
+Verb add_issue(CommandLine& line);
+Verb add_list(CommandLine& line);
+Verb add_show(CommandLine& line);
+Verb add_disable(CommandLine& line);
+Verb add_enable(CommandLine& line);
+Verb add_revoke(CommandLine& line);
+Verb add_rotate(CommandLine& line);
+Verb add_verify(CommandLine& line);
+Verb add_usage(CommandLine& line);
+Verb add_reload(CommandLine& line);
+Verb add_status(CommandLine& line);
+Verb add_doctor(CommandLine& line);
+Verb add_gen(CommandLine& line);
 
 /// In the order in which --help lists them.
 inline const std::vector<AddVerb> kVerbs = {

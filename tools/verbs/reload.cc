@@ -37,15 +37,15 @@ Outcome reload(const Context& context, bool force) {
 
 }  // namespace
 
-Verb add_reload(CLI::App& app) {
+Verb add_reload(CommandLine& line) {
     auto force = std::make_shared<bool>(false);
-    CLI::App* command = app.add_subcommand(
-        "reload", "have the daemon read its source again; refused sets leave what is in force");
-    command->add_flag(
+    Command command =
+        line.add_verb("reload", "have the daemon read its source again; refused sets leave what is in force");
+    command.add_flag(
         "--force", *force,
         "accept also a set that lacks many keys or brings revoked ones back, and read one that looks\n"
         "unchanged");
-    command->footer("Example:\n  apikeyctl reload");
+    command.set_example("apikeyctl reload");
     return {command, [force](const Context& context) { return reload(context, *force); }};
 }
 

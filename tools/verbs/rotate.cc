@@ -97,15 +97,13 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
 
 }  // namespace
 
-Verb add_rotate(CLI::App& app) {
+Verb add_rotate(CommandLine& line) {
     auto options = std::make_shared<RotateOptions>();
-    CLI::App* command = app.add_subcommand("rotate", "print a successor of a key, and end the key");
-    add_id(*command, options->id);
-    command
-        ->add_option("--grace", options->grace,
-                     "how long the old key is still accepted: 7d, 24h, 30m; 0: not at all")
-        ->capture_default_str();
-    command->footer("Example:\n  apikeyctl rotate 2RkT9pQwX4Za --grace 24h > key.txt");
+    Command command = line.add_verb("rotate", "print a successor of a key, and end the key");
+    command.add_id(options->id);
+    command.add_option("--grace", options->grace,
+                       "how long the old key is still accepted: 7d, 24h, 30m; 0: not at all");
+    command.set_example("apikeyctl rotate 2RkT9pQwX4Za --grace 24h > key.txt");
     return {command, [options](const Context& context) { return rotate(context, *options); }};
 }
 

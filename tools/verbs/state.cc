@@ -27,26 +27,26 @@ Outcome set_state(const Context& context, const std::string& id, KeyState state)
     return change_keys(context, edit);
 }
 
-Verb add_state_verb(CLI::App& app, const std::string& name, const std::string& summary, KeyState state) {
+Verb add_state_verb(CommandLine& line, const std::string& name, const std::string& summary, KeyState state) {
     auto id = std::make_shared<std::string>();
-    CLI::App* command = app.add_subcommand(name, summary);
-    add_id(*command, *id);
-    command->footer("Example:\n  apikeyctl " + name + " 2RkT9pQwX4Za");
+    Command command = line.add_verb(name, summary);
+    command.add_id(*id);
+    command.set_example("apikeyctl " + name + " 2RkT9pQwX4Za");
     return {command, [id, state](const Context& context) { return set_state(context, *id, state); }};
 }
 
 }  // namespace
 
-Verb add_disable(CLI::App& app) {
-    return add_state_verb(app, "disable", "refuse a key until it is enabled again", KeyState::kDisabled);
+Verb add_disable(CommandLine& line) {
+    return add_state_verb(line, "disable", "refuse a key until it is enabled again", KeyState::kDisabled);
 }
 
-Verb add_enable(CLI::App& app) {
-    return add_state_verb(app, "enable", "accept a disabled key again", KeyState::kActive);
+Verb add_enable(CommandLine& line) {
+    return add_state_verb(line, "enable", "accept a disabled key again", KeyState::kActive);
 }
 
-Verb add_revoke(CLI::App& app) {
-    return add_state_verb(app, "revoke", "refuse a key for ever; done when no process accepts it any more",
+Verb add_revoke(CommandLine& line) {
+    return add_state_verb(line, "revoke", "refuse a key for ever; done when no process accepts it any more",
                           KeyState::kRevoked);
 }
 

@@ -91,10 +91,9 @@ Outcome status(const Context& context) {
 
 }  // namespace
 
-Verb add_status(CLI::App& app) {
-    CLI::App* command =
-        app.add_subcommand("status", "show the daemon's state and its table, also while it is down");
-    command->footer("Example:\n  apikeyctl status --output json");
+Verb add_status(CommandLine& line) {
+    Command command = line.add_verb("status", "show the daemon's state and its table, also while it is down");
+    command.set_example("apikeyctl status --output json");
     return {command, status};
 }
 

@@ -118,13 +118,12 @@ Outcome usage(const Context& context, const UsageOptions& options) {
 
 }  // namespace
 
-Verb add_usage(CLI::App& app) {
+Verb add_usage(CommandLine& line) {
     auto options = std::make_shared<UsageOptions>();
-    CLI::App* command = app.add_subcommand("usage", "show how often keys were allowed and denied");
-    add_id(*command, options->id);
-    command->get_option("ID")->required(false);
-    command->add_flag("--no-flush", options->no_flush, "leave out what was counted since the last flush");
-    command->footer("Example:\n  apikeyctl usage --output csv > usage.csv");
+    Command command = line.add_verb("usage", "show how often keys were allowed and denied");
+    command.add_optional_id(options->id);
+    command.add_flag("--no-flush", options->no_flush, "leave out what was counted since the last flush");
+    command.set_example("apikeyctl usage --output csv > usage.csv");
     return {command, [options](const Context& context) { return usage(context, *options); }};
 }
 

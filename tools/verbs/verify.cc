@@ -155,10 +155,10 @@ Outcome verify(const Context& context) {
 
 }  // namespace
 
-Verb add_verify(CLI::App& app) {
-    CLI::App* command = app.add_subcommand(
+Verb add_verify(CommandLine& line) {
+    Command command = line.add_verb(
         "verify", "tell whether keys on standard input, one a line, are valid; counted like any use");
-    command->footer("Example:\n  apikeyctl verify < key.txt");
+    command.set_example("apikeyctl verify < key.txt");
     return {command, verify};
 }
 
