@@ -8,11 +8,11 @@
 
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <ctime>
 
 #include "apikey/apikey.h"
+#include "client/asymmetric_fence.h"
 #include "client/records.h"
 #include "shm/attach.h"
 #include "shm/sha256.h"
@@ -27,8 +27,8 @@ enum class NodeState : uint32_t { kFree, kBusy, kInstalled, kRetired };
 struct Mapping {
     shm::ControlMapping control;
     shm::GenerationMapping generation;
-    std::atomic<NodeState> state;
-    Mapping* next;  ///< in the client's list; written once, before the node is pushed
+    shm::Atomic<NodeState> state;
+    shm::Plain<Mapping*> next;  ///< in the client's list; written once, before the node is pushed
 };
 
 inline constexpr size_t kPathMax = 256;
@@ -45,16 +45,17 @@ struct apikey_client {
     uint64_t stale_after_ns;
     const apikey::shm::Sha256Kernel* sha256;
 
-    std::atomic<apikey::client::Mapping*> installed;  ///< nullptr: waiting
-    std::atomic<apikey::client::Mapping*> nodes;
-    std::atomic<int> attached;  ///< apikey_result of the last attempt
+    apikey::shm::Atomic<apikey::client::Mapping*> installed;  ///< nullptr: waiting
+    apikey::shm::Atomic<apikey::client::Mapping*> nodes;
+    apikey::shm::Atomic<int> attached;  ///< apikey_result of the last attempt
     // Times of CLOCK_REALTIME_COARSE.
-    std::atomic<uint64_t> retry_at_ns;  ///< no attempt on the hot path before
-    std::atomic<uint64_t>
-        reclaim_at_ns;                   ///< when to look whether replaced mappings are free; 0: none is left
-    std::atomic<uint64_t> refreshed_ns;  ///< when the host last called apikey_refresh()
-    std::atomic<uint64_t> look_at_ns;    ///< while stale: when to look whether control still has its name
-    std::atomic<uint32_t> retry_delay_ms;
+    apikey::shm::Atomic<uint64_t> retry_at_ns;  ///< no attempt on the hot path before
+    apikey::shm::Atomic<uint64_t>
+        reclaim_at_ns;  ///< when to look whether replaced mappings are free; 0: none is left
+    apikey::shm::Atomic<uint64_t> refreshed_ns;  ///< when the host last called apikey_refresh()
+    apikey::shm::Atomic<uint64_t>
+        look_at_ns;  ///< while stale: when to look whether control still has its name
+    apikey::shm::Atomic<uint32_t> retry_delay_ms;
 };
 
 namespace apikey::client {
@@ -113,18 +114,17 @@ class Reading {
 
   private:
     void hold() {
-        // SYNC mapping-installed: acquire, here and below; pairs with switch_mapping(). The mapping is
-        // complete.
-        Mapping* seen = client_->installed.load(std::memory_order_acquire);
+        // Relaxed: what is seen here is only named, and read when it is seen again below.
+        Mapping* seen = client_->installed.load(std::memory_order_relaxed);
         for (;;) {
             // Never nullptr within a call, so that a signal handler finds the record busy while waiting, too.
             // SYNC record-reading: release; what was read of a mapping held before comes before it may be
             // unmapped.
             const void* mark = seen != nullptr ? static_cast<const void*>(seen) : client_;
             record_->reading.store(mark, std::memory_order_release);
-            // And before the load below: the compiler keeps the order here, membarrier in the switching
-            // thread does for the processor (records_synchronise()).
-            std::atomic_signal_fence(std::memory_order_seq_cst);
+            // And before the load below; pairs with the heavy fence in reclaim().
+            light_fence();
+            // SYNC mapping-installed: acquire; pairs with switch_mapping(). The mapping is complete.
             Mapping* again = client_->installed.load(std::memory_order_acquire);
             if (again == seen) [[likely]] {
                 mapping_ = seen;
@@ -164,9 +164,10 @@ void reclaim_later(apikey_client* client, uint64_t now_ns);
 /// True while the control page says that `mapping` is what to read.
 inline bool is_current(const Mapping& mapping) {
     const shm::Control& control = *mapping.control.control;
-    // SYNC generation-published: acquire; pairs with ControlWriter::publish(). What is mapped then is
-    // complete. SYNC control-superseded: relaxed; the look for another file by its name follows.
-    return shm::current_of(control.current_next.load(std::memory_order_acquire)) ==
+    // Relaxed, both: nothing is read on the strength of them but what is mapped already. A publication that
+    // was told before this call began is seen, since no thread's view of one word goes back; who goes over to
+    // the new generation reads the word again (attach_node()), or looks for another file by its name.
+    return shm::current_of(control.current_next.load(std::memory_order_relaxed)) ==
                mapping.generation.table.generation &&
            control.state.load(std::memory_order_relaxed) !=
                static_cast<uint32_t>(shm::ControlState::kSuperseded);

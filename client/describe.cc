@@ -75,11 +75,12 @@ int describe(apikey_client* client, const apikey_verdict& verdict, char* buffer,
     if (!shm::read_detail(table, slot->detail.load(std::memory_order_acquire), &detail)) {
         return 0;
     }
-    const char* environment = table.header().environments[shm::Meta::environment(meta)];
+    char environment[shm::kEnvironmentNameBytes + 1];
+    shm::read_environment(table, shm::Meta::environment(meta), environment);
     Copier copier(buffer, buffer_bytes);
     out->key_id = copier.copy(detail.id, detail.id_bytes);
     out->owner = copier.copy(detail.owner, detail.owner_bytes);
-    out->environment = copier.copy(environment, strnlen(environment, shm::kEnvironmentNameBytes));
+    out->environment = copier.copy(environment, strlen(environment));
     out->name = copier.copy(detail.name, detail.name_bytes);
     out->metadata = copier.copy(detail.metadata, detail.metadata_bytes);
     out->created_at = detail.created_s;

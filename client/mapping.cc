@@ -30,11 +30,12 @@ Mapping* take_node(apikey_client* client) {
         return nullptr;
     }
     node->state.store(NodeState::kBusy, std::memory_order_relaxed);
-    node->next = client->nodes.load(std::memory_order_relaxed);
-    // SYNC node-pushed: `next` is written before the node can be found.
-    while (!client->nodes.compare_exchange_weak(node->next, node, std::memory_order_release,
-                                                std::memory_order_relaxed)) {
-    }
+    Mapping* first = client->nodes.load(std::memory_order_relaxed);
+    do {
+        node->next = first;
+        // SYNC node-pushed: release; `next` is written before the node can be found.
+    } while (!client->nodes.compare_exchange_weak(first, node, std::memory_order_release,
+                                                  std::memory_order_relaxed));
     return node;
 }
 
@@ -66,7 +67,7 @@ void reclaim(apikey_client* client) {
         }
         // SYNC record-reading: membarrier after the node was seen replaced, for this very node. One from
         // before would say nothing about a reader that took the mapping in between.
-        const bool synchronised = records_synchronise();
+        const bool synchronised = heavy_fence();
         if (synchronised && !someone_reads(node)) {
             free_node(node);
             continue;

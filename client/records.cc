@@ -1,10 +1,9 @@
 #include "client/records.h"
 
-#include <linux/membarrier.h>
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "client/asymmetric_fence.h"
 
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
@@ -16,18 +15,16 @@ constinit thread_local Record* t_record = nullptr;
 
 namespace {
 
-constexpr unsigned kRecords = 1022;
-
 /// Zero is the state of all of it in a forked child.
 struct Pages {
-    alignas(64) std::atomic<uint64_t> in;
-    std::atomic<uint64_t> out;
-    std::atomic<uint32_t> switching;
-    std::atomic<uint32_t> claim_hint;
+    alignas(64) shm::Atomic<uint64_t> in;
+    shm::Atomic<uint64_t> out;
+    shm::Atomic<uint32_t> switching;
+    shm::Atomic<uint32_t> claim_hint;
     Record records[kRecords];
 };
 
-std::atomic<Pages*> g_pages{nullptr};
+shm::Atomic<Pages*> g_pages{nullptr};
 pthread_key_t g_key;
 pthread_once_t g_once = PTHREAD_ONCE_INIT;
 
@@ -50,14 +47,13 @@ void prepare_once() {
         munmap(area, sizeof(Pages));
         return;
     }
-    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-    // SYNC records-ready: release; pairs with pages(). They are mapped, and membarrier is registered.
-    g_pages.store(static_cast<Pages*>(area), std::memory_order_release);
+    prepare_heavy_fence();
+    g_pages.store(static_cast<Pages*>(area), std::memory_order_relaxed);
 }
 
 Pages* pages() {
-    // SYNC records-ready: acquire; pairs with prepare_once().
-    return g_pages.load(std::memory_order_acquire);
+    // Relaxed: whoever asks has a client, and apikey_open() went through pthread_once() before it made one.
+    return g_pages.load(std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -105,15 +101,6 @@ void count_out() {
     }
 }
 
-bool records_synchronise() {
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) {
-        return true;
-    }
-    // A child of a fork from before the registration, or a kernel that forgot: register and try once more.
-    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
-           syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
-}
-
 bool someone_reads(const void* mapping) {
     Pages* all = pages();
     if (all == nullptr) {
@@ -139,14 +126,13 @@ bool someone_reads(const void* mapping) {
 
 bool switching_try_begin() {
     Pages* all = pages();
-    // SYNC switching: acquire; pairs with switching_end(). What the last one installed is seen.
-    return all != nullptr && all->switching.exchange(1, std::memory_order_acquire) == 0;
+    // Relaxed, here and below: the flag spares threads the same work, and guards nothing.
+    return all != nullptr && all->switching.exchange(1, std::memory_order_relaxed) == 0;
 }
 
 void switching_end() {
     if (Pages* all = pages()) {
-        // SYNC switching: release; pairs with switching_try_begin().
-        all->switching.store(0, std::memory_order_release);
+        all->switching.store(0, std::memory_order_relaxed);
     }
 }
 

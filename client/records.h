@@ -14,15 +14,18 @@
 
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+
+#include "shm/atomics.h"
 
 namespace apikey::client {
 
 struct alignas(64) Record {
-    std::atomic<uintptr_t> owner;      ///< address of the owning thread's thread-local block; 0: free
-    std::atomic<const void*> reading;  ///< the mapping in use, nullptr between calls
+    shm::Atomic<uintptr_t> owner;      ///< address of the owning thread's thread-local block; 0: free
+    shm::Atomic<const void*> reading;  ///< the mapping in use, nullptr between calls
 };
+
+inline constexpr unsigned kRecords = 1022;
 
 /// Maps the pages and makes the pthread key, once per process. False without memory for them.
 bool records_prepare();
@@ -53,12 +56,8 @@ inline Record* record_of_this_thread() {
 void count_in();
 void count_out();
 
-/// Makes every thread's earlier record stores visible to this one. False where the kernel cannot (then
-/// nothing may be unmapped while other threads may read).
-bool records_synchronise();
-
-/// True when some thread may still be reading `mapping`. Call records_synchronise() after the mapping was
-/// replaced.
+/// True when some thread may still be reading `mapping`. To be called after a heavy_fence()
+/// (asymmetric_fence.h) that came after the mapping was replaced; where that fails, nothing may be unmapped.
 bool someone_reads(const void* mapping);
 
 /// One thread of the process at a time switches mappings; the flag is free again in a forked child.

@@ -157,10 +157,10 @@ bool is_alive(const shm::Found& found) {
     if (!native) {
         return APIKEY_NOT_FOUND;
     }
-    // An imported key can look like a native one. SYNC foreign-counted: the count rises before such a key's
-    // slot is published, so that a key added before this call began is looked for.
+    // An imported key can look like a native one. The count rises before such a key's slot is published, so a
+    // key that was told before this call began is looked for; relaxed, as nothing else follows from it.
     const shm::TableView& table = moment.mapping->generation.table;
-    if (table.header().foreign_keys.load(std::memory_order_acquire) != 0) {
+    if (table.header().foreign_keys.load(std::memory_order_relaxed) != 0) {
         const shm::Found foreign = shm::find_slot(table, shm::index_hash_digest(key->digest, table.hash_seed),
                                                   shm::DigestKey::from(key->digest));
         if (is_alive(foreign)) {

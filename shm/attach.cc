@@ -107,15 +107,6 @@ AttachResult check_file(int fd, uid_t owner, mode_t forbidden, struct stat* stat
     return AttachResult::kOk;
 }
 
-/// SYNC generation-announced, generation-published, control-superseded: seq_cst; pairs with ControlWriter's
-/// stores of those names.
-bool current_or_next(const Control& control, uint32_t generation) {
-    const uint64_t word = control.current_next.load(std::memory_order_seq_cst);
-    return control.state.load(std::memory_order_seq_cst) !=
-               static_cast<uint32_t>(ControlState::kSuperseded) &&
-           (current_of(word) == generation || next_of(word) == generation);
-}
-
 AttachResult attach_cells(int directory, uid_t owner, GenerationMapping* mapping) {
     char name[kSegmentNameBytes];
     segment_name(name, "cells", mapping->table.generation);

@@ -37,6 +37,17 @@ struct GenerationMapping {
     CellsView cells;
 };
 
+/// True while clients may attach to this generation. To be asked with the read lock in hand.
+///
+/// SYNC generation-announced, generation-published, control-superseded: seq_cst; pairs with ControlWriter's
+/// stores of those names.
+inline bool current_or_next(const Control& control, uint32_t generation) {
+    const uint64_t word = control.current_next.load(std::memory_order_seq_cst);
+    return control.state.load(std::memory_order_seq_cst) !=
+               static_cast<uint32_t>(ControlState::kSuperseded) &&
+           (current_of(word) == generation || next_of(word) == generation);
+}
+
 /// Maps `control`. On success `*out` is complete; else it is untouched.
 AttachResult attach_control(const AttachOptions& options, ControlMapping* out);
 void detach_control(ControlMapping* mapping);

@@ -123,8 +123,8 @@ void ControlWriter::set_state(ControlState state) {
 }
 
 void ControlWriter::beat(uint64_t now_ns) {
-    // Clients read it relaxed and by itself (flags_of()): no load pairs with this.
-    words().heartbeat_ns.store(now_ns, std::memory_order_release);
+    // Read by itself (flags_of() of the client).
+    words().heartbeat_ns.store(now_ns, std::memory_order_relaxed);
 }
 
 void ControlWriter::set_started(uint64_t pid, uint64_t now_ns) {

@@ -3,16 +3,17 @@
 // LAYOUT.md beside this file draws the bytes and tells who may change what and in which order: a program
 // written from that document alone reads a live table in tests/process/segment_reader.py.
 //
-// Every word that may change after publication is a std::atomic of a lock-free width; everything else is
+// Every word that may change after publication is an atomic of a lock-free width; everything else is
 // written once, before the word that makes it reachable. Integers are little-endian. Nothing here is a
 // pointer.
 
 #pragma once
 
-#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+
+#include "shm/atomics.h"
 
 namespace apikey::shm {
 
@@ -21,9 +22,9 @@ static_assert(std::atomic<uint64_t>::is_always_lock_free && sizeof(std::atomic<u
 static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
 static_assert(std::atomic<uint8_t>::is_always_lock_free && sizeof(std::atomic<uint8_t>) == 1);
 
-using Word = std::atomic<uint64_t>;
-using HalfWord = std::atomic<uint32_t>;
-using ByteWord = std::atomic<uint8_t>;
+using Word = Atomic<uint64_t>;
+using HalfWord = Atomic<uint32_t>;
+using ByteWord = Atomic<uint8_t>;
 
 inline constexpr uint32_t kAbi = 1;
 inline constexpr uint64_t kControlMagic = 0x316c72746379656bULL;  // "keyctrl1"
@@ -125,8 +126,8 @@ struct Meta {
 /// One key. Two stand in a cache line. `digest` and `tag` are the first 20 bytes of the key's SHA-256 and are
 /// written once; `meta` and `detail` change later, each by one atomic store.
 struct Slot {
-    uint64_t digest[2];
-    uint32_t tag;
+    Plain<uint64_t> digest[2];
+    Plain<uint32_t> tag;
     HalfWord detail;  ///< a DetailEntry, in units of kDetailUnit from the details' start; 0: none
     Word meta;
 };

@@ -156,6 +156,12 @@ inline Found find_slot(const TableView& table, uint64_t hash, const DigestKey& k
     return find_slot(table, Probe(hash, table), key);
 }
 
+/// Copies an environment's name, which a meta named by its index; ends with a NUL.
+inline void read_environment(const TableView& table, uint32_t index, char (&out)[kEnvironmentNameBytes + 1]) {
+    read_plain(out, table.header().environments[index], kEnvironmentNameBytes);
+    out[kEnvironmentNameBytes] = '\0';
+}
+
 /// A detail entry's parts, bounded by the mapping. Pointers are into the segment and not NUL-terminated.
 struct DetailView {
     const char* id = nullptr;
@@ -179,7 +185,7 @@ inline bool read_detail(const TableView& table, uint32_t reference, DetailView* 
         return false;
     }
     DetailEntry entry;  // a copy: what was checked is what is used
-    std::memcpy(&entry, table.details + at, sizeof entry);
+    read_plain(&entry, table.details + at, sizeof entry);
     const uint32_t metadata_bytes = entry.form_and_metadata_bytes & kDetailMetadataMask;
     const uint64_t text_bytes = uint64_t{entry.id_bytes} + entry.name_bytes + metadata_bytes;
     if (at + sizeof entry + text_bytes > table.details_bytes) {
@@ -200,7 +206,7 @@ inline bool read_detail(const TableView& table, uint32_t reference, DetailView* 
         if (owner_at + sizeof owner > table.details_bytes) {
             return false;
         }
-        std::memcpy(&owner, table.details + owner_at, sizeof owner);
+        read_plain(&owner, table.details + owner_at, sizeof owner);
         if (owner_at + sizeof owner + owner.name_bytes > table.details_bytes) {
             return false;
         }

@@ -108,7 +108,7 @@ std::optional<uint32_t> TableWriter::environment(std::string_view name) {
         if (stored[0] == '\0') {
             // SYNC slot-published: readers come here only by a meta that names the index, which is stored
             // later.
-            std::memcpy(stored, name.data(), name.size());
+            write_plain(stored, name.data(), name.size());
             return index;
         }
         if (std::string_view(stored, strnlen(stored, kEnvironmentNameBytes)) == name) {
@@ -125,7 +125,7 @@ uint32_t TableWriter::append_bytes(uint64_t bytes) {
     if (used + bytes > view_.details_bytes) {
         return 0;
     }
-    mutable_header().details_used.store(used + bytes, std::memory_order_release);
+    mutable_header().details_used.store(used + bytes, std::memory_order_relaxed);
     return static_cast<uint32_t>(used / kDetailUnit);
 }
 
@@ -137,8 +137,8 @@ uint32_t TableWriter::intern_owner(std::string_view name) {
     if (reference != 0) {
         uint8_t* at = const_cast<uint8_t*>(view_.details) + uint64_t{reference} * kDetailUnit;
         const OwnerEntry entry{static_cast<uint32_t>(name.size()), 0};
-        std::memcpy(at, &entry, sizeof entry);
-        std::memcpy(at + sizeof entry, name.data(), name.size());
+        write_plain(at, &entry, sizeof entry);
+        write_plain(at + sizeof entry, name.data(), name.size());
         owners_.emplace(name, reference);
     }
     return reference;
@@ -165,10 +165,11 @@ uint32_t TableWriter::append_detail(const DetailText& text) {
         return 0;
     }
     uint8_t* at = const_cast<uint8_t*>(view_.details) + uint64_t{reference} * kDetailUnit;
-    std::memcpy(at, &entry, sizeof entry);
+    write_plain(at, &entry, sizeof entry);
     at += sizeof entry;
-    for (std::string_view part : {text.id, text.name, text.metadata}) {
-        at = std::copy(part.begin(), part.end(), at);
+    for (const std::string_view part : {text.id, text.name, text.metadata}) {
+        write_plain(at, part.data(), part.size());
+        at += part.size();
     }
     return reference;
 }
@@ -194,12 +195,11 @@ bool TableWriter::is_foreign(uint64_t index) const {
 /// Keeps the counts in the header. A count of foreign keys rises before the first such key can be found.
 void TableWriter::count_change(uint64_t old_meta, uint64_t new_meta, bool foreign) {
     TableHeader& header = mutable_header();
-    // SYNC foreign-counted: release, and before the slot's own store where the count rises; pairs with the
-    // acquire load in look_up_further() of the client. `live` and `dead` are read relaxed: nothing else
-    // follows from them.
+    // Relaxed: nothing follows from these words but themselves. Where the count of foreign keys rises, the
+    // slot's own store comes after and is told after it.
     const auto add = [](Word& word, int64_t delta) {
         word.store(word.load(std::memory_order_relaxed) + static_cast<uint64_t>(delta),
-                   std::memory_order_release);
+                   std::memory_order_relaxed);
     };
     const int live = static_cast<int>(in_use(new_meta)) - static_cast<int>(in_use(old_meta));
     const int dead = static_cast<int>(Meta::state(new_meta) == SlotState::kDead) -
@@ -329,9 +329,9 @@ bool TableWriter::scan() {
         }
     }
     // The counts may lag by the one change that a kill interrupted.
-    header.live.store(live, std::memory_order_release);
-    header.dead.store(dead, std::memory_order_release);
-    header.foreign_keys.store(foreign, std::memory_order_release);
+    header.live.store(live, std::memory_order_relaxed);
+    header.dead.store(dead, std::memory_order_relaxed);
+    header.foreign_keys.store(foreign, std::memory_order_relaxed);
     return true;
 }
 

@@ -153,8 +153,9 @@ std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
     row.state = Meta::state(meta) == SlotState::kRevoked    ? KeyState::kRevoked
                 : Meta::state(meta) == SlotState::kDisabled ? KeyState::kDisabled
                                                             : KeyState::kActive;
-    const char* environment = table.header().environments[Meta::environment(meta)];
-    row.environment.assign(environment, strnlen(environment, apikey::shm::kEnvironmentNameBytes));
+    char environment[apikey::shm::kEnvironmentNameBytes + 1];
+    read_environment(table, Meta::environment(meta), environment);
+    row.environment = environment;
     row.owner.assign(detail.owner, detail.owner_bytes);
     row.name.assign(detail.name, detail.name_bytes);
     row.metadata.assign(detail.metadata, detail.metadata_bytes);
