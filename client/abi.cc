@@ -168,8 +168,8 @@ void apikey_close(apikey_client* client) {
     if (client == nullptr) {
         return;
     }
-    // SYNC node-pushed: acquire; pairs with take_node().
-    for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr;) {
+    // Relaxed: all other calls have returned, and the caller knows.
+    for (Mapping* node = client->nodes.load(std::memory_order_relaxed); node != nullptr;) {
         Mapping* next = node->next;
         shm::detach_generation(&node->generation);
         shm::detach_control(&node->control);

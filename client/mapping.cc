@@ -54,7 +54,7 @@ bool is_due(uint64_t at_ns, uint64_t now_ns, uint64_t ahead_max_ns) {
 /// by whichever thread calls then; so a generation is let go of even if nobody calls apikey_refresh().
 void reclaim(apikey_client* client) {
     // SYNC reclaim-due: cleared first. Whoever clears the time that another thread set sees what that one
-    // left.
+    // left. So that this holds for every one that set it before, it is only ever changed by read-modify-write.
     client->reclaim_at_ns.exchange(0, std::memory_order_acq_rel);
     bool left = false;
     // SYNC node-pushed, and in the loop node-state: as in take_node().
@@ -76,7 +76,7 @@ void reclaim(apikey_client* client) {
         left |= synchronised;  // without membarrier it stays until apikey_close()
     }
     if (left) {
-        client->reclaim_at_ns.store(coarse_now_ns() + kReclaimDelay_ns, std::memory_order_release);
+        client->reclaim_at_ns.exchange(coarse_now_ns() + kReclaimDelay_ns, std::memory_order_acq_rel);
     }
 }
 
@@ -104,7 +104,7 @@ shm::AttachResult attach_node(const apikey_client* client, Mapping* node) {
         if (result != shm::AttachResult::kOk) {
             break;
         }
-        // SYNC generation-published: what is named is complete.
+        // SYNC generation-published: acquire; pairs with ControlWriter::publish(). What is named is complete.
         const uint32_t current =
             shm::current_of(node->control.control->current_next.load(std::memory_order_acquire));
         result = current == 0

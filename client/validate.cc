@@ -182,8 +182,8 @@ APIKEY_INLINE apikey_code look_up(const Moment& moment, Presented* key) {
 APIKEY_INLINE bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
     const apikey_code code = look_up(moment, key);
     if (!answers_from_any_generation(code)) [[unlikely]] {
-        // SYNC generation-published: a refusal stands only if this generation is still the current one now,
-        // after the slot was read; else the key may have been added or enabled in the one that is.
+        // A refusal stands only if this generation is still the current one, as far as this thread can know;
+        // else the key may have been added or enabled in the one that is.
         if (code == APIKEY_UNAVAILABLE || !is_current(*moment.mapping)) {
             return false;
         }

@@ -37,13 +37,12 @@ struct GenerationMapping {
     CellsView cells;
 };
 
-/// True while clients may attach to this generation. To be asked with the read lock in hand.
-///
-/// SYNC generation-announced, generation-published, control-superseded: seq_cst; pairs with ControlWriter's
-/// stores of those names.
+/// True while clients may attach to this generation. To be asked with the read lock in hand: that the daemon
+/// has locked the file before, and so superseded it, is seen for the lock's sake. Relaxed, both; that the
+/// file is complete is known from the load that named it (attach_node() of the client).
 inline bool current_or_next(const Control& control, uint32_t generation) {
-    const uint64_t word = control.current_next.load(std::memory_order_seq_cst);
-    return control.state.load(std::memory_order_seq_cst) !=
+    const uint64_t word = control.current_next.load(std::memory_order_relaxed);
+    return control.state.load(std::memory_order_relaxed) !=
                static_cast<uint32_t>(ControlState::kSuperseded) &&
            (current_of(word) == generation || next_of(word) == generation);
 }

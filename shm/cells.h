@@ -49,12 +49,13 @@ inline uint32_t shard_of(uint32_t cpu, uint32_t shards) {
 inline void count_key(const CellsView& view, uint64_t index, uint32_t cpu, bool allowed) {
     Cell& cell = view.cell(index, shard_of(cpu, view.shards));
     (allowed ? cell.allowed : cell.denied).fetch_add(1, std::memory_order_seq_cst);
-    // SYNC cell-dirty: all four operations are seq_cst, so in their one order either this load comes before
-    // the sweeper's exchange(0) - then the add above does too, and the sweeper reads it - or it sees the
-    // cleared byte and sets it again. With plain or relaxed operations marks were lost.
+    // SYNC cell-dirty: add, this load, and the sweeper's exchange(0) and loads are seq_cst, so in their one
+    // order either this load comes before the exchange - then the add does too, and the sweeper reads it - or
+    // it sees the cleared byte and sets it again. With plain or relaxed operations marks were lost. The mark
+    // itself is relaxed: an exchange that takes it away comes after this load, which saw none.
     ByteWord& dirty = view.dirty[index >> view.dirty_shift];
     if (dirty.load(std::memory_order_seq_cst) == 0) {
-        dirty.store(1, std::memory_order_seq_cst);
+        dirty.store(1, std::memory_order_relaxed);
     }
 }
 
@@ -105,9 +106,9 @@ void sweep_dirty(const CellsView& view, Visit visit) {
     }
 }
 
-/// Marks the cells around `index` again, after a flush that failed.
+/// Marks the cells around `index` again, after a flush that failed. Only the sweeper calls this.
 inline void mark_dirty(const CellsView& view, uint64_t index) {
-    view.dirty[index >> view.dirty_shift].store(1, std::memory_order_seq_cst);
+    view.dirty[index >> view.dirty_shift].store(1, std::memory_order_relaxed);
 }
 
 }  // namespace apikey::shm

@@ -94,8 +94,8 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
     if (!made) {
         return tl::unexpected(made.error());
     }
-    // SYNC control-superseded: after the rename, so that who reads 'superseded' (is_current() of the client,
-    // current_or_next() at attach) finds the new file under the name. The state's place is frozen, so this
+    // SYNC control-superseded: after the rename, so that who reads 'superseded' (is_current() of the client)
+    // finds the new file under the name. The state's place is frozen, so this
     // holds for a control of another ABI too.
     if (old && old->bytes() >= offsetof(Control, layout_hash)) {
         reinterpret_cast<Control*>(old->data())
@@ -106,14 +106,14 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
 
 void ControlWriter::announce(uint32_t generation) {
     assert(generation > current() && generation > next());
-    // SYNC generation-announced: both files are complete; pairs with current_or_next() at attach.
+    // SYNC generation-announced: both files are complete. Nobody reads them on the strength of this yet.
     words().current_next.store(make_current_next(current(), generation), std::memory_order_seq_cst);
 }
 
 void ControlWriter::publish() {
     assert(next() > current());
-    // SYNC generation-published: pairs with the acquire load in is_current() of the client, at the start of
-    // each validation and again before a refusal, and with those at attach.
+    // SYNC generation-published: pairs with the acquire load in attach_node() of the client. Both files are
+    // complete.
     words().current_next.store(make_current_next(next(), next()), std::memory_order_seq_cst);
 }
 

@@ -230,8 +230,7 @@ TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, u
                 at.tag = key.tag;
             }
             count_change(old_meta, meta, foreign);
-            // SYNC detail-published: as in set_detail().
-            at.detail.store(detail, std::memory_order_release);
+            at.detail.store(detail, std::memory_order_relaxed);  // published with meta
             // SYNC slot-published: pairs with the acquire load in find_in_line(). From here on the key is
             // good.
             at.meta.store(meta, std::memory_order_seq_cst);
@@ -267,8 +266,7 @@ void TableWriter::set_detail(uint64_t index, uint32_t detail) {
 /// What a slot that is in use or dead names: details that can be read, and their end. Nothing of it may lie
 /// beyond what the header calls used, or the next append would overwrite it.
 bool TableWriter::scan_slot(uint64_t index, uint64_t meta, DetailView* detail) {
-    // SYNC detail-published: acquire; pairs with set_detail() and publish() of the daemon before this one.
-    const uint32_t reference = slot(index).detail.load(std::memory_order_acquire);
+    const uint32_t reference = slot(index).detail.load(std::memory_order_relaxed);
     if (Meta::state(meta) > SlotState::kElsewhere || Meta::policy(meta) >= view_.header().policy_capacity ||
         !read_detail(view_, reference, detail) || detail->id_bytes == 0) {
         return false;
@@ -307,8 +305,8 @@ bool TableWriter::scan() {
     uint64_t dead = 0;
     uint64_t foreign = 0;
     for (uint64_t index = 0; index < view_.slot_count(); ++index) {
-        // SYNC slot-published: acquire; pairs with publish() and set_meta() of the daemon before this one.
-        const uint64_t meta = slot(index).meta.load(std::memory_order_acquire);
+        // Relaxed: who stored it is this process, or a daemon that has ended.
+        const uint64_t meta = slot(index).meta.load(std::memory_order_relaxed);
         if (Meta::state(meta) == SlotState::kEmpty) {
             if (meta != 0) {
                 return false;

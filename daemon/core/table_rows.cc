@@ -35,8 +35,8 @@ uint64_t expiry_of(const KeyRow& row) {
 /// The id a slot's details name; empty when they cannot be read.
 std::string_view id_of_slot(const TableView& table, uint64_t index) {
     DetailView detail;
-    // SYNC detail-published
-    const uint32_t reference = table.slots[index].detail.load(std::memory_order_acquire);
+    // Relaxed: asked by the thread that stores it.
+    const uint32_t reference = table.slots[index].detail.load(std::memory_order_relaxed);
     return read_detail(table, reference, &detail) ? std::string_view(detail.id, detail.id_bytes)
                                                   : std::string_view();
 }

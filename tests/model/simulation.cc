@@ -1,9 +1,11 @@
 // A model's program:
 //
-//   <name>_model [--iterations N] [--seed N] [--exhaust BOUND] [--weaken FILE:LINE=ORDER] [--places]
+//   <name>_model [--iterations N] [--seed N] [--exhaust N] [--membarrier] [--weaken FILE:LINE=ORDER]
+//   [--places]
 //
 //   --iterations N  random schedules to try (default 20000)
 //   --exhaust N     instead: every schedule with at most N preemptions
+//   --membarrier    see override/client/asymmetric_fence.h
 //   --weaken …      at that place of the code every operation is of this order at most: relaxed, acquire,
 //                   release or acq_rel; a fence is none
 //   --places        print the places whose order is stronger than relaxed, as FILE:LINE=ORDER, and end
@@ -53,6 +55,25 @@ using Order = std::memory_order;
 /// thread see a zero that was there from the start.
 using SimulatedWord = rl::generic_atomic<uint64_t, true>;
 
+/// The way to a private member that the language leaves open: an explicit instantiation may name it.
+template <typename Member, Member kMember>
+struct Opened {
+    friend Member data_of_word() { return kMember; }
+};
+using WordData = rl::atomic_data* SimulatedWord::*;
+WordData data_of_word();
+template struct Opened<WordData, &SimulatedWord::impl_>;
+
+/// Relacy leaves it open by whom that zero has been seen, and takes what its memory held: by nobody.
+template <rl::thread_id_t kThreads>
+void set_unseen(SimulatedWord& word) {
+    auto& data = static_cast<rl::atomic_data_impl<kThreads>&>(*(word.*data_of_word()));
+    for (rl::timestamp_t& seen :
+         data.history_[data.current_index_ % rl::atomic_history_size].first_seen_order_) {
+        seen = static_cast<rl::timestamp_t>(-1);
+    }
+}
+
 struct Range {
     const char* from;
     const char* to;
@@ -68,11 +89,13 @@ struct Alias {
 
 struct State {
     bool in_memory = true;
+    bool membarrier = false;
     std::unordered_map<const void*, std::unique_ptr<SimulatedWord>> words;
     std::unordered_map<const void*, std::unique_ptr<rl::var<uint64_t>>> plain;
     std::vector<Range> left_out;
     std::vector<Alias> aliases;
     std::vector<void**> per_thread;
+    void (*set_unseen)(SimulatedWord&) = nullptr;
     std::map<std::string, std::string> places;  // -> the strongest order used there
     std::string weakened;                       // FILE:LINE
     Order at_most = Order::seq_cst;
@@ -186,6 +209,7 @@ SimulatedWord& word_at(const void* at) {
     std::unique_ptr<SimulatedWord>& word = state.words[at];
     if (word == nullptr) {
         word = std::make_unique<SimulatedWord>();
+        state.set_unseen(*word);
     }
     return *word;
 }
@@ -207,6 +231,7 @@ struct Suite : rl::test_suite<Suite<kThreads>, kThreads> {
 
     void before() {
         Allocations::leave_alone();
+        state.set_unseen = set_unseen<kThreads>;
         state.in_memory = true;
         // Left by a run that ended in the middle, for its history to be printed: they belong to its context.
         for (auto& [at, word] : state.words) {
@@ -263,6 +288,10 @@ bool parse(int argc, char** argv, Options* options) {
             options->places = true;
             continue;
         }
+        if (name == "--membarrier") {
+            state.membarrier = true;
+            continue;
+        }
         if (i + 1 == argc) {
             return false;
         }
@@ -311,7 +340,11 @@ bool run(const Options& options, std::ostream& out) {
         params.initial_state = std::to_string(options.seed * 1'000'000) + " " + std::to_string(options.seed);
         params.iteration_count += options.seed * 1'000'000;
     }
-    return rl::simulate<Suite<kThreads>>(params);
+    const bool kept = rl::simulate<Suite<kThreads>>(params);
+    if (!kept) {
+        out << rl::test_result_str(params.test_result) << ", iteration " << params.stop_iteration << "\n";
+    }
+    return kept;
 }
 
 }  // namespace
@@ -434,6 +467,16 @@ void plain_store(const void* at, const Where& where) {
     as_this_thread([&] { var(info_of(where)).store(1); });
 }
 
+void fence(const Where& where) {
+    if (state.in_memory) {
+        return;
+    }
+    note_place(where, "fence");
+    if (state.weakened != place_of(where)) {
+        as_this_thread([&] { rl::atomic_thread_fence(rl::mo_seq_cst, info_of(where)); });
+    }
+}
+
 void fence_of_all_threads(const Where& where) {
     if (state.in_memory) {
         return;
@@ -442,6 +485,10 @@ void fence_of_all_threads(const Where& where) {
     if (state.weakened != place_of(where)) {
         as_this_thread([&] { rl::systemwide_fence(info_of(where)); });
     }
+}
+
+bool membarrier() {
+    return state.membarrier;
 }
 
 int simulate(int argc, char** argv, unsigned threads, std::unique_ptr<Scenario> (*make)()) {

@@ -59,6 +59,10 @@ bool compare_exchange(const void* at, uint64_t before, uint64_t* expected, uint6
                       std::memory_order order, std::memory_order failure, const Where& where);
 void plain_load(const void* at, const Where& where);
 void plain_store(const void* at, const Where& where);
+/// Sequentially consistent.
+void fence(const Where& where);
 void fence_of_all_threads(const Where& where);
+/// How the asymmetric fence is to be read in this run.
+bool membarrier();
 
 }  // namespace apikey::model

@@ -47,10 +47,16 @@ class TableMemory {
         shm::TableWriter::format(memory_.data(), geometry(), generation, 0, kUid, kSeed);
         writer_.emplace(memory_.data(), checked(memory_.data(), generation));
     }
+    /// Everything that is written once stands: geometry, seeds, uid. Simulated as one word, the file's first.
+    void complete() { plain_store(memory_.data(), Where::current()); }
     shm::TableWriter& writer() { return *writer_; }
     const shm::TableView& view() const { return writer_->view(); }
     /// The table as one more server maps it.
-    shm::TableView view_of_a_server() { return checked(memory_.alias(), view().generation); }
+    shm::TableView view_of_a_server() {
+        const uint8_t* base = memory_.alias();
+        plain_load(base, Where::current());
+        return checked(base, view().generation);
+    }
 
     /// As the daemon makes a change in the live table.
     void change(const KeyRow& row) {

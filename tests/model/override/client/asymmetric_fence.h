@@ -1,5 +1,8 @@
-// In place of client/asymmetric_fence.h, for the models: the rare side's fence is one for all threads, as
-// membarrier(2) is; the frequent side's holds the compiler, which no simulation reorders.
+// In place of client/asymmetric_fence.h, for the models.
+//
+// Two readings of it, one a run (--membarrier): a sequentially consistent fence on both sides, which is what
+// the language knows and the two come to; or what membarrier(2) is, one fence for all threads, and nothing on
+// the frequent side.
 
 #pragma once
 
@@ -7,10 +10,18 @@
 
 namespace apikey::client {
 
-inline void light_fence() {}
+inline void light_fence(std::source_location where = std::source_location::current()) {
+    if (!model::membarrier()) {
+        model::fence(where);
+    }
+}
 inline void prepare_heavy_fence() {}
 inline bool heavy_fence(std::source_location where = std::source_location::current()) {
-    model::fence_of_all_threads(where);
+    if (model::membarrier()) {
+        model::fence_of_all_threads(where);
+    } else {
+        model::fence(where);
+    }
     return true;
 }
 

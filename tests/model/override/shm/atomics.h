@@ -82,6 +82,9 @@ class Atomic {
 
   private:
     static uint64_t bits(T value) {
+        if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) {
+            return static_cast<uint64_t>(static_cast<int64_t>(value));  // -1 counts down
+        }
         uint64_t word = 0;
         std::memcpy(&word, &value, sizeof value);
         return word;
