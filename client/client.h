@@ -77,8 +77,7 @@ class Reading {
     explicit Reading(apikey_client* client) : client_(client), record_(record_of_this_thread()) {
         if (record_ == nullptr) [[unlikely]] {
             count_in();
-            // SYNC reader-counted: seq_cst, after count_in(). SYNC mapping-installed: as in hold().
-            mapping_ = client_->installed.load(std::memory_order_seq_cst);
+            take();
             return;
         }
         if (record_->reading.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
@@ -104,15 +103,14 @@ class Reading {
     bool busy() const { return busy_; }
     Mapping* mapping() const { return mapping_; }
     /// Takes up what is installed now, after a switch.
-    void renew() {
-        if (record_ == nullptr) {
-            mapping_ = client_->installed.load(std::memory_order_seq_cst);
-        } else {
-            hold();
-        }
-    }
+    void renew() { record_ == nullptr ? take() : hold(); }
 
   private:
+    /// For a thread that is counted in.
+    void take() {
+        // SYNC reader-counted: seq_cst, after count_in(). SYNC mapping-installed: as in hold().
+        mapping_ = client_->installed.load(std::memory_order_seq_cst);
+    }
     void hold() {
         // Relaxed: what is seen here is only named, and read when it is seen again below.
         Mapping* seen = client_->installed.load(std::memory_order_relaxed);

@@ -1,6 +1,7 @@
 #include "tests/model/generation_memory.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 
 #include <cstdlib>
 #include <ctime>
@@ -14,6 +15,7 @@ namespace {
 constexpr time_t kFirstSecond = 1'800'000'000;
 constexpr long kStep_ms = 20;  // so that what is due in ten milliseconds is due at the next look
 long clock_steps = 0;
+void (*key_destructor)(void*) = nullptr;
 
 shm::ControlWriter make_control() {
     char name[] = "/dev/shm/apikeyd-model-XXXXXX";
@@ -104,6 +106,12 @@ void GenerationMemory::detach(shm::GenerationMapping* mapping) {
     *mapping = {};
 }
 
+void end_of_thread(void* value) {
+    if (value != nullptr) {
+        key_destructor(value);
+    }
+}
+
 InstanceMemory& InstanceMemory::get() {
     static InstanceMemory instance{{}, make_control()};
     return instance;
@@ -119,11 +127,25 @@ void InstanceMemory::reset() {
 
 }  // namespace apikey::model
 
-/// In place of the system's: every look at the clock is a step later.
-extern "C" int clock_gettime(clockid_t, timespec* now) noexcept {
+// In place of the system's.
+extern "C" {
+
+/// Every look at the clock is a step later.
+int clock_gettime(clockid_t, timespec* now) noexcept {
     const long ms = apikey::model::clock_steps++ * apikey::model::kStep_ms;
     *now = {apikey::model::kFirstSecond + ms / 1000, ms % 1000 * 1'000'000};
     return 0;
+}
+
+/// There is one key, the client's; a simulated thread's end is end_of_thread().
+int pthread_key_create(pthread_key_t* key, void (*destructor)(void*)) noexcept {
+    apikey::model::key_destructor = destructor;
+    *key = 0;
+    return 0;
+}
+int pthread_setspecific(pthread_key_t, const void*) noexcept {
+    return 0;
+}
 }
 
 namespace apikey::shm {

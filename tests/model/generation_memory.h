@@ -41,6 +41,9 @@ class GenerationMemory {
     shm::Atomic<uint32_t> named_{0};
 };
 
+/// Calls the destructor of the one pthread key, when `value` is not nullptr.
+void end_of_thread(void* value);
+
 struct InstanceMemory {
     static constexpr uint32_t kGenerations = 3;
 

@@ -45,6 +45,8 @@ class Server {
         tallies_[thread].valid += code == APIKEY_VALID ? 1 : 0;
         return code;
     }
+    /// The thread ends: what pthreads would do.
+    static void end_thread() { end_of_thread(client::t_record); }
     apikey_client* client() { return client_; }
     uint64_t answers() const { return tallies_[0].answers + tallies_[1].answers; }
     uint64_t valid() const { return tallies_[0].valid + tallies_[1].valid; }
