@@ -66,7 +66,7 @@ class Serving(unittest.TestCase):
             self.check_percentiles(row)
         self.assertEqual(rows["no refresh, the calls that switch"]["samples"], SWITCHES)
         fewer = (SWITCHES + 3) // 4
-        for case in ("refresh every 10 ms", "refresh every 1 s"):
+        for case in ("refresh every 10 ms", "refresh every 1 s", "refresh every 1 s, unknown keys too"):
             # A refresh may catch up with two publications at once.
             self.assertLessEqual(rows[f"{case}, refreshes that switch"]["samples"], fewer)
             self.assertGreater(rows[f"{case}, around"]["samples"], 0)
@@ -74,6 +74,8 @@ class Serving(unittest.TestCase):
         slowest = rows["no refresh, the calls that switch"]["max_ns"]
         self.assertGreaterEqual(rows["no refresh, around"]["max_ns"], 0.9 * slowest)
         self.assertGreater(rows["quiet"]["p50_ns"], 0)
+        self.assertGreater(rows["quiet, unknown"]["samples"], 0)
+        self.assertGreater(rows["refresh every 1 s, unknown keys too, unknown, around"]["samples"], 0)
 
     def test_hot(self):
         rows = self.figures("--only", "hot")["hot"]
