@@ -134,16 +134,21 @@ void Generation::use_huge_pages() {
 }
 
 Result<void> Generation::name_files() {
-    char name[kSegmentNameBytes];
-    segment_name(name, "cells", number());
-    if (renameat2(directory_fd_, kCellsBuild, directory_fd_, name, RENAME_NOREPLACE) != 0) {
-        return fail(system_error_text("cannot name it", name, errno));
+    char cells_name[kSegmentNameBytes];
+    char table_name[kSegmentNameBytes];
+    segment_name(cells_name, "cells", number());
+    segment_name(table_name, "table", number());
+    const auto rename = [this](const char* from, const char* to) {
+        return renameat2(directory_fd_, from, directory_fd_, to, RENAME_NOREPLACE) == 0;
+    };
+    const bool cells_named = rename(kCellsBuild, cells_name);
+    if (cells_named && rename(kTableBuild, table_name)) {
+        return {};
     }
-    segment_name(name, "table", number());
-    if (renameat2(directory_fd_, kTableBuild, directory_fd_, name, RENAME_NOREPLACE) != 0) {
-        return fail(system_error_text("cannot name it", name, errno));
-    }
-    return {};
+    const int error = errno;
+    unlinkat(directory_fd_, cells_named ? cells_name : kCellsBuild, 0);
+    unlinkat(directory_fd_, kTableBuild, 0);
+    return fail(system_error_text("cannot name it", cells_named ? table_name : cells_name, error));
 }
 
 bool Generation::give_to_group(gid_t group) const {

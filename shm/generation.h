@@ -38,7 +38,8 @@ class Generation {
     /// Also when that cannot be found out.
     static bool is_mapped(int directory_fd, uint32_t generation);
 
-    /// Gives both files their final names; the table's last, since a table without cells is nothing.
+    /// Gives both files their final names; the table's last, since a table without cells is nothing. On
+    /// failure neither file has a name any more.
     Result<void> name_files();
 
     uint32_t number() const { return table_.view().generation; }

@@ -10,6 +10,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "shm/attach.h"
 #include "tests/support/child.h"
@@ -105,6 +106,23 @@ TEST_F(GenerationTest, NeverNamesOverAnotherFile) {
     const auto named = (*made)->name_files();
     ASSERT_FALSE(named);
     EXPECT_EQ(named.error().message, cells_name() + ": cannot name it: File exists");
+    EXPECT_TRUE(exists(cells_name())) << "it is another's";
+}
+
+TEST_F(GenerationTest, WhatCannotBeNamedLeavesNothingInTheNextOnesWay) {
+    std::ofstream(instance_.file("table.50")) << "another's";
+    auto made = Generation::create(instance_.directory().fd(), plan_for(50));
+    ASSERT_TRUE(made) << made.error().message;
+    const auto named = (*made)->name_files();
+    ASSERT_FALSE(named);
+    EXPECT_EQ(named.error().message, "table.50: cannot name it: File exists");
+    for (const char* name : {"cells.50", "build.table", "build.cells"}) {
+        EXPECT_FALSE(exists(name)) << name;
+    }
+    std::filesystem::remove(instance_.file("table.50"));
+    auto again = Generation::create(instance_.directory().fd(), plan_for(50));
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_TRUE((*again)->name_files());
 }
 
 TEST_F(GenerationTest, CellsAreShardedWithinTheirBudget) {
