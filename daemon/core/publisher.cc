@@ -113,6 +113,9 @@ uint32_t Publisher::next_number() const {
     if (!superseded_.empty()) {
         last = std::max(last, superseded_.back()->number());
     }
+    if (!unread_.empty()) {
+        last = std::max(last, unread_.back());
+    }
     return std::max(clock, last + 1);
 }
 
