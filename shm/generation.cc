@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +32,15 @@ bool take_write_lock(int table_fd) {
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
     return fcntl(table_fd, F_OFD_SETLK, &lock) == 0;
+}
+
+/// What could not be opened as a segment although it can be one.
+bool can_be_segment(int directory_fd, const char* name) {
+    struct stat status {};
+    if (fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        return errno != ENOENT;
+    }
+    return S_ISREG(status.st_mode) && status.st_uid == geteuid() && status.st_size != 0;
 }
 
 /// Where everything in a cells file stands.
@@ -122,8 +132,10 @@ Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t 
     CellsView cells;
     if (!cells_file ||
         check_cells(cells_file->data(), cells_file->bytes(), table, &cells) != AttachResult::kOk) {
-        return std::unique_ptr<Generation>(
+        std::unique_ptr<Generation> without(
             new Generation(directory_fd, std::move(*table_file), std::nullopt, table, CellsView{}));
+        without->cells_wait_ = !cells_file && can_be_segment(directory_fd, cells_name);
+        return without;
     }
     return std::unique_ptr<Generation>(
         new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));

@@ -319,6 +319,17 @@ void Publisher::tighten_superseded() {
     }
 }
 
+void Publisher::open_waiting_cells() {
+    for (GenerationPtr& generation : superseded_) {
+        if (!generation->cells_wait()) {
+            continue;
+        }
+        if (auto opened = Generation::open(directory_.fd(), generation->number())) {
+            generation = guarded(std::move(*opened));
+        }
+    }
+}
+
 void Publisher::drop_superseded(const GenerationPtr& generation) {
     std::erase(superseded_, generation);
 }
