@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/crash/choices.h"
 #include "tests/crash/run.h"
 #include "tests/crash/scenario.h"
 
@@ -40,29 +41,6 @@ T* share() {
     return static_cast<T*>(memory);
 }
 
-/// A point of the list, as a person finds it.
-struct Listed {
-    std::string place;
-    Kind kind;
-    uint8_t step;
-    unsigned hit;  ///< of this place, from 1
-
-    std::string text() const {
-        return place + ", hit " + std::to_string(hit) + ", in '" + step_name(step) + "'";
-    }
-    std::string call() const { return place.substr(0, place.find(' ')); }
-};
-
-std::vector<Listed> listed(const Record& record) {
-    std::vector<Listed> list;
-    std::map<std::string, unsigned> hits;
-    for (uint32_t i = 0; i < record.points.load(); ++i) {
-        const Place& place = record.place[record.sequence[i].place];
-        list.push_back({place.text, place.kind, record.sequence[i].step, ++hits[place.text]});
-    }
-    return list;
-}
-
 /// What all runners add to, and take their work from.
 struct Sums {
     std::atomic<size_t> next;
@@ -80,6 +58,34 @@ struct Task {
     std::string what;
 };
 
+/// A first kill that leaves much to be done: at a store, told by its code, or a system call.
+struct First {
+    const char* place;
+    const char* step;
+    unsigned hit;  ///< in that part of the scenario, from 1
+};
+constexpr First kFirsts[] = {
+    {"rename table.", "fill", 1},  // cells have their name, the table has not
+    {"words().current_next.store(make_current_next(next()", "fill", 1},
+    {"at.meta.store(meta, std::memory_order_seq_cst)", "superseded", 2},  // made in the older table only
+    {"pwrite usage.db-wal", "flush two", 2},
+    {"unlink table.", "harvest", 1},  // closed, and still there
+    {"rename control", "other control", 1},
+    {"->state.store(static_cast<uint32_t>(ControlState::kSuperseded)", "other control", 1},
+};
+
+/// The place of the last store with this code; what is no code of a store is a place itself.
+std::string place_of(const std::string& text) {
+    std::string place = text;
+    std::ifstream in(CRASH_STORE_PLACES);
+    for (std::string line; std::getline(in, line);) {
+        if (const size_t code = line.find(" | "); line.compare(code + 3, text.size(), text) == 0) {
+            place = line.substr(0, code);
+        }
+    }
+    return place;
+}
+
 class CrashTest : public testing::Test {
   protected:
     static void SetUpTestSuite() {
@@ -90,14 +96,15 @@ class CrashTest : public testing::Test {
         ASSERT_EQ(outcome.problem, "");
         ASSERT_LT(records_->walk.points.load(), kPointsMax);
         points_ = listed(records_->walk);
+        places_ = records_->walk.places.load();
     }
 
     static void TearDownTestSuite() {
         std::printf(
             "%zu points at %u places; %lu runs, %lu kills, %lu injected failures (%lu answered by an error), "
             "%lu promises checked\n",
-            points_.size(), records_->walk.places.load(), sums_->runs.load(), sums_->kills.load(),
-            sums_->failures.load(), sums_->refused.load(), sums_->judged.load());
+            points_.size(), places_, sums_->runs.load(), sums_->kills.load(), sums_->failures.load(),
+            sums_->refused.load(), sums_->judged.load());
     }
 
     static void note_problem(const std::string& text) {
@@ -153,52 +160,34 @@ class CrashTest : public testing::Test {
         EXPECT_GE(sums_->next.load(), tasks.size());
     }
 
-    static bool all_hits() { return getenv("CRASH_ALL") != nullptr; }
+    static Choose chosen(Choose usually) { return getenv("CRASH_ALL") != nullptr ? Choose::kAll : usually; }
     static bool asked_for(uint32_t index) {
         const char* only = getenv("CRASH_POINT");
         return only == nullptr || strtoul(only, nullptr, 10) == index;
     }
 
-    /// Which points are worth a kill of their own: of each store the first and the last hit in each part of
-    /// the scenario and one in between; each system call that changes files, and what comes next. A call that
-    /// leaves no trace is the next point's state, but where it is first met.
-    static std::set<uint32_t> kill_points(const std::vector<Listed>& points) {
-        std::set<uint32_t> chosen;
-        std::map<std::pair<std::string, uint8_t>, std::vector<uint32_t>> hits;
-        for (uint32_t i = 0; i < points.size(); ++i) {
-            hits[{points[i].place, points[i].kind == Kind::kLook ? uint8_t{0} : points[i].step}].push_back(i);
-            if (all_hits() || points[i].kind == Kind::kChange || points[i].kind == Kind::kWrite) {
-                chosen.insert(i);
-                chosen.insert(std::min<uint32_t>(i + 1, static_cast<uint32_t>(points.size()) - 1));
+    /// kNowhere when there is no such point any more.
+    static uint32_t index_of(const First& first) {
+        const std::string place = place_of(first.place);
+        unsigned hit = 0;
+        for (uint32_t i = 0; i < points_.size(); ++i) {
+            if (points_[i].place == place && std::string(step_name(points_[i].step)) == first.step &&
+                ++hit == first.hit) {
+                return i;
             }
         }
-        for (const auto& [place, indices] : hits) {
-            chosen.insert({indices.front(), indices[indices.size() / 2], indices.back()});
-        }
-        return chosen;
-    }
-
-    template <typename Add>
-    static void for_each_kill(const std::vector<Listed>& points, Add add) {
-        for (const uint32_t index : kill_points(points)) {
-            if (!asked_for(index)) {
-                continue;
-            }
-            const std::string what = "point " + std::to_string(index) + ", " + points[index].text();
-            add(Order{index, Fate::kKill, 0}, "killed before " + what);
-            if (points[index].kind == Kind::kWrite) {
-                add(Order{index, Fate::kKillHalfway, 0}, "killed halfway through " + what);
-            }
-        }
+        return kNowhere;
     }
 
     static Sums* sums_;
     static Records* records_;
     static std::vector<Listed> points_;
+    static uint32_t places_;
 };
 Sums* CrashTest::sums_ = nullptr;
 Records* CrashTest::records_ = nullptr;
 std::vector<Listed> CrashTest::points_;
+uint32_t CrashTest::places_ = 0;
 
 /// Lines of `file | line of code | reason`.
 std::map<std::pair<std::string, std::string>, std::string> unreached() {
@@ -254,9 +243,42 @@ TEST_F(CrashTest, ThePointsComeInTheSameOrder) {
 
 TEST_F(CrashTest, KilledAtEachPoint) {
     std::vector<Task> tasks;
-    for_each_kill(points_, [&](const Order& order, const std::string& what) {
-        tasks.push_back({{.walk = order}, what});
-    });
+    for (const Choice& choice : choose_kills(points_, chosen(Choose::kUsual))) {
+        if (asked_for(choice.order.at)) {
+            tasks.push_back({{.walk = choice.order}, choice.text});
+        }
+    }
+    do_all(tasks);
+}
+
+/// What fails says so, naming the file, or succeeds all the same; what was in force goes on; it succeeds when
+/// it is asked for again.
+TEST_F(CrashTest, FailingAtEachSystemCall) {
+    std::vector<Task> tasks;
+    for (const Choice& choice : choose_failures(points_, chosen(Choose::kUsual))) {
+        if (asked_for(choice.order.at)) {
+            tasks.push_back({{.walk = choice.order}, choice.text});
+        }
+    }
+    do_all(tasks);
+}
+
+/// The writer that comes after is killed as well, where there is most for it to do.
+TEST_F(CrashTest, KilledAgainWhileRecovering) {
+    std::vector<Task> tasks;
+    for (const First& first : kFirsts) {
+        Plan plan{.walk = {index_of(first), Fate::kKill, 0}, .again = true, .record = true};
+        const Outcome outcome = run(plan, records_);
+        ASSERT_EQ(outcome.problem, "") << first.place << " in " << first.step;
+        plan.record = false;
+        const std::string before = std::string(", after a kill at ") + first.place + " in " + first.step;
+        for (const Choice& choice : choose_kills(listed(records_->after), chosen(Choose::kFirstHits))) {
+            plan.after = choice.order;
+            if (asked_for(choice.order.at)) {
+                tasks.push_back({plan, choice.text + before});
+            }
+        }
+    }
     do_all(tasks);
 }
 

@@ -181,7 +181,7 @@ class Run {
             records_->walk.done_at.load() != 0 && !plan_.again ? records_->walk : records_->after;
         const std::string place = record.place[record.sequence[record.done_at.load() - 1].place].text;
         std::string file = place.substr(place.find(' ') + 1);
-        for (const char* suffix : {"-wal", "-shm", ".lock"}) {
+        for (const char* suffix : {"-wal", "-shm", "-journal", ".lock", "(random)"}) {
             file = file.substr(0, file.find(suffix));
         }
         if (text.find(file) == std::string::npos) {
@@ -248,10 +248,10 @@ class Run {
         const int status = process.wait();
         const bool kills = order.fate == Fate::kKill || order.fate == Fate::kKillHalfway;
         const bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-        if (kills && killed && record.done_at.load() == order.at + 1) {
-            outcome_.killed = true;
-        } else if (kills || status != 0) {
-            note("the writer ended with status " + std::to_string(status));
+        const bool met = order.fate == Fate::kNone || record.done_at.load() == order.at + 1;
+        if (!met || (kills ? !killed : status != 0)) {
+            note("the writer ended with status " + std::to_string(status) +
+                 (met ? "" : ", without its order"));
         }
     }
 

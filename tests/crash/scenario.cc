@@ -60,7 +60,7 @@ class Walk {
         restart();
         other_control();
         set_step(kStopForGood);
-        must("stop", [&] { return writer_->stop(); });
+        stop();
     }
 
     void after() {
@@ -93,7 +93,7 @@ class Walk {
         link_.ask(What::kLetGo);
         harvest();
         link_.ask(What::kHarvested);
-        must("stop", [&] { return writer_->stop(); });
+        stop();
     }
 
   private:
@@ -108,13 +108,25 @@ class Walk {
                 return;
             }
             problem = std::string(what) + ": " + result.error().message;
-            if (!order_met() || refused_) {
-                break;
-            }
-            refused_ = true;
-            link_.ask(What::kRefused, 0, problem);
+            tell_refused(problem);
         }
         throw std::runtime_error(problem);
+    }
+
+    /// Ends the run unless something was made to fail, which an operation may answer once.
+    void tell_refused(const std::string& problem) {
+        if (!order_met() || refused_) {
+            throw std::runtime_error(problem);
+        }
+        refused_ = true;
+        link_.ask(What::kRefused, 0, problem);
+    }
+
+    /// What the last flush does not bring waits for the next writer.
+    void stop() {
+        if (const Result<void> result = writer_->stop(); !result) {
+            tell_refused("stop: " + result.error().message);
+        }
     }
 
     /// The operator changes the source, and the tool sends what was changed.
@@ -231,13 +243,15 @@ class Walk {
         return one;
     }
 
+    /// What waited for a build that was made to fail was told so, with whom the build was for.
     void finish(const Waiting& one) {
-        std::shared_ptr<Writer::Told> answer = one.answer;
-        must("change during the build", [&] {
-            const Result<void> result = writer_->await(answer);
-            answer = result ? answer : writer_->send(one.sent);
-            return result;
-        });
+        Result<void> result = writer_->await(one.answer);
+        if (!result && order_met()) {
+            result = writer_->apply(one.sent);
+        }
+        if (!result) {
+            throw std::runtime_error("change during the build: " + result.error().message);
+        }
         answered(one.edit);
     }
 
@@ -277,7 +291,7 @@ class Walk {
 
     void restart() {
         set_step(kStop);
-        must("stop", [&] { return writer_->stop(); });
+        stop();
         link_.ask(What::kRound);
         open_again(kOpenAgain, kLoadAgain);
         must("flush", [&] { return writer_->flush(); });
@@ -290,7 +304,7 @@ class Walk {
     /// `control` turns out to be of another boot: a new one is made, and the clients are told.
     void other_control() {
         set_step(kOtherControl);
-        must("stop", [&] { return writer_->stop(); });
+        stop();
         link_.ask(What::kOtherBoot);
         open_again(kOtherControl, kOtherControl);
         link_.ask(What::kRound);

@@ -34,12 +34,15 @@ constexpr int kDescriptors = 1024;
 /// The last name of what a descriptor was opened by; empty for what is no file.
 char g_names[kDescriptors][64];
 
-/// Of a run's own directory only what is the same in each run.
+/// Of names that are others in each run only what is the same.
 const char* last_name(const char* path) {
-    static constexpr char kRunDirectory[] = "apikeyd-crash";
+    static constexpr const char* kNumbered[] = {"apikeyd-crash", "table.", "cells."};
     const char* slash = strrchr(path, '/');
     const char* name = slash != nullptr ? slash + 1 : path;
-    return strncmp(name, kRunDirectory, sizeof kRunDirectory - 1) == 0 ? kRunDirectory : name;
+    const auto* numbered =
+        std::find_if(std::begin(kNumbered), std::end(kNumbered),
+                     [name](const char* start) { return strncmp(name, start, strlen(start)) == 0; });
+    return numbered != std::end(kNumbered) ? *numbered : name;
 }
 
 const char* name_of(int fd) {
@@ -145,7 +148,11 @@ LIBC(int, dup, int fd) {
 }
 LIBC(int, fcntl, int fd, int command, void* argument) {
     const bool locks = command == F_SETLK || command == F_OFD_SETLK;
-    return at_point(locks ? "lock" : "fcntl", name_of(fd), Kind::kLook,
+    const bool unlocks = locks && static_cast<struct flock*>(argument)->l_type == F_UNLCK;
+    return at_point(unlocks ? "unlock"
+                    : locks ? "lock"
+                            : "fcntl",
+                    name_of(fd), Kind::kLook,
                     [&] { return call_int(syscall(SYS_fcntl, fd, command, argument)); });
 }
 LIBC64(int, fcntl, int fd, int command, void* argument);
