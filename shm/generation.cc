@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +32,15 @@ bool take_write_lock(int table_fd) {
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
     return fcntl(table_fd, F_OFD_SETLK, &lock) == 0;
+}
+
+/// What could not be opened as a segment although it can be one.
+bool can_be_segment(int directory_fd, const char* name) {
+    struct stat status {};
+    if (fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        return errno != ENOENT;
+    }
+    return S_ISREG(status.st_mode) && status.st_uid == geteuid() && status.st_size != 0;
 }
 
 /// Where everything in a cells file stands.
@@ -122,8 +132,10 @@ Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t 
     CellsView cells;
     if (!cells_file ||
         check_cells(cells_file->data(), cells_file->bytes(), table, &cells) != AttachResult::kOk) {
-        return std::unique_ptr<Generation>(
+        std::unique_ptr<Generation> without(
             new Generation(directory_fd, std::move(*table_file), std::nullopt, table, CellsView{}));
+        without->cells_wait_ = !cells_file && can_be_segment(directory_fd, cells_name);
+        return without;
     }
     return std::unique_ptr<Generation>(
         new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));
@@ -134,16 +146,21 @@ void Generation::use_huge_pages() {
 }
 
 Result<void> Generation::name_files() {
-    char name[kSegmentNameBytes];
-    segment_name(name, "cells", number());
-    if (renameat2(directory_fd_, kCellsBuild, directory_fd_, name, RENAME_NOREPLACE) != 0) {
-        return fail(system_error_text("cannot name it", name, errno));
+    char cells_name[kSegmentNameBytes];
+    char table_name[kSegmentNameBytes];
+    segment_name(cells_name, "cells", number());
+    segment_name(table_name, "table", number());
+    const auto rename = [this](const char* from, const char* to) {
+        return renameat2(directory_fd_, from, directory_fd_, to, RENAME_NOREPLACE) == 0;
+    };
+    const bool cells_named = rename(kCellsBuild, cells_name);
+    if (cells_named && rename(kTableBuild, table_name)) {
+        return {};
     }
-    segment_name(name, "table", number());
-    if (renameat2(directory_fd_, kTableBuild, directory_fd_, name, RENAME_NOREPLACE) != 0) {
-        return fail(system_error_text("cannot name it", name, errno));
-    }
-    return {};
+    const int error = errno;
+    unlinkat(directory_fd_, cells_named ? cells_name : kCellsBuild, 0);
+    unlinkat(directory_fd_, kTableBuild, 0);
+    return fail(system_error_text("cannot name it", cells_named ? table_name : cells_name, error));
 }
 
 bool Generation::give_to_group(gid_t group) const {

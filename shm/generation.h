@@ -31,14 +31,15 @@ class Generation {
 
     /// Opens `table.<g>` and `cells.<g>` and checks both headers. Cells that fail the check are left out
     /// (cells().base is nullptr): clients can write them, and what they scribble must not keep a revocation
-    /// out of the table.
+    /// out of the table. Cells that cannot be opened only now are left out too, see cells_wait().
     static Result<std::unique_ptr<Generation>> open(int directory_fd, uint32_t generation);
 
     /// True while a client maps `table.<g>`, whatever its layout: the lock that says so is none of its bytes.
     /// Also when that cannot be found out.
     static bool is_mapped(int directory_fd, uint32_t generation);
 
-    /// Gives both files their final names; the table's last, since a table without cells is nothing.
+    /// Gives both files their final names; the table's last, since a table without cells is nothing. On
+    /// failure neither file has a name any more.
     Result<void> name_files();
 
     uint32_t number() const { return table_.view().generation; }
@@ -46,6 +47,9 @@ class Generation {
     TableWriter& table() { return table_; }
     const TableWriter& table() const { return table_; }
     const CellsView& cells() const { return cells_; }
+    /// True when the cells are there and could not be opened (no descriptor, no memory): what was counted in
+    /// them is still to come, by another open().
+    bool cells_wait() const { return cells_wait_; }
     uint64_t file_bytes() const { return table_file_.bytes() + cells_.bytes; }
 
     /// See Segment::use_huge_pages(); best before name_files(), since clients populate when they attach.
@@ -77,6 +81,7 @@ class Generation {
     TableWriter table_;
     CellsView cells_;
     uint64_t huge_bytes_ = 0;
+    bool cells_wait_ = false;
 };
 
 }  // namespace apikey::shm

@@ -316,9 +316,11 @@ void Flusher::retire_unused() {
     if (publisher_.current() == nullptr) {
         return;  // what an earlier daemon left is all that servers have
     }
+    publisher_.open_waiting_cells();
     const std::vector<GenerationPtr> superseded = publisher_.superseded();
     for (const GenerationPtr& generation : superseded) {
-        if (std::find(retiring_.begin(), retiring_.end(), generation) != retiring_.end()) {
+        if (generation->cells_wait() ||
+            std::find(retiring_.begin(), retiring_.end(), generation) != retiring_.end()) {
             continue;
         }
         if (generation->lock_unused()) {

@@ -113,6 +113,9 @@ uint32_t Publisher::next_number() const {
     if (!superseded_.empty()) {
         last = std::max(last, superseded_.back()->number());
     }
+    if (!unread_.empty()) {
+        last = std::max(last, unread_.back());
+    }
     return std::max(clock, last + 1);
 }
 
@@ -312,6 +315,17 @@ void Publisher::tighten_superseded() {
             if (meta != old_meta) {
                 generation->table().set_meta(index, meta);
             }
+        }
+    }
+}
+
+void Publisher::open_waiting_cells() {
+    for (GenerationPtr& generation : superseded_) {
+        if (!generation->cells_wait()) {
+            continue;
+        }
+        if (auto opened = Generation::open(directory_.fd(), generation->number())) {
+            generation = guarded(std::move(*opened));
         }
     }
 }

@@ -95,6 +95,7 @@ struct UsageStore::Impl {
 
     Database database;  // before the statements: they are finalized first
     std::array<Statement, kStatementCount> statements;
+    bool read_only = false;  // a log that could not be opened for writing stays so for the connection's life
 
     Statement& get(StatementIndex index) { return statements[index]; }
 
@@ -111,6 +112,7 @@ struct UsageStore::Impl {
         if (rc == SQLITE_OK) {
             return {};
         }
+        read_only = (rc & 0xff) == SQLITE_READONLY;
         Error error = database.last_error(doing);
         if (database.in_transaction()) {  // some failures, a full disk for one, have already rolled back
             get(kRollback).run();
@@ -359,9 +361,10 @@ Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::strin
     return impl;
 }
 
-/// Makes sure that the connection is to the file under the store's name.
+/// Makes sure that the connection is to the file under the store's name, and may write it.
 Result<void> UsageStore::follow_name() {
-    if (impl_ != nullptr && !impl_->database.file_was_replaced()) {
+    const bool replaced = impl_ == nullptr || impl_->database.file_was_replaced();
+    if (!replaced && !impl_->read_only) {
         return {};
     }
     impl_.reset();  // first: a connection's end tidies up by name
@@ -370,7 +373,7 @@ Result<void> UsageStore::follow_name() {
         return tl::unexpected(opened.error());
     }
     impl_ = std::move(*opened);
-    reopened_ = true;
+    reopened_ = reopened_ || replaced;
     return {};
 }
 

@@ -5,11 +5,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "shm/attach.h"
 #include "tests/support/child.h"
@@ -105,6 +107,23 @@ TEST_F(GenerationTest, NeverNamesOverAnotherFile) {
     const auto named = (*made)->name_files();
     ASSERT_FALSE(named);
     EXPECT_EQ(named.error().message, cells_name() + ": cannot name it: File exists");
+    EXPECT_TRUE(exists(cells_name())) << "it is another's";
+}
+
+TEST_F(GenerationTest, WhatCannotBeNamedLeavesNothingInTheNextOnesWay) {
+    std::ofstream(instance_.file("table.50")) << "another's";
+    auto made = Generation::create(instance_.directory().fd(), plan_for(50));
+    ASSERT_TRUE(made) << made.error().message;
+    const auto named = (*made)->name_files();
+    ASSERT_FALSE(named);
+    EXPECT_EQ(named.error().message, "table.50: cannot name it: File exists");
+    for (const char* name : {"cells.50", "build.table", "build.cells"}) {
+        EXPECT_FALSE(exists(name)) << name;
+    }
+    std::filesystem::remove(instance_.file("table.50"));
+    auto again = Generation::create(instance_.directory().fd(), plan_for(50));
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_TRUE((*again)->name_files());
 }
 
 TEST_F(GenerationTest, CellsAreShardedWithinTheirBudget) {
@@ -157,6 +176,30 @@ TEST_F(GenerationTest, ATableThatDoesNotFitIsNotOpenedAndCellsThatDoNotAreLeftOu
     EXPECT_EQ(error(number), "opened without cells");
     ASSERT_EQ(truncate(instance_.file("table." + std::to_string(other)).c_str(), 8192), 0);
     EXPECT_EQ(error(other), "table." + std::to_string(other) + ": " + attach_text(AttachResult::kTruncated));
+}
+
+// What clients scribble on is given up; what only cannot be opened now is not, or its counts were lost.
+TEST_F(GenerationTest, CellsWaitWhereThereIsNoDescriptorForThem) {
+    const auto open_again = [&] {
+        auto opened = Generation::open(instance_.directory().fd(), instance_.current().number());
+        EXPECT_TRUE(opened) << opened.error().message;
+        return std::move(*opened);
+    };
+    rlimit before{};
+    getrlimit(RLIMIT_NOFILE, &before);
+    const int free = dup(instance_.directory().fd());
+    close(free);
+    const rlimit table_only{static_cast<rlim_t>(free) + 1, before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &table_only);
+    const auto without = open_again();
+    setrlimit(RLIMIT_NOFILE, &before);
+    EXPECT_EQ(without->cells().base, nullptr);
+    EXPECT_TRUE(without->cells_wait());
+    EXPECT_FALSE(open_again()->cells_wait());
+    std::filesystem::remove(instance_.file(cells_name()));
+    const auto alone = open_again();
+    EXPECT_EQ(alone->cells().base, nullptr);
+    EXPECT_FALSE(alone->cells_wait()) << "they will never come";
 }
 
 TEST_F(GenerationTest, FollowsAChangeOfTheClientsGroup) {

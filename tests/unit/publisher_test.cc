@@ -101,5 +101,24 @@ TEST_P(PublisherTest, ARevocationThatAForeignGenerationCannotHearOfIsNotToldDone
     EXPECT_EQ(told_, 2) << "nobody maps the foreign one any more";
 }
 
+// The next daemon takes a table with a number above what control names for a build that was never announced,
+// and removes it: none that servers still map may have such a number, not even one that this daemon could not
+// read.
+TEST_P(PublisherTest, NumbersRiseAboveWhatCannotBeRead) {
+    constexpr uint32_t kAheadOfTheClock = 4'000'000'000;
+    std::ofstream(directory_.path() / "default" / ("table." + std::to_string(kAheadOfTheClock)))
+        << "unreadable";
+    publisher_.reset();
+    auto opened = apikey::shm::Directory::open_and_lock(directory_.path(), "default", kOwnGroup);
+    ASSERT_TRUE(opened) << opened.error().message;
+    auto publisher = Publisher::open(std::move(*opened), kOwnGroup, 0, *worker_, *log_);
+    ASSERT_TRUE(publisher) << publisher.error().message;
+    publisher_ = std::move(*publisher);
+    ASSERT_EQ(publisher_->unread(), std::vector<uint32_t>{kAheadOfTheClock});
+    publisher_->apply({add(0)}, told());
+    run_until([&] { return told_ == 1; });
+    EXPECT_GT(publisher_->current()->number(), kAheadOfTheClock);
+}
+
 }  // namespace
 }  // namespace apikeyd

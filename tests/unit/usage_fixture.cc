@@ -230,7 +230,6 @@ std::string in_child(const std::function<std::string()>& body) {
 }
 
 void drop_privileges() {
-    constexpr uid_t kNobody = 65534;
     if (geteuid() == 0 &&
         (setresgid(kNobody, kNobody, kNobody) != 0 || setresuid(kNobody, kNobody, kNobody) != 0)) {
         throw std::runtime_error("cannot drop privileges");

@@ -74,7 +74,8 @@ void execute(const std::string& path, const std::string& sql);
 /// Runs `body` in a forked child and answers what it returned; the child may drop privileges or set a umask.
 std::string in_child(const std::function<std::string()>& body);
 
-/// A child without root's power over file modes.
+/// A child without root's power over file modes: where this is root, it becomes kNobody.
+inline constexpr uid_t kNobody = 65534;
 void drop_privileges();
 
 enum class CrashPoint { kStatement, kSystemCall, kTornWrite };

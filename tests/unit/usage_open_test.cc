@@ -226,6 +226,31 @@ TEST_F(UsageOpenTest, AStoreLockedForGoodIsReported) {
     EXPECT_EQ(refusal(path_), "opened");
 }
 
+// A connection that could not open the log for writing when it was made never looks again.
+TEST_F(UsageOpenTest, ALogThatBecomesWritableIsWrittenByTheNextFlush) {
+    make_store(path_);
+    const std::string said = in_child([&]() -> std::string {
+        const std::string log = path_ + "-wal";
+        for (const std::string& name : {directory_.string(), path_, log, path_ + "-shm", path_ + ".lock"}) {
+            if (geteuid() == 0 && chown(name.c_str(), kNobody, kNobody) != 0) {
+                return "cannot give it away";
+            }
+        }
+        drop_privileges();
+        fs::permissions(log, fs::perms(0444));
+        UsageStore store = open_store(path_);
+        Generation generation{uid_of(2), {{digest_of(1), "one", 5, 1}}, {{0, 6}}};
+        const Result<FlushSummary> refused = store.flush(std::vector{generation.counts()});
+        fs::permissions(log, fs::perms(0644));
+        const Result<FlushSummary> flushed = store.flush(std::vector{generation.counts()});
+        return (refused ? "written" : refused.error().message) + "|" +
+               (flushed ? "written" : flushed.error().message) + "|" +
+               (store.take_reopened() ? "of another store" : "of the same store");
+    });
+    expect_words(said, path_, "not writable for user");
+    EXPECT_EQ(said.substr(said.find('|')), "|written|of the same store");
+}
+
 TEST_F(UsageOpenTest, ARemovedStoreIsMadeAnew) {
     UsageStore store = open_store(path_);
     Generation generation{uid_of(1), {{digest_of(1), "one", 5, 1}}, {{0, 6}}};
