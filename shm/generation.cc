@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -127,6 +128,14 @@ Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t 
     }
     return std::unique_ptr<Generation>(
         new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));
+}
+
+bool Generation::cells_attachable() const {
+    struct stat status {};
+    CellsView cells;
+    return cells_file_ && fstat(cells_file_->fd(), &status) == 0 &&
+           check_cells(cells_file_->data(), static_cast<uint64_t>(status.st_size), table_.view(), &cells) ==
+               AttachResult::kOk;
 }
 
 void Generation::use_huge_pages() {

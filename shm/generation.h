@@ -46,6 +46,9 @@ class Generation {
     TableWriter& table() { return table_; }
     const TableWriter& table() const { return table_; }
     const CellsView& cells() const { return cells_; }
+    /// Whether a client can attach to the cells as their file is now: clients may have truncated it, or
+    /// scribbled on its header.
+    bool cells_attachable() const;
     uint64_t file_bytes() const { return table_file_.bytes() + cells_.bytes; }
 
     /// See Segment::use_huge_pages(); best before name_files(), since clients populate when they attach.

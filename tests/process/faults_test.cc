@@ -89,6 +89,23 @@ TEST_F(Faults, CellsScribbledOverWhileTheyAreCountedInChangeNoVerdictAndTheNextO
     EXPECT_EQ(daemon_.terminate(), 0);
 }
 
+TEST_F(Faults, CellsThatNobodyCouldAttachToAnyMoreAreReplacedByTheDaemon) {
+    start();
+    for (const bool truncated : {true, false}) {
+        SCOPED_TRACE(truncated ? "truncated" : "header overwritten");
+        const std::string path = site_.segment(cells_name(site_.await_applied()));
+        if (truncated) {
+            std::filesystem::resize_file(path, 0);
+        } else {
+            std::fstream(path, std::ios::in | std::ios::out | std::ios::binary).write("nonsense", 8);
+        }
+        apikey_client* late = site_.open_client();
+        EXPECT_TRUE(await([&] { return code(late, 0) == APIKEY_VALID; }));
+        apikey_close(late);
+    }
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
 /// One client for each generation keeps all of them, on a tmpfs with room for a few.
 TEST_F(Faults, GenerationsPinnedUntilTheNextHasNoRoomCostNothingButThatOne) {
     ASSERT_EQ(geteuid(), 0u) << "this test mounts: run it as root";
