@@ -14,7 +14,7 @@ namespace apikeyd::test {
 namespace {
 
 constexpr unsigned kBetweenCalls_us = 500;  // so that the machine stays usable
-constexpr unsigned kHousekeeping_us = 300000;
+constexpr unsigned kHousekeeping_us = 1000000;
 constexpr unsigned kForkEvery_us = 100000;
 constexpr unsigned kForkedCalls = 20;
 constexpr unsigned kPassingCalls = 20;  // between open and close
@@ -22,7 +22,9 @@ constexpr unsigned kPassingCalls = 20;  // between open and close
 /// One lane's calls.
 class Caller {
   public:
-    Caller(KeyBoard& board, unsigned lane, unsigned seed) : board_(board), lane_(lane), pick_(seed) {}
+    /// Asks for all keys, or the first so many, and for those that were revoked lately.
+    Caller(KeyBoard& board, unsigned lane, unsigned seed, size_t among = 0)
+        : board_(board), lane_(lane), among_(among), pick_(seed) {}
     ~Caller() { board_.leave(lane_); }
     Caller(const Caller&) = delete;
     Caller& operator=(const Caller&) = delete;
@@ -32,7 +34,9 @@ class Caller {
         size_t keys[kBatchMax];
         const size_t count = pick_() % 2 == 0 ? 1 : kBatchMax;
         for (size_t i = 0; i < count; ++i) {
-            keys[i] = (pick_() >> 4) % board_.size();
+            const size_t drawn = pick_() >> 4;
+            keys[i] = pick_() % 4 == 0 ? board_.revoked_lately(drawn)
+                                       : drawn % (among_ != 0 ? among_ : board_.size());
         }
         board_.call(lane_, client, keys, count);
         usleep(kBetweenCalls_us);
@@ -41,6 +45,7 @@ class Caller {
   private:
     KeyBoard& board_;
     unsigned lane_;
+    size_t among_;
     std::minstd_rand pick_;
 };
 
@@ -70,12 +75,14 @@ void fork_one(KeyBoard& board, unsigned lane, apikey_client* client, unsigned se
     }
 }
 
-void run_threads(const Site& site, KeyBoard& board, ClientKind kind, unsigned lane, unsigned seed) {
+void run_threads(const Site& site, KeyBoard& board, ClientKind kind, size_t stable, unsigned lane,
+                 unsigned seed) {
     apikey_client* client = site.open_client();
     std::vector<std::thread> threads;
     for (unsigned i = 0; i < 2; ++i) {
         threads.emplace_back([&, i] {
-            Caller caller(board, lane + i, seed + i);
+            // Whose requests leave the switch to the housekeeping asks for no key that would be refused.
+            Caller caller(board, lane + i, seed + i, kind == ClientKind::kKept ? stable : 0);
             while (!board.stopped()) {
                 caller.call(client);
             }
@@ -140,7 +147,7 @@ void Clients::start(unsigned client) {
         if (kind == ClientKind::kPassing) {
             run_passing(site_, board_, client * kLanesPerClient, seed);
         } else {
-            run_threads(site_, board_, kind, client * kLanesPerClient, seed);
+            run_threads(site_, board_, kind, stable_, client * kLanesPerClient, seed);
         }
         _exit(0);
     }

@@ -24,7 +24,9 @@ inline constexpr unsigned kLanesPerClient = 3;
 /// One process of each kind. A process and its children are a process group of their own.
 class Clients {
   public:
-    Clients(const Site& site, KeyBoard& board) : site_(site), board_(board), pids_(kClientKinds, -1) {}
+    /// The first `stable` keys of the board are valid all the time.
+    Clients(const Site& site, KeyBoard& board, size_t stable)
+        : site_(site), board_(board), stable_(stable), pids_(kClientKinds, -1) {}
     ~Clients();
     Clients(const Clients&) = delete;
     Clients& operator=(const Clients&) = delete;
@@ -47,6 +49,7 @@ class Clients {
 
     const Site& site_;
     KeyBoard& board_;
+    size_t stable_;
     std::vector<pid_t> pids_;
     unsigned started_ = 0;
 };

@@ -25,7 +25,7 @@ Operator::Operator(unsigned keys, unsigned seed)
       board_(2 * keys + kFreshMax, kClientKinds * kLanesPerClient),
       book_(site_, board_, seed),
       daemon_(site_.config()),
-      clients_(site_, board_),
+      clients_(site_, board_, keys / 10),
       keys_(keys) {
     // A tenth of these stays as it is, and a third is never in the set.
     for (size_t i = 0; i < keys + keys / 2; ++i) {

@@ -79,6 +79,15 @@ void KeyBoard::expect(size_t key, Expect expect) {
     keys_[key].expected.store((changes + 1) << 2 | static_cast<uint32_t>(expect));
 }
 
+void KeyBoard::note_revoked(size_t key) {
+    const uint64_t number = shared_->revoked.fetch_add(1);
+    shared_->lately[number % kLately].store(static_cast<uint32_t>(key));
+}
+
+size_t KeyBoard::revoked_lately(size_t number) const {
+    return shared_->lately[number % kLately].load();
+}
+
 bool KeyBoard::pause() {
     shared_->paused.store(true);
     return await([this] {

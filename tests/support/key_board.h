@@ -41,6 +41,8 @@ class KeyBoard {
     // The operator's side.
     size_t add(std::string_view text, Expect expect);
     void expect(size_t key, Expect expect);
+    /// Has clients ask for this one often: what they read may be an old generation yet.
+    void note_revoked(size_t key);
     bool full() const { return size() == keys_max_; }
     /// While it is so, UNAVAILABLE is no violation: the clients' own files were spoilt.
     void allow_unavailable(bool allowed) { shared_->unavailable_allowed.store(allowed); }
@@ -53,6 +55,8 @@ class KeyBoard {
 
     // A lane's side.
     size_t size() const { return shared_->size.load(std::memory_order_acquire); }
+    /// A key that was revoked lately, for any number.
+    size_t revoked_lately(size_t number) const;
     bool stopped() const { return shared_->stopped.load(std::memory_order_relaxed); }
     /// Before each call: waits while the board is paused.
     void before_call(unsigned lane);
@@ -74,6 +78,7 @@ class KeyBoard {
   private:
     enum LaneState : uint32_t { kIdle, kCalling, kPaused };
     static constexpr size_t kFirstMax = 16;
+    static constexpr size_t kLately = 16;
 
     struct Shared {
         std::atomic<size_t> size;
@@ -84,6 +89,8 @@ class KeyBoard {
         std::atomic<size_t> told;  ///< how many of `first` are complete, in any order
         Violation first[kFirstMax];
         std::atomic<uint64_t> codes[16];
+        std::atomic<uint64_t> revoked;
+        std::atomic<uint32_t> lately[kLately];
     };
     struct alignas(64) Lane {
         std::atomic<uint32_t> state;

@@ -41,6 +41,9 @@ void KeyBook::settle() {
     for (const size_t key : loose_) {
         const bool valid = keys_[key].in_set && keys_[key].state == KeyState::kActive;
         board_.expect(key, valid ? Expect::kValid : Expect::kNotValid);
+        if (keys_[key].in_set && keys_[key].state == KeyState::kRevoked) {
+            board_.note_revoked(key);
+        }
     }
     loose_.clear();
 }
