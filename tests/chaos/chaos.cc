@@ -1,6 +1,7 @@
 // chaos: promises 1, 2 and 5 under everything at once, for as long as wanted.
 //
 //   chaos --seconds N --seed S [--keys K] [--json FILE]
+//   chaos revocations [--count N] [--keys K] [--json FILE]
 //
 // Real daemons, the real tool and four client processes; what happens to them, and when, is drawn from the
 // seed: reloads of changed key sets, bad key sets, changes by the tool, new generations, SIGKILL and SIGSTOP
@@ -8,6 +9,8 @@
 //   no key that was valid and stays valid is refused; no key that was never valid is accepted; no key whose
 //   revocation returned 0 is accepted by a call that began after; the store's totals equal the clients'
 //   tallies, but for the one call of each thread that was killed in it, and for counters that were spoilt.
+//
+// `revocations` tells how long one takes on a live daemon (revocations.h); no time is a violation.
 //
 // The environment's APIKEYD and APIKEYCTL name the programs. Prints a line each minute and at the end, and a
 // line for each violation. Exit status: 0 without one, 1 otherwise, 2 usage. SIGINT and SIGTERM end it early,
@@ -25,6 +28,7 @@
 #include <string>
 
 #include "operator.h"
+#include "revocations.h"
 
 namespace {
 
@@ -54,6 +58,7 @@ bool ending_signal_waits() {
 }
 
 struct Options {
+    RevocationOptions revocations;
     unsigned seconds = 60;
     unsigned seed = 1;
     unsigned keys = 2000;
@@ -141,31 +146,67 @@ class Run {
     Clock::time_point began_;
 };
 
+int run_chaos(const Options& options) {
+    Run run(options);
+    run.go();
+    run.print_line();
+    return run.write_json() && run.clean() ? 0 : 1;
+}
+
+int run_revocations(const Options& options) {
+    uint64_t violations = 0;
+    const std::vector<RevocationRow> rows = time_revocations(options.revocations, &violations);
+    std::string json = "{\"violations\":" + std::to_string(violations);
+    for (const RevocationRow& row : rows) {
+        std::printf("%-36s", row.what.c_str());
+        json += ",\"" + row.what + "\":{";
+        const char* comma = "";
+        for (const auto& [name, value] : row.figures) {
+            std::printf(" %s %lu", name, value);
+            json += std::string(comma) + "\"" + name + "\":" + std::to_string(value);
+            comma = ",";
+        }
+        std::printf("\n");
+        json += "}";
+    }
+    std::printf("%lu violations\n", violations);
+    const bool written = options.json.empty() || (std::ofstream(options.json) << json << "}\n").flush();
+    return written && violations == 0 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     CLI::App app{
         "Does everything to a daemon and its clients that may be done, and checks what they answer."};
     Options options;
-    app.add_option("--seconds", options.seconds, "how long")->check(CLI::Range(1U, 10'000'000U))->required();
-    app.add_option("--seed", options.seed, "the same events in the same order")->required();
+    app.add_option("--seconds", options.seconds, "how long")
+        ->check(CLI::Range(1U, 10'000'000U))
+        ->capture_default_str();
+    app.add_option("--seed", options.seed, "the same events in the same order")->capture_default_str();
     app.add_option("--keys", options.keys, "in the key set")
         ->check(CLI::Range(100U, 1'000'000U))
         ->capture_default_str();
     app.add_option("--json", options.json, "write the last line's figures to this file as well");
+    CLI::App* revocations = app.add_subcommand("revocations", "Times revocations on a live daemon.");
+    revocations->add_option("--count", options.revocations.count, "how many")
+        ->check(CLI::Range(2U, 1'000'000U))
+        ->capture_default_str();
+    revocations->add_option("--keys", options.revocations.keys, "in the key set besides")
+        ->check(CLI::Range(100U, 1'000'000U))
+        ->capture_default_str();
+    revocations->add_option("--json", options.json, "write the figures to this file as well");
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : 2;
     }
     block_ending_signals();
+    options.revocations.interrupted = ending_signal_waits;
     try {
-        Run run(options);
-        run.go();
-        run.print_line();
-        return run.write_json() && run.clean() ? 0 : 1;
+        return revocations->parsed() ? run_revocations(options) : run_chaos(options);
     } catch (const std::exception& error) {
-        std::printf("VIOLATION, seed %u: %s\n", options.seed, error.what());
+        std::printf("VIOLATION or no way to go on, seed %u: %s\n", options.seed, error.what());
         return 1;
     }
 }
