@@ -55,6 +55,35 @@ struct Area {
     Seen seen[kProcesses * kThreads];
 };
 
+/// How late the machine wakes a thread that sleeps a millisecond: what no daemon can better.
+class Sleeper {
+  public:
+    Sleeper() : thread_([this] { run(); }) {}
+    ~Sleeper() { end(); }
+    Sleeper(const Sleeper&) = delete;
+    Sleeper& operator=(const Sleeper&) = delete;
+    const Histogram& end() {
+        stop_.store(true);
+        if (thread_.joinable()) {
+            thread_.join();
+        }
+        return *late_ns_;
+    }
+
+  private:
+    void run() {
+        constexpr timespec kSleep{0, 1000000};
+        while (!stop_.load()) {
+            const uint64_t began_ns = monotonic_ns();
+            nanosleep(&kSleep, nullptr);
+            late_ns_->add(monotonic_ns() - began_ns - static_cast<uint64_t>(kSleep.tv_nsec));
+        }
+    }
+    std::unique_ptr<Histogram> late_ns_ = std::make_unique<Histogram>();
+    std::atomic<bool> stop_{false};
+    std::thread thread_;
+};
+
 class Revocations {
   public:
     explicit Revocations(const RevocationOptions& options) : options_(options), daemon_(site_.config()) {
@@ -216,6 +245,7 @@ class Revocations {
         auto accepted_ns = std::make_unique<Histogram>();
         auto answered_ns = std::make_unique<Histogram>();
         std::set<uint32_t> generations;
+        Sleeper sleeper;
         apikey_client* client = site_.open_client();
         for (; revoked_ < last; ++revoked_) {
             if (options_.interrupted()) {
@@ -241,6 +271,7 @@ class Revocations {
         apikey_close(client);
         rows->push_back(row(std::string(when) + ", last accepted call", *accepted_ns, generations.size()));
         rows->push_back(row(std::string(when) + ", answer", *answered_ns, generations.size()));
+        rows->push_back(row(std::string(when) + ", machine late", sleeper.end(), generations.size()));
     }
 
     static uint32_t generation(apikey_client* client) {
@@ -253,7 +284,7 @@ class Revocations {
 
     static RevocationRow row(std::string what, const Histogram& times_ns, uint64_t generations) {
         return {std::move(what),
-                {{"revocations", times_ns.count},
+                {{"samples", times_ns.count},
                  {"generations", generations},
                  {"p50_ns", times_ns.percentile(0.5)},
                  {"p99_ns", times_ns.percentile(0.99)},
