@@ -27,8 +27,8 @@ struct RevocationRow {
 /// built and published. A time begins before the request is sent, so it is never shorter than from when the
 /// daemon learns of it. Two times end: at the beginning of the last call, of all threads, that accepted the
 /// key; and at the answer. Beside them stands how late the machine woke a sleeping thread meanwhile.
-/// `violations` are calls that accepted the key and began after the answer, and other wrong verdicts. Throws
-/// std::runtime_error when it is interrupted.
+/// `violations` are calls that accepted the key and began after the answer, and other wrong verdicts. Ends
+/// early, with what it has, when it is interrupted.
 std::vector<RevocationRow> time_revocations(const RevocationOptions& options, uint64_t* violations);
 
 }  // namespace apikeyd::test
