@@ -141,6 +141,14 @@ Result<std::unique_ptr<Generation>> Generation::open(int directory_fd, uint32_t 
         new Generation(directory_fd, std::move(*table_file), std::move(*cells_file), table, cells));
 }
 
+bool Generation::cells_attachable() const {
+    struct stat status {};
+    CellsView cells;
+    return cells_file_ && fstat(cells_file_->fd(), &status) == 0 &&
+           check_cells(cells_file_->data(), static_cast<uint64_t>(status.st_size), table_.view(), &cells) ==
+               AttachResult::kOk;
+}
+
 void Generation::use_huge_pages() {
     huge_bytes_ = table_file_.use_huge_pages() + (cells_file_ ? cells_file_->use_huge_pages() : 0);
 }

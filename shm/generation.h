@@ -50,6 +50,9 @@ class Generation {
     /// True when the cells are there and could not be opened (no descriptor, no memory): what was counted in
     /// them is still to come, by another open().
     bool cells_wait() const { return cells_wait_; }
+    /// Whether a client can attach to the cells as their file is now: clients may have truncated it, or
+    /// scribbled on its header.
+    bool cells_attachable() const;
     uint64_t file_bytes() const { return table_file_.bytes() + cells_.bytes; }
 
     /// See Segment::use_huge_pages(); best before name_files(), since clients populate when they attach.

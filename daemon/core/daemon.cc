@@ -207,7 +207,10 @@ void Daemon::start_timers() {
                  [this] { publisher_->control().beat(realtime_now_ns()); });
     loop_->every(milliseconds(config_.flush_interval_ms),
                  [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
-    loop_->every(kRetireInterval, [this] { flusher_->retire_unused(); });
+    loop_->every(kRetireInterval, [this] {
+        publisher_->replace_spoilt();
+        flusher_->retire_unused();
+    });
     loop_->every(kNamesInterval, [this] { check_names(); });
 }
 

@@ -330,6 +330,15 @@ void Publisher::open_waiting_cells() {
     }
 }
 
+void Publisher::replace_spoilt() {
+    if (current_ == nullptr || building_ || current_->cells_attachable()) {
+        return;
+    }
+    log_.warn("generation.cells_spoilt", {{"generation", current_->number()},
+                                          {"reason", "a client truncated them or wrote over their header"}});
+    start_build();
+}
+
 void Publisher::drop_superseded(const GenerationPtr& generation) {
     std::erase(superseded_, generation);
 }

@@ -53,6 +53,10 @@ class Publisher {
     /// source was loaded: changes that an earlier daemon was killed in the middle of reach all files.
     void tighten_superseded();
 
+    /// Has another generation built when clients have spoilt the current one's cells so that no server that
+    /// is started now could attach. To be called now and then.
+    void replace_spoilt();
+
     /// nullptr before the first.
     const GenerationPtr& current() const { return current_; }
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,7 +30,8 @@ class Child {
         }
     }
     ~Child() {
-        if (!waited_ && pid_ > 0) {
+        if (!waited_ && pid_ > 0) {  // the test has failed, and the child may wait for it for ever
+            kill(pid_, SIGKILL);
             wait();
         }
     }
