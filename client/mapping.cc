@@ -54,7 +54,8 @@ bool is_due(uint64_t at_ns, uint64_t now_ns, uint64_t ahead_max_ns) {
 /// by whichever thread calls then; so a generation is let go of even if nobody calls apikey_refresh().
 void reclaim(apikey_client* client) {
     // SYNC reclaim-due: cleared first. Whoever clears the time that another thread set sees what that one
-    // left. So that this holds for every one that set it before, it is only ever changed by read-modify-write.
+    // left. So that this holds for every one that set it before, it is only ever changed by
+    // read-modify-write.
     client->reclaim_at_ns.exchange(0, std::memory_order_acq_rel);
     bool left = false;
     // SYNC node-pushed, and in the loop node-state: as in take_node().
