@@ -113,7 +113,7 @@ void die() {
     }
 }
 
-void store_point(const std::source_location& where, Part part) {
+void store_point(const test::CallPlace& where, Part part) {
     if (!g_armed.load(std::memory_order_relaxed)) {
         return;
     }

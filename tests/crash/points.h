@@ -9,7 +9,8 @@
 
 #include <atomic>
 #include <cstdint>
-#include <source_location>
+
+#include "tests/support/call_place.h"
 
 namespace apikey::crash {
 
@@ -73,7 +74,7 @@ bool order_met();
 const char* file_met();
 
 enum class Part : uint8_t { kBefore, kHalf };
-void store_point(const std::source_location& where, Part part = Part::kBefore);
+void store_point(const test::CallPlace& where, Part part = Part::kBefore);
 
 enum class Answer : uint8_t { kDo, kFail, kHalf, kHalfAndDie };
 struct CallAnswer {

@@ -10,11 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <source_location>
+
+#include "tests/support/call_place.h"
 
 namespace apikey::model {
 
-using Where = std::source_location;
+using Where = test::CallPlace;
 
 /// One way to use the code. A new object for each run: made and prepared by one thread, whose work all others
 /// see.

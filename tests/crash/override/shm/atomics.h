@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
-#include <source_location>
+
 #include <type_traits>
 
 #include "tests/crash/points.h"
@@ -15,7 +15,7 @@ namespace apikey::shm {
 
 template <typename T>
 class Atomic {
-    using Where = std::source_location;
+    using Where = test::CallPlace;
     using Order = std::memory_order;
 
   public:
@@ -52,9 +52,9 @@ class Plain {
   public:
     /// A value that knows where it is assigned.
     struct Given {
-        Given(T given, std::source_location at = std::source_location::current()) : value(given), where(at) {}
+        Given(T given, test::CallPlace at = test::CallPlace::current()) : value(given), where(at) {}
         T value;
-        std::source_location where;
+        test::CallPlace where;
     };
 
     Plain() = default;
@@ -71,7 +71,7 @@ class Plain {
 
 /// Also killed when half of it is written.
 inline void write_plain(void* to, const void* from, size_t bytes,
-                        std::source_location where = std::source_location::current()) {
+                        test::CallPlace where = test::CallPlace::current()) {
     if (bytes == 0) {
         return;
     }

@@ -10,13 +10,13 @@
 
 namespace apikey::client {
 
-inline void light_fence(std::source_location where = std::source_location::current()) {
+inline void light_fence(model::Where where = model::Where::current()) {
     if (!model::membarrier()) {
         model::fence(where);
     }
 }
 inline void prepare_heavy_fence() {}
-inline bool heavy_fence(std::source_location where = std::source_location::current()) {
+inline bool heavy_fence(model::Where where = model::Where::current()) {
     if (model::membarrier()) {
         model::fence_of_all_threads(where);
     } else {

@@ -9,7 +9,7 @@
 #include <atomic>  // std::memory_order
 #include <cstdint>
 #include <cstring>
-#include <source_location>
+
 #include <type_traits>
 #include <utility>
 
@@ -20,7 +20,7 @@ namespace apikey::shm {
 template <typename T>
 class Atomic {
     static_assert(sizeof(T) <= sizeof(uint64_t) && std::is_trivially_copyable_v<T>);
-    using Where = std::source_location;
+    using Where = model::Where;
     using Order = std::memory_order;
 
   public:
@@ -100,7 +100,7 @@ class Atomic {
 
 template <typename T>
 class Plain {
-    using Where = std::source_location;
+    using Where = model::Where;
 
   public:
     Plain() = default;
@@ -119,14 +119,14 @@ class Plain {
 };
 
 inline void write_plain(void* to, const void* from, size_t bytes,
-                        std::source_location where = std::source_location::current()) {
+                        model::Where where = model::Where::current()) {
     if (bytes != 0) {
         model::plain_store(to, where);
         std::memcpy(to, from, bytes);
     }
 }
 inline void read_plain(void* to, const void* from, size_t bytes,
-                       std::source_location where = std::source_location::current()) {
+                       model::Where where = model::Where::current()) {
     model::plain_load(from, where);
     std::memcpy(to, from, bytes);
 }
