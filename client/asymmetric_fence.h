@@ -2,7 +2,7 @@
 // sequentially consistent fence in between. Readers keep the compiler from reordering; the rare side has
 // every CPU that runs a thread of this process take a fence (membarrier(2), Linux 4.14).
 //
-// The models (tests/model) put a full fence on both sides in place of this.
+// The models (tests/model) have their own in place of this.
 
 #pragma once
 

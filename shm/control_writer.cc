@@ -95,8 +95,8 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
         return tl::unexpected(made.error());
     }
     // SYNC control-superseded: after the rename, so that who reads 'superseded' (is_current() of the client)
-    // finds the new file under the name. The state's place is frozen, so this
-    // holds for a control of another ABI too.
+    // finds the new file under the name. The state's place is frozen, so this holds for a control of another
+    // ABI too.
     if (old && old->bytes() >= offsetof(Control, layout_hash)) {
         reinterpret_cast<Control*>(old->data())
             ->state.store(static_cast<uint32_t>(ControlState::kSuperseded), std::memory_order_seq_cst);

@@ -1,8 +1,8 @@
 #include "tests/crash/key_set.h"
 
-#include <cstdio>
 #include <stdexcept>
 
+#include "base/hex.h"
 #include "shm/key_form.h"
 #include "shm/sha256.h"
 
@@ -38,16 +38,6 @@ enum Role : size_t {
     kRevokedLast,
     kFirstLarge,
 };
-
-std::string hex(const std::array<uint8_t, 32>& bytes) {
-    std::string text;
-    for (const uint8_t byte : bytes) {
-        char two[3];
-        snprintf(two, sizeof two, "%02x", byte);
-        text += two;
-    }
-    return text;
-}
 
 }  // namespace
 
@@ -95,7 +85,7 @@ void KeySet::add_foreign(bool in_source, bool steady) {
     key.text = "imported key number " + std::to_string(keys_.size());
     key.row.foreign = true;
     shm::sha256_kernel().hash(key.text.data(), key.text.size(), key.row.digest.data());
-    key.row.id = hex(key.row.digest).substr(0, shm::kIdLength);
+    key.row.id = apikeyd::to_hex(key.row.digest).substr(0, shm::kIdLength);
     key.in_source = in_source;
     key.steady = steady;
     keys_.push_back(std::move(key));
@@ -184,7 +174,7 @@ std::string KeySet::text() const {
             continue;
         }
         const KeyRow& row = key.row;
-        text += "  - id: '" + row.id + "'\n    sha256: '" + hex(row.digest) + "'\n";
+        text += "  - id: '" + row.id + "'\n    sha256: '" + apikeyd::to_hex(row.digest) + "'\n";
         text += row.foreign ? "    foreign: true\n" : "    environment: " + row.environment + "\n";
         text += row.owner.empty() ? "" : "    owner: " + row.owner + "\n";
         text += row.name.empty() ? "" : "    name: " + row.name + "\n";

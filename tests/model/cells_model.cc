@@ -69,7 +69,5 @@ class Cells : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 3, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Cells>();
-    });
+    return apikey::model::simulate<apikey::model::Cells>(argc, argv, 3);
 }

@@ -40,7 +40,5 @@ class Crowd : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 3, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Crowd>();
-    });
+    return apikey::model::simulate<apikey::model::Crowd>(argc, argv, 3);
 }

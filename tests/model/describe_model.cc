@@ -74,7 +74,5 @@ class Describe : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 2, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Describe>();
-    });
+    return apikey::model::simulate<apikey::model::Describe>(argc, argv, 2);
 }

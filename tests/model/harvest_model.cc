@@ -58,7 +58,5 @@ class Harvest : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 2, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Harvest>();
-    });
+    return apikey::model::simulate<apikey::model::Harvest>(argc, argv, 2);
 }

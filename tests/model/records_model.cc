@@ -41,7 +41,5 @@ class Records : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 3, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Records>();
-    });
+    return apikey::model::simulate<apikey::model::Records>(argc, argv, 3);
 }

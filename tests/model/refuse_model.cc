@@ -52,7 +52,5 @@ class Refuse : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 3, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Refuse>();
-    });
+    return apikey::model::simulate<apikey::model::Refuse>(argc, argv, 3);
 }

@@ -34,6 +34,12 @@ void expect(bool holds, const char* promise);
 /// Runs the model's scenario as the command line says, and returns the exit status; see simulation.cc.
 int simulate(int argc, char** argv, unsigned threads, std::unique_ptr<Scenario> (*make)());
 
+template <typename Made>
+int simulate(int argc, char** argv, unsigned threads) {
+    return simulate(argc, argv, threads,
+                    []() -> std::unique_ptr<Scenario> { return std::make_unique<Made>(); });
+}
+
 /// Keeps a thread-local variable of the real code apart for each simulated thread. All of them run on one
 /// thread of the system.
 void keep_per_thread(void** variable);

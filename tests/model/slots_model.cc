@@ -99,7 +99,5 @@ class Slots : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 2, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Slots>();
-    });
+    return apikey::model::simulate<apikey::model::Slots>(argc, argv, 2);
 }

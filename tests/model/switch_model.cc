@@ -66,7 +66,5 @@ class Switch : public Scenario {
 }  // namespace apikey::model
 
 int main(int argc, char** argv) {
-    return apikey::model::simulate(argc, argv, 3, []() -> std::unique_ptr<apikey::model::Scenario> {
-        return std::make_unique<apikey::model::Switch>();
-    });
+    return apikey::model::simulate<apikey::model::Switch>(argc, argv, 3);
 }

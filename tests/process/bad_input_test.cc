@@ -16,6 +16,7 @@
 #include <string>
 
 #include "apikey/apikey.h"
+#include "base/hex.h"
 #include "shm/sha256.h"
 #include "support/child.h"
 #include "support/daemon_process.h"
@@ -32,13 +33,7 @@ constexpr char kGoodKey[] = "ak_live_GoodKey00001_abcdefghijklmnopqrstuvwxyz0000
 std::string hex_digest(const std::string& text) {
     uint8_t digest[32];
     apikey::shm::sha256_kernel().hash(text.data(), text.size(), digest);
-    std::string hex;
-    for (const uint8_t byte : digest) {
-        char two[3];
-        snprintf(two, sizeof two, "%02x", byte);
-        hex += two;
-    }
-    return hex;
+    return apikeyd::to_hex(digest);
 }
 
 std::string row(const std::string& id, const std::string& sha256, const std::string& more = "") {
