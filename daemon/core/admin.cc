@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "base/clock.h"
+
 namespace apikeyd {
 
 bool Admin::may_operate(const Peer& peer) const {
@@ -83,13 +85,15 @@ void Admin::note_change(const Change& change, const Result<void>& result) {
 }
 
 void Admin::answer(const Responder& responder, const ApplyRequest& request) {
-    reloader_.apply(request.changes, request.before, request.after,
-                    [this, responder, changes = request.changes](const Result<void>& result) {
-                        for (const Change& change : changes) {
-                            note_change(change, result);
-                        }
-                        responder.send(result ? format_done() : format_failure(result.error().message));
-                    });
+    reloader_.apply(
+        request.changes, request.before, request.after,
+        [this, responder, changes = request.changes,
+         learned_ns = monotonic_now_ns()](const Result<void>& result) {
+            for (const Change& change : changes) {
+                note_change(change, result);
+            }
+            responder.send(result ? format_applied(learned_ns) : format_failure(result.error().message));
+        });
 }
 
 }  // namespace apikeyd

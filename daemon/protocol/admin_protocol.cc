@@ -245,6 +245,18 @@ std::string format_failure(std::string_view error) {
         json::object{{"ok", false}, {"error", json::string_view(error.data(), error.size())}});
 }
 
+std::string format_applied(uint64_t learned_ns) {
+    return json::serialize(json::object{{"ok", true}, {"learned_ns", learned_ns}});
+}
+
+Result<uint64_t> parse_applied(std::string_view line) {
+    const Result<json::object> object = parse_answer(line);
+    if (!object) {
+        return tl::unexpected(object.error());
+    }
+    return Reader(*object).count("learned_ns");
+}
+
 std::string format_done() {
     return json::serialize(json::object{{"ok", true}});
 }

@@ -55,6 +55,12 @@ std::string format_reload_answer(const ReloadAnswer& answer);
 /// The daemon's error, when it answered with one.
 Result<ReloadAnswer> parse_reload_answer(std::string_view line);
 
+/// What an apply is answered with: {"ok":true,"learned_ns":…}. The time, of CLOCK_MONOTONIC, is the one at
+/// which the daemon had read the request, for those who measure how long a change took to be in force.
+std::string format_applied(uint64_t learned_ns);
+/// The time, or the daemon's error.
+Result<uint64_t> parse_applied(std::string_view line);
+
 /// {"ok":true}
 std::string format_done();
 /// Success, or the daemon's error.

@@ -24,9 +24,9 @@ struct RevocationRow {
 };
 
 /// Half of the revocations come while nothing else happens, half while one generation after the other is
-/// built and published. A time begins before the request is sent, so it is never shorter than from when the
-/// daemon learns of it. Two times end: at the beginning of the last call, of all threads, that accepted the
-/// key; and at the answer. Beside them stands how late the machine woke a sleeping thread meanwhile.
+/// built and published. Timed are, to the beginning of the last call, of all threads, that accepted the key:
+/// from when the daemon had read the request, and from before it was sent; and from there to the answer.
+/// Beside them stands how late the machine woke a sleeping thread meanwhile.
 /// `violations` are calls that accepted the key and began after the answer, and other wrong verdicts. Ends
 /// early, with what it has, when it is interrupted.
 std::vector<RevocationRow> time_revocations(const RevocationOptions& options, uint64_t* violations);
