@@ -67,7 +67,7 @@ T* map_area(uint64_t count) {
 /// As much memory as a table of so many keys touches.
 struct Area {
     explicit Area(uint64_t keys)
-        : slots(shm::TableGeometry::for_keys(keys, 0).slot_count),
+        : slots(shm::TableGeometry::for_keys(keys, 0, {}).slot_count),
           slot(map_area<shm::Slot>(slots)),
           cell(map_area<shm::Cell>(slots)) {}
 

@@ -69,7 +69,7 @@ shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, 
     const GeneratedKey any = known_key(0);
     shm::DetailText detail;
     detail.id = {shm::native_key_id(any.data(), any.size()), shm::kIdLength};
-    plan.geometry = shm::TableGeometry::for_keys(keys, keys * shm::TableWriter::detail_bytes(detail));
+    plan.geometry = shm::TableGeometry::for_keys(keys, keys * shm::TableWriter::detail_bytes(detail), {});
     plan.cpus = std::max(1u, std::thread::hardware_concurrency());
     plan.shards_budget_bytes = kShardsBudgetBytes;
     plan.clients_group = getegid();

@@ -44,7 +44,7 @@ void fill(shm::TableWriter& table, uint64_t keys, Crew& crew) {
         const KeyRow row = row_of_key(i);
         const uint32_t reference = table.append_detail(row_detail(row));
         if (!environment || reference == 0 ||
-            table.publish(hashes[i], row_digest(row), row_meta(row, *environment), reference, false) !=
+            table.publish(hashes[i], row_digest(row), row_meta(row, 0, *environment), reference, false) !=
                 shm::TableWriter::Publish::kDone) {
             throw RunEnded(kUnreachable, "the table has no room for key " + std::to_string(i));
         }
@@ -66,7 +66,7 @@ void make_files(const shm::Directory& directory, uint64_t keys, uint64_t shards_
     auto control = value_or_end(shm::ControlWriter::open(directory.fd(), getegid()));
     shm::GenerationPlan plan{};
     plan.generation = kFirstGeneration;
-    plan.geometry = shm::TableGeometry::for_keys(keys, details_bytes(keys));
+    plan.geometry = shm::TableGeometry::for_keys(keys, details_bytes(keys), {});
     plan.cpus = std::max(1u, std::thread::hardware_concurrency());
     plan.shards_budget_bytes = shards_budget_bytes;
     plan.clients_group = getegid();

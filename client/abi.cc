@@ -6,11 +6,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "client/scopes.h"
 #include "client/validate.h"
 #include "shm/instance_place.h"
 
 using apikey::client::Mapping;
 using apikey::client::Reading;
+using apikey::client::Target;
 
 namespace {
 
@@ -18,6 +20,7 @@ namespace shm = apikey::shm;
 
 static_assert(static_cast<int>(APIKEY_OK) == static_cast<int>(shm::AttachResult::kOk));
 static_assert(static_cast<int>(APIKEY_IO_ERROR) == static_cast<int>(shm::AttachResult::kIoError));
+static_assert(sizeof(apikey_limit::name) == shm::kLimitNameBytes);
 static_assert(static_cast<int>(APIKEY_NO_DESCRIPTORS) == static_cast<int>(shm::AttachResult::kNoDescriptors));
 
 constexpr uint32_t kStaleAfterDefault_ms = 10000;
@@ -88,7 +91,13 @@ apikey_result apikey_open(const apikey_options* options, apikey_client** client)
     int stale_policy;  // as the number it is: a C caller can put any into the enum
     static_assert(sizeof stale_policy == sizeof known.stale_policy);
     std::memcpy(&stale_policy, &known.stale_policy, sizeof stale_policy);
-    if (stale_policy != APIKEY_STALE_SERVE && stale_policy != APIKEY_STALE_DENY) {
+    int metering;
+    static_assert(sizeof metering == sizeof known.metering);
+    std::memcpy(&metering, &known.metering, sizeof metering);
+    const char* environment = known.required_environment != nullptr ? known.required_environment : "";
+    if ((stale_policy != APIKEY_STALE_SERVE && stale_policy != APIKEY_STALE_DENY) ||
+        (metering != APIKEY_METERING_REQUIRED && metering != APIKEY_METERING_OPTIONAL) ||
+        std::strlen(environment) >= shm::kEnvironmentNameBytes) {
         return APIKEY_BAD_ARGUMENT;
     }
     auto* made = static_cast<apikey_client*>(calloc(1, sizeof(apikey_client)));
@@ -101,11 +110,13 @@ apikey_result apikey_open(const apikey_options* options, apikey_client** client)
         return APIKEY_BAD_ARGUMENT;
     }
     made->stale_policy = static_cast<apikey_stale_policy>(stale_policy);
+    made->metering = static_cast<apikey_metering>(metering);
+    std::memcpy(made->required_environment, environment, std::strlen(environment));
     made->stale_after_ns =
         uint64_t{known.stale_after_ms != 0 ? known.stale_after_ms : kStaleAfterDefault_ms} * 1000000;
     made->sha256 = &shm::sha256_kernel();
     made->retry_delay_ms.store(kRetryDelay_ms, std::memory_order_relaxed);
-    const shm::AttachResult attached = apikey::client::switch_mapping(made, nullptr);
+    const shm::AttachResult attached = apikey::client::switch_mapping(made, nullptr, Target::kCurrent);
     if (attached == shm::AttachResult::kNoMemory) {
         apikey_close(made);
         return APIKEY_NO_MEMORY;
@@ -115,7 +126,52 @@ apikey_result apikey_open(const apikey_options* options, apikey_client** client)
 }
 
 apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_len, apikey_verdict* verdict) {
-    return apikey::client::validate(client, key, key_len, verdict);
+    return apikey::client::validate(client, key, key_len, apikey::client::Asked{}, verdict);
+}
+
+apikey_result apikey_validate_request(apikey_client* client, const char* key, size_t key_len,
+                                      const apikey_request* request, apikey_verdict* verdict) {
+    const apikey_request known = known_part(request);
+    if (known.cost == 0 || known.size < offsetof(apikey_request, reserved)) {
+        std::memset(verdict, 0, sizeof *verdict);
+        verdict->code = APIKEY_UNAVAILABLE;
+        return APIKEY_BAD_ARGUMENT;
+    }
+    // What is kept with an expression changes what nobody can see of it.
+    const apikey::client::Asked asked{const_cast<apikey_scopes*>(known.scopes), known.address, known.cost,
+                                      known.limits};
+    apikey::client::validate(client, key, key_len, asked, verdict);
+    return APIKEY_OK;
+}
+
+apikey_result apikey_scopes_compile(apikey_client* client, const char* expression, apikey_scopes** scopes,
+                                    size_t* error_offset) {
+    if (client == nullptr || expression == nullptr || scopes == nullptr) {
+        return APIKEY_BAD_ARGUMENT;
+    }
+    *scopes = nullptr;
+    auto* made = static_cast<apikey_scopes*>(calloc(1, sizeof(apikey_scopes)));
+    if (made == nullptr) {
+        return APIKEY_NO_MEMORY;
+    }
+    const Reading reading(client);
+    const shm::TableView* table =
+        reading.mapping() != nullptr ? &reading.mapping()->generation.table : nullptr;
+    const apikey_result result = apikey::client::compile_scopes(table, expression, made, error_offset);
+    if (result != APIKEY_OK) {
+        free(made);
+        return result;
+    }
+    *scopes = made;
+    return APIKEY_OK;
+}
+
+void apikey_scopes_free(apikey_scopes* scopes) {
+    free(scopes);
+}
+
+apikey_result apikey_address_parse(const char* text, size_t text_len, apikey_address* address) {
+    return apikey::client::parse_address(text, text_len, address) ? APIKEY_OK : APIKEY_BAD_ARGUMENT;
 }
 
 size_t apikey_validate_many(apikey_client* client, const apikey_key* keys, size_t count,
@@ -139,7 +195,7 @@ apikey_result apikey_refresh(apikey_client* client) {
         return static_cast<apikey_result>(client->attached.load(std::memory_order_relaxed));
     }
     client->refreshed_ns.store(apikey::client::coarse_now_ns(), std::memory_order_relaxed);
-    return static_cast<apikey_result>(apikey::client::switch_mapping(client, &reading));
+    return static_cast<apikey_result>(apikey::client::switch_mapping(client, &reading, Target::kCurrent));
 }
 
 void apikey_status(apikey_client* client, apikey_status_info* info) {
@@ -172,6 +228,7 @@ void apikey_close(apikey_client* client) {
     for (Mapping* node = client->nodes.load(std::memory_order_relaxed); node != nullptr;) {
         Mapping* next = node->next;
         shm::detach_generation(&node->generation);
+        shm::detach_generation(&node->before);
         shm::detach_control(&node->control);
         free(node);
         node = next;
@@ -180,17 +237,34 @@ void apikey_close(apikey_client* client) {
 }
 
 const char* apikey_code_name(apikey_code code) {
-    static const char* const names[] = {
-        "VALID",        "MALFORMED",      "NOT_FOUND",      "REVOKED",
-        "DISABLED",     "EXPIRED",        "IP_NOT_ALLOWED", "INSUFFICIENT_PERMISSIONS",
-        "RATE_LIMITED", "USAGE_EXCEEDED", "UNAVAILABLE"};
+    static const char* const names[] = {"VALID",
+                                        "MALFORMED",
+                                        "NOT_FOUND",
+                                        "REVOKED",
+                                        "DISABLED",
+                                        "EXPIRED",
+                                        "IP_NOT_ALLOWED",
+                                        "INSUFFICIENT_PERMISSIONS",
+                                        "RATE_LIMITED",
+                                        "USAGE_EXCEEDED",
+                                        "UNAVAILABLE",
+                                        "SHADOW_RATE_LIMITED",
+                                        "SHADOW_USAGE_EXCEEDED"};
     const auto index = static_cast<unsigned>(code);
     return index < sizeof names / sizeof names[0] ? names[index] : "UNKNOWN";
 }
 
 const char* apikey_result_text(apikey_result result) {
-    return result == APIKEY_BAD_ARGUMENT ? "an option is out of range, or a path is too long"
-                                         : shm::attach_text(static_cast<shm::AttachResult>(result));
+    switch (result) {
+        case APIKEY_BAD_ARGUMENT:
+            return "an argument is out of range, or a path is too long";
+        case APIKEY_BAD_EXPRESSION:
+            return "no expression of scopes: want names, AND, OR and parentheses that match";
+        case APIKEY_UNKNOWN_SCOPE:
+            return "no scope of this name is defined in the key set";
+        default:
+            return shm::attach_text(static_cast<shm::AttachResult>(result));
+    }
 }
 
 }  // extern "C"

@@ -27,6 +27,11 @@ enum class NodeState : uint32_t { kFree, kBusy, kInstalled, kRetired };
 struct Mapping {
     shm::ControlMapping control;
     shm::GenerationMapping generation;
+    /// The generation before, where this one was attached between announcement and publication: its meters
+    /// are carried over from there. Else nothing.
+    shm::GenerationMapping before;
+    /// What control calls current while this is the mapping to read: the generation, or the one before.
+    uint32_t current_while;
     shm::Atomic<NodeState> state;
     shm::Plain<Mapping*> next;  ///< in the client's list; written once, before the node is pushed
 };
@@ -42,6 +47,8 @@ struct apikey_client {
     char own_directory[apikey::client::kPathMax];  ///< tried while the first is waiting; "": none
     uid_t own_uid;                                 ///< who must own it
     apikey_stale_policy stale_policy;
+    apikey_metering metering;
+    char required_environment[apikey::shm::kEnvironmentNameBytes];  ///< "": any
     uint64_t stale_after_ns;
     const apikey::shm::Sha256Kernel* sha256;
 
@@ -138,9 +145,16 @@ class Reading {
     bool busy_ = false;
 };
 
+/// Which generation a switch goes to.
+enum class Target : uint8_t {
+    kCurrent,
+    kNext,  ///< the announced one, where the current one's meters have gone on; the current one if there is
+            ///< none
+};
+
 /// Attaches to what the directory's control says now and installs it, unless that is installed already.
 /// `reading` (may be nullptr) is the caller's own hold; it is renewed.
-shm::AttachResult switch_mapping(apikey_client* client, Reading* reading);
+shm::AttachResult switch_mapping(apikey_client* client, Reading* reading, Target target);
 
 /// What a call does while another thread of the process is switching.
 enum class IfBusy : uint8_t {
@@ -150,7 +164,8 @@ enum class IfBusy : uint8_t {
 
 /// The same for the hot path: keeps to the back-off. Waits for no other thread. True when another mapping may
 /// be installed now (reading is renewed).
-bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy);
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy,
+                        Target target);
 
 /// For a daemon that has been silent for long: looks at most every two seconds whether another serves under
 /// the directory's name by now. True when it looked and is attached. Cold: system calls when it looks.
@@ -159,14 +174,15 @@ bool try_refresh_stale(apikey_client* client, Reading* reading, uint64_t now_ns)
 /// Unmaps what was replaced and is not read any more, when it is time to look. Cold: a syscall when it does.
 void reclaim_later(apikey_client* client, uint64_t now_ns);
 
-/// True while the control page says that `mapping` is what to read.
+/// True while the control page says that `mapping` is what to read: a generation until another one is
+/// published, and one that was attached when it was announced until it is published itself; then it is
+/// attached once more, without the one before, whose meters are of no use any more.
 inline bool is_current(const Mapping& mapping) {
     const shm::Control& control = *mapping.control.control;
     // Relaxed, both: nothing is read on the strength of them but what is mapped already. A publication that
     // was told before this call began is seen, since no thread's view of one word goes back; who goes over to
     // the new generation reads the word again (attach_node()), or looks for another file by its name.
-    return shm::current_of(control.current_next.load(std::memory_order_relaxed)) ==
-               mapping.generation.table.generation &&
+    return shm::current_of(control.current_next.load(std::memory_order_relaxed)) == mapping.current_while &&
            control.state.load(std::memory_order_relaxed) !=
                static_cast<uint32_t>(shm::ControlState::kSuperseded);
 }

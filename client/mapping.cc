@@ -39,9 +39,14 @@ Mapping* take_node(apikey_client* client) {
     return node;
 }
 
-void free_node(Mapping* node) {
+void detach_node(Mapping* node) {
     shm::detach_generation(&node->generation);
+    shm::detach_generation(&node->before);
     shm::detach_control(&node->control);
+}
+
+void free_node(Mapping* node) {
+    detach_node(node);
     node->state.store(NodeState::kFree, std::memory_order_release);  // SYNC node-state
 }
 
@@ -94,33 +99,50 @@ shm::AttachResult attach_named_control(const apikey_client* client, shm::AttachO
     return shm::attach_control(*options, out);
 }
 
+/// Maps what a control's word names into `node`.
+shm::AttachResult attach_generations(const shm::AttachOptions& options, uint64_t current_next, Target target,
+                                     Mapping* node) {
+    const uint32_t current = shm::current_of(current_next);
+    const uint32_t next = shm::next_of(current_next);
+    if (current == 0) {
+        return shm::AttachResult::kWaiting;
+    }
+    node->current_while = current;
+    const shm::Control& control = *node->control.control;
+    if (target == Target::kCurrent || next <= current) {
+        return shm::attach_generation(options, control, current, &node->generation);
+    }
+    const shm::AttachResult result = shm::attach_generation(options, control, current, &node->before);
+    return result != shm::AttachResult::kOk
+               ? result
+               : shm::attach_generation(options, control, next, &node->generation);
+}
+
 /// Maps what control names now into `node`.
-shm::AttachResult attach_node(const apikey_client* client, Mapping* node) {
+shm::AttachResult attach_node(const apikey_client* client, Target target, Mapping* node) {
     shm::AttachOptions options{};
     shm::AttachResult result = shm::AttachResult::kSuperseded;
     for (unsigned attempt = 0; attempt < kAttemptsMax && result == shm::AttachResult::kSuperseded;
          ++attempt) {
-        shm::detach_control(&node->control);
+        detach_node(node);
         result = attach_named_control(client, &options, &node->control);
         if (result != shm::AttachResult::kOk) {
             break;
         }
         // SYNC generation-published: acquire; pairs with ControlWriter::publish(). What is named is complete.
-        const uint32_t current =
-            shm::current_of(node->control.control->current_next.load(std::memory_order_acquire));
-        result = current == 0
-                     ? shm::AttachResult::kWaiting
-                     : shm::attach_generation(options, *node->control.control, current, &node->generation);
+        const uint64_t current_next = node->control.control->current_next.load(std::memory_order_acquire);
+        result = attach_generations(options, current_next, target, node);
     }
     if (result != shm::AttachResult::kOk) {
-        shm::detach_control(&node->control);
+        detach_node(node);
     }
     return result;
 }
 
 bool same_mapping(const Mapping* mapping, const Mapping* other) {
     return mapping != nullptr && mapping->generation.table.generation == other->generation.table.generation &&
-           mapping->control.inode == other->control.inode && mapping->control.device == other->control.device;
+           mapping->current_while == other->current_while && mapping->control.inode == other->control.inode &&
+           mapping->control.device == other->control.device;
 }
 
 /// True when the file under the name `control` is the one this mapping came from, so that nothing needs
@@ -154,11 +176,12 @@ void note_attempt(apikey_client* client, shm::AttachResult result, uint64_t now_
 
 }  // namespace
 
-shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
+shm::AttachResult switch_mapping(apikey_client* client, Reading* reading, Target target) {
     // Whoever looks spares the others the look for a while; called once a second, validation never looks.
     client->look_at_ns.store(coarse_now_ns() + kStaleLook_ns, std::memory_order_relaxed);
     Mapping* before = reading != nullptr ? reading->mapping() : nullptr;
-    if (before != nullptr && is_current(*before) && control_still_named(client, *before)) {
+    if (before != nullptr && target == Target::kCurrent && is_current(*before) &&
+        control_still_named(client, *before)) {
         note_attempt(client, shm::AttachResult::kOk, 0);
         reclaim(client);
         return shm::AttachResult::kOk;
@@ -168,7 +191,7 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
         note_attempt(client, shm::AttachResult::kNoMemory, coarse_now_ns());
         return shm::AttachResult::kNoMemory;
     }
-    const shm::AttachResult result = attach_node(client, node);
+    const shm::AttachResult result = attach_node(client, target, node);
     note_attempt(client, result, coarse_now_ns());
     if (result != shm::AttachResult::kOk) {
         node->state.store(NodeState::kFree, std::memory_order_release);
@@ -196,7 +219,8 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading) {
     return result;
 }
 
-bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy) {
+bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns, IfBusy if_busy,
+                        Target target) {
     const uint64_t retry_at_ns = client->retry_at_ns.load(std::memory_order_relaxed);
     if (!is_due(retry_at_ns, now_ns, uint64_t{2} * kRetryDelayMax_ms * 1000000)) {
         return false;
@@ -205,7 +229,7 @@ bool try_switch_mapping(apikey_client* client, Reading* reading, uint64_t now_ns
     if (!alone && if_busy == IfBusy::kLeaveIt) {
         return false;
     }
-    const shm::AttachResult result = switch_mapping(client, reading);
+    const shm::AttachResult result = switch_mapping(client, reading, target);
     if (alone) {
         switching_end();
     }
@@ -218,7 +242,7 @@ bool try_refresh_stale(apikey_client* client, Reading* reading, uint64_t now_ns)
     return is_due(at_ns, now_ns, kStaleLook_ns) &&
            client->look_at_ns.compare_exchange_strong(at_ns, now_ns + kStaleLook_ns,
                                                       std::memory_order_relaxed) &&
-           switch_mapping(client, reading) == shm::AttachResult::kOk;
+           switch_mapping(client, reading, Target::kCurrent) == shm::AttachResult::kOk;
 }
 
 void reclaim_later(apikey_client* client, uint64_t now_ns) {

@@ -1,7 +1,8 @@
 // The hot path: from presented bytes to a counted verdict.
 //
 // One key:  mapping -> id -> index hash -> prefetch slot and cell -> SHA-256 -> probe -> state, expiry ->
-// count. A batch does each step for a group of keys before the next step, so that their cache misses overlap.
+// environment, address, scopes -> limits -> count. A batch does each step for a group of keys before the next
+// step, so that their cache misses overlap.
 //
 // No branch depends on a secret: the key's bytes go into SHA-256, and digests are compared without an early
 // exit.
@@ -33,6 +34,7 @@ struct Moment {
     uint32_t cpu;
     uint32_t flags;
     bool current;  ///< the mapping was current when the call began
+    bool asks;     ///< for more than a valid key
 };
 
 /// A presented key on its way to a verdict.
@@ -46,6 +48,14 @@ struct Presented {
     shm::Found found;  ///< by `hash`, in this generation
 };
 
+/// How a key with terms came out of one generation.
+enum class Decided : uint8_t {
+    kYes,
+    kInCurrent,  ///< is to be looked up in the current generation
+    kInNext,     ///< its meters have gone on to the next one
+    kAlone,      ///< by a call of its own
+};
+
 uint64_t verdict_tag(const shm::DigestKey& key, uint32_t generation) {
     return static_cast<uint64_t>(generation) << 32 | key.tag;
 }
@@ -56,12 +66,12 @@ void clear_verdict(apikey_verdict* verdict, apikey_code code, uint32_t flags) {
     verdict->flags = flags;
 }
 
-APIKEY_INLINE void fill_verdict(apikey_verdict* verdict, apikey_code code, const Moment& moment,
-                                const Presented& key, const shm::Found& found) {
+APIKEY_INLINE void fill_verdict(apikey_verdict* verdict, apikey_code code, uint32_t flags,
+                                const Moment& moment, const Presented& key, const shm::Found& found) {
     const shm::DigestKey digest = shm::DigestKey::from(key.digest);
     const uint64_t expires = shm::Meta::expires_s(found.meta);
     verdict->code = code;
-    verdict->flags = moment.flags;
+    verdict->flags = flags;
     verdict->expires_at = expires == shm::Meta::kNever ? 0 : static_cast<int64_t>(expires);
     if (key.id != nullptr) {
         std::memcpy(verdict->key_id, key.id, APIKEY_ID_LENGTH);
@@ -76,7 +86,7 @@ APIKEY_INLINE void fill_verdict(apikey_verdict* verdict, apikey_code code, const
 }
 
 APIKEY_INLINE Moment moment_of(const apikey_client* client, const Mapping* mapping, uint64_t now_ns) {
-    Moment moment{mapping, now_ns, 0, 0, true};
+    Moment moment{mapping, now_ns, 0, 0, true, client->required_environment[0] != '\0'};
     const int cpu = sched_getcpu();  // reads the thread's rseq area
     moment.cpu = cpu > 0 ? static_cast<uint32_t>(cpu) : 0;
     if (mapping != nullptr) {
@@ -176,28 +186,133 @@ bool is_alive(const shm::Found& found) {
 APIKEY_INLINE apikey_code look_up(const Moment& moment, Presented* key) {
     return is_alive(key->found) ? code_of(key->found.meta, moment.now_ns) : look_up_further(moment, key);
 }
-/// Answers for a key that was looked for, when this generation may answer. False: the key must be looked up
-/// in a newer one. Everything is counted here but the total of valid answers, which the caller adds in one
-/// piece.
-APIKEY_INLINE bool decide(const Moment& moment, Presented* key, apikey_verdict* verdict) {
-    const apikey_code code = look_up(moment, key);
+
+/// What a key that is valid up to here comes to by its terms, and what it spends.
+struct Terms {
+    apikey_code code = APIKEY_VALID;
+    Decided decided = Decided::kYes;
+    uint32_t flags = 0;
+};
+
+void count_shadows(const Moment& moment, const Bill& bill, Terms* terms) {
+    if (bill.shadowed(true)) {
+        count_answers(moment, APIKEY_SHADOW_RATE_LIMITED, 1);
+        terms->flags |= APIKEY_FLAG_SHADOW;
+    }
+    if (bill.shadowed(false)) {
+        count_answers(moment, APIKEY_SHADOW_USAGE_EXCEEDED, 1);
+        terms->flags |= APIKEY_FLAG_SHADOW;
+    }
+}
+
+/// True when this generation's meters may have gone on to another one. To be asked after a moved one was
+/// met: relaxed, since whoever marks one has announced that other generation before (SYNC meter-moved).
+bool has_moved_on(const Mapping& mapping) {
+    const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
+    return shm::current_of(word) != mapping.current_while ||
+           shm::next_of(word) > mapping.generation.table.generation;
+}
+
+Terms not_metered(const apikey_client& client) {
+    return client.metering == APIKEY_METERING_OPTIONAL
+               ? Terms{APIKEY_VALID, Decided::kYes, APIKEY_FLAG_NOT_METERED}
+               : Terms{APIKEY_UNAVAILABLE, Decided::kYes, 0};
+}
+
+/// Spends the request's cost. `owed` is nullptr for a key of a batch: one with more than one limit, which
+/// could come to owe, is left to a call of its own.
+Terms spend(const apikey_client& client, const Moment& moment, const KeyPlace& place, const Asked& asked,
+            Bill::Owed* owed) {
+    Terms terms;
+    Bill bill;
+    Bill::Owed none;
+    Spent spent = bill.draw_up(*moment.mapping, place);
+    if (spent == Spent::kNotMetered) {
+        return not_metered(client);
+    }
+    if (spent == Spent::kAll) {
+        if (owed == nullptr && bill.count() > 1) {
+            return {APIKEY_VALID, Decided::kAlone, 0};
+        }
+        spent = bill.spend(asked.cost, moment.now_ns, owed != nullptr ? owed : &none);
+        if (spent == Spent::kMoved && !has_moved_on(*moment.mapping)) [[unlikely]] {
+            bill.make_fresh();  // somebody scribbled on a meter: its limit begins anew
+            spent = bill.spend(asked.cost, moment.now_ns, owed != nullptr ? owed : &none);
+        }
+    }
+    switch (spent) {
+        case Spent::kAll:
+            count_shadows(moment, bill, &terms);
+            break;
+        case Spent::kRateLimited:
+            terms.code = APIKEY_RATE_LIMITED;
+            break;
+        case Spent::kUsageExceeded:
+            terms.code = APIKEY_USAGE_EXCEEDED;
+            break;
+        case Spent::kMoved:
+            terms.decided = Decided::kInNext;
+            return terms;
+        default:
+            terms.decided = Decided::kInCurrent;
+            return terms;
+    }
+    if (asked.limits != nullptr) {
+        bill.tell(asked.cost, moment.now_ns, spent, asked.limits);
+    }
+    return terms;
+}
+
+/// Where a key stands, for its meters.
+KeyPlace place_of(const Presented& key, const shm::Policy& policy) {
+    return {key.found.index, key.digest, key.id, &policy};
+}
+
+/// All that a key's policy and the request have to say. Only for a key that has one, or a request that asks.
+[[gnu::noinline]] Terms settle_terms(const apikey_client& client, const Moment& moment, const Presented& key,
+                                     const Asked& asked, Bill::Owed* owed) {
+    const shm::TableView& table = moment.mapping->generation.table;
+    shm::Policy policy;
+    shm::read_policy(table, key.found.meta, &policy);
+    Terms terms;
+    terms.code = check_terms(client, table, key.found.meta, policy, asked);
+    return terms.code == APIKEY_VALID && (policy.plan != 0 || policy.owner != 0)
+               ? spend(client, moment, place_of(key, policy), asked, owed)
+               : terms;
+}
+
+/// Answers for a key that was looked for, when this generation may answer. Everything is counted here but the
+/// total of valid answers, which the caller adds in one piece.
+APIKEY_INLINE Decided decide(const apikey_client& client, const Moment& moment, Presented* key,
+                             const Asked& asked, Bill::Owed* owed, apikey_verdict* verdict) {
+    apikey_code code = look_up(moment, key);
+    const bool unsure = code == APIKEY_UNAVAILABLE;
+    uint32_t flags = moment.flags;
+    if (code == APIKEY_VALID && (moment.asks || shm::Meta::policy(key->found.meta) != 0)) [[unlikely]] {
+        const Terms terms = settle_terms(client, moment, *key, asked, owed);
+        if (terms.decided != Decided::kYes) {
+            return terms.decided;
+        }
+        code = terms.code;
+        flags |= terms.flags;
+    }
     if (!answers_from_any_generation(code)) [[unlikely]] {
         // A refusal stands only if this generation is still the current one, as far as this thread can know;
         // else the key may have been added or enabled in the one that is.
-        if (code == APIKEY_UNAVAILABLE || !is_current(*moment.mapping)) {
-            return false;
+        if (unsure || !is_current(*moment.mapping)) {
+            return Decided::kInCurrent;
         }
     }
     if (code != APIKEY_VALID) [[unlikely]] {
         count_answers(moment, code, 1);
         if (key->found.index == shm::kNoSlot) {
-            clear_verdict(verdict, code, moment.flags);
-            return true;
+            clear_verdict(verdict, code, flags);
+            return Decided::kYes;
         }
     }
-    fill_verdict(verdict, code, moment, *key, key->found);
+    fill_verdict(verdict, code, flags, moment, *key, key->found);
     count_for_key(moment, code, key->found.index);
-    return true;
+    return Decided::kYes;
 }
 
 /// True for a key that may be in a table at all, by its length.
@@ -266,7 +381,8 @@ bool is_kept(const apikey_client& client, const Mapping& mapping, uint64_t now_n
     if (moment->mapping == nullptr ||
         (!moment->current && !is_kept(*client, *moment->mapping, moment->now_ns))) [[unlikely]] {
         try_switch_mapping(client, reading, moment->now_ns,
-                           moment->mapping == nullptr ? IfBusy::kSwitchToo : IfBusy::kLeaveIt);
+                           moment->mapping == nullptr ? IfBusy::kSwitchToo : IfBusy::kLeaveIt,
+                           Target::kCurrent);
         *moment = moment_of(client, reading->mapping(), moment->now_ns);
     }
     if ((moment->flags & APIKEY_FLAG_STALE) != 0) [[unlikely]] {
@@ -283,46 +399,72 @@ bool is_kept(const apikey_client& client, const Mapping& mapping, uint64_t now_n
     }
 }
 
-apikey_code validate_one(apikey_client* client, const apikey_key& key, apikey_verdict* verdict) {
-    Reading reading(client);
-    if (reading.busy()) [[unlikely]] {
-        clear_verdict(verdict, APIKEY_UNAVAILABLE, 0);
-        return APIKEY_UNAVAILABLE;
+/// After a switch that a moved meter asked for: what had been taken before it was met.
+[[gnu::cold, gnu::noinline]] void pay_back(const Moment& moment, const Presented& key, Bill::Owed* owed) {
+    if (is_alive(key.found)) {
+        shm::Policy policy;
+        shm::read_policy(moment.mapping->generation.table, key.found.meta, &policy);
+        Bill::pay_back(*moment.mapping, place_of(key, policy), owed);
     }
-    Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
-    if (!settled(client, moment)) [[unlikely]] {
-        catch_up(client, &reading, &moment);
+}
+
+/// Says nothing until a limit was looked at.
+[[gnu::cold, gnu::noinline]] void clear_limits(apikey_limits* limits) {
+    const size_t size = limits->size;
+    if (size <= sizeof *limits) {
+        std::memset(static_cast<void*>(limits), 0, size);
+        limits->size = size;
     }
+}
+
+/// Hashes the key, when it may be known at all, and looks for it in this generation.
+APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& moment, const apikey_key& key) {
+    Presented presented = present(key, moment.mapping->generation.table.hash_seed);
+    if (presented.id != nullptr) [[likely]] {
+        presented.probe = shm::Probe(presented.hash, moment.mapping->generation.table);
+        prefetch_slot(*moment.mapping, presented.probe.first());
+        prefetch_cell(*moment.mapping, presented.probe.first(), moment.cpu);
+    }
+    client->sha256->hash(key.data, key.len, presented.digest);
+    if (presented.id == nullptr) [[unlikely]] {
+        aim_by_digest(*moment.mapping, &presented);
+    }
+    presented.found = find(moment, presented);
+    return presented;
+}
+
+/// The rest of a call that the first generation did not answer, or not alone.
+[[gnu::cold, gnu::noinline]] apikey_code validate_further(apikey_client* client, Reading* reading,
+                                                          Moment moment, const apikey_key& key,
+                                                          Presented* presented, const Asked& asked,
+                                                          Decided decided, apikey_verdict* verdict) {
+    Bill::Owed owed;
+    const bool asks = moment.asks;
     for (unsigned switches = 0;; ++switches) {
-        if (moment.mapping == nullptr || too_stale(client, moment)) [[unlikely]] {
-            return unavailable(moment, verdict);
+        if (decided == Decided::kAlone) {
+            decided = decide(*client, moment, presented, asked, &owed, verdict);
         }
-        if (!may_be_known(key)) [[unlikely]] {
-            return refuse_by_length(moment, key, verdict);
-        }
-        const uint64_t seed = moment.mapping->generation.table.hash_seed;
-        Presented presented = present(key, seed);
-        if (presented.id != nullptr) [[likely]] {
-            presented.probe = shm::Probe(presented.hash, moment.mapping->generation.table);
-            prefetch_slot(*moment.mapping, presented.probe.first());
-            prefetch_cell(*moment.mapping, presented.probe.first(), moment.cpu);
-        }
-        client->sha256->hash(key.data, key.len, presented.digest);
-        if (presented.id == nullptr) [[unlikely]] {
-            aim_by_digest(*moment.mapping, &presented);
-        }
-        presented.found = find(moment, presented);
-        if (decide(moment, &presented, verdict)) [[likely]] {
-            if (verdict->code == APIKEY_VALID) [[likely]] {
+        if (decided == Decided::kYes) {
+            if (verdict->code == APIKEY_VALID) {
                 count_answers(moment, APIKEY_VALID, 1);
             }
             return verdict->code;
         }
         if (switches == kSwitchesMax ||
-            !try_switch_mapping(client, &reading, moment.now_ns, IfBusy::kSwitchToo)) {
+            !try_switch_mapping(client, reading, moment.now_ns, IfBusy::kSwitchToo,
+                                decided == Decided::kInNext ? Target::kNext : Target::kCurrent)) {
             return unavailable(moment, verdict);
         }
-        moment = moment_of(client, reading.mapping(), moment.now_ns);
+        moment = moment_of(client, reading->mapping(), moment.now_ns);
+        moment.asks = asks;
+        if (moment.mapping == nullptr || too_stale(client, moment)) {
+            return unavailable(moment, verdict);
+        }
+        *presented = look_for(client, moment, key);
+        if (owed.count != 0) {
+            pay_back(moment, *presented, &owed);
+        }
+        decided = Decided::kAlone;
     }
 }
 
@@ -373,7 +515,7 @@ void find_natives(const Moment& moment, const Natives& natives) {
     }
 }
 
-/// One group of a batch. Keys that this mapping may not answer are marked in `left` for validate_one().
+/// One group of a batch. Keys that this mapping may not answer are marked in `left` for validate().
 size_t validate_group(const apikey_client* client, const Moment& moment, const apikey_key* keys, size_t count,
                       apikey_verdict* verdicts, bool* left) {
     const uint64_t seed = moment.mapping->generation.table.hash_seed;
@@ -408,7 +550,7 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
             aim_by_digest(*moment.mapping, &presented[i]);
             presented[i].found = find(moment, presented[i]);
         }
-        left[i] = !decide(moment, &presented[i], &verdicts[i]);
+        left[i] = decide(*client, moment, &presented[i], Asked{}, nullptr, &verdicts[i]) != Decided::kYes;
         valid += !left[i] && verdicts[i].code == APIKEY_VALID ? 1 : 0;
     }
     if (valid != 0) {
@@ -437,8 +579,37 @@ bool hold_and_validate_group(apikey_client* client, const apikey_key* keys, size
 
 }  // namespace
 
-apikey_code validate(apikey_client* client, const char* key, size_t key_len, apikey_verdict* verdict) {
-    return validate_one(client, apikey_key{key, key_len}, verdict);
+apikey_code validate(apikey_client* client, const char* data, size_t length, const Asked& asked,
+                     apikey_verdict* verdict) {
+    const apikey_key key{data, length};
+    if (asked.limits != nullptr) [[unlikely]] {
+        clear_limits(asked.limits);
+    }
+    Reading reading(client);
+    if (reading.busy()) [[unlikely]] {
+        clear_verdict(verdict, APIKEY_UNAVAILABLE, 0);
+        return APIKEY_UNAVAILABLE;
+    }
+    Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
+    if (!settled(client, moment)) [[unlikely]] {
+        catch_up(client, &reading, &moment);
+    }
+    moment.asks |= asked.scopes != nullptr;
+    if (moment.mapping == nullptr || too_stale(client, moment)) [[unlikely]] {
+        return unavailable(moment, verdict);
+    }
+    if (!may_be_known(key)) [[unlikely]] {
+        return refuse_by_length(moment, key, verdict);
+    }
+    Presented presented = look_for(client, moment, key);
+    const Decided decided = decide(*client, moment, &presented, asked, nullptr, verdict);
+    if (decided != Decided::kYes) [[unlikely]] {
+        return validate_further(client, &reading, moment, key, &presented, asked, decided, verdict);
+    }
+    if (verdict->code == APIKEY_VALID) [[likely]] {
+        count_answers(moment, APIKEY_VALID, 1);
+    }
+    return verdict->code;
 }
 
 size_t validate_many(apikey_client* client, const apikey_key* keys, size_t count, apikey_verdict* verdicts) {
@@ -451,7 +622,10 @@ size_t validate_many(apikey_client* client, const apikey_key* keys, size_t count
             hold_and_validate_group(client, keys + at, group, verdicts + at, left, &group_valid);
         for (size_t i = 0; i < group; ++i) {
             if (!held || left[i]) [[unlikely]] {
-                group_valid += validate_one(client, keys[at + i], &verdicts[at + i]) == APIKEY_VALID ? 1 : 0;
+                group_valid += validate(client, keys[at + i].data, keys[at + i].len, Asked{},
+                                        &verdicts[at + i]) == APIKEY_VALID
+                                   ? 1
+                                   : 0;
             }
         }
         valid += group_valid;

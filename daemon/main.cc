@@ -35,6 +35,9 @@ int check(const std::string& config_path, const apikeyd::Config& config) {
     if (!rows) {
         return tell({rows.error().joined()});
     }
+    for (const std::string& warning : rows->warnings) {
+        std::fprintf(stderr, "%s (a warning)\n", warning.c_str());
+    }
     if (status == kDone) {
         std::printf("%s: ok\n", config_path.c_str());
     }

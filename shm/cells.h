@@ -31,11 +31,18 @@ struct CellsView {
     uint32_t dirty_shift = 0;
     uint32_t totals_shards = 0;
     CodeTotals* totals = nullptr;
+    uint32_t meter_words = 0;
+    OwnerMeters* owners = nullptr;
+    uint64_t owner_count = 0;
 
     /// `index` < cell_count and `shard` < shards must hold; both come from checked geometry, never from
     /// memory.
     Cell& cell(uint64_t index, uint32_t shard) const {
         return *reinterpret_cast<Cell*>(cells + shard * shard_stride + index * cell_stride);
+    }
+    /// A key's meter word; `word` < meter_words must hold as well.
+    Word& meter(uint64_t index, uint32_t word) const {
+        return reinterpret_cast<Word*>(cells + index * cell_stride + sizeof(Cell))[word];
     }
 };
 

@@ -94,19 +94,20 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
     if (!made) {
         return tl::unexpected(made.error());
     }
-    // SYNC control-superseded: after the rename, so that who reads 'superseded' (is_current() of the client)
-    // finds the new file under the name. The state's place is frozen, so this holds for a control of another
-    // ABI too.
+    // After the rename, so that who reads 'superseded' (is_current() of the client) and then asks the kernel
+    // for the name finds the new file. Relaxed: whoever looks too early looks again. The state's place is
+    // frozen, so this holds for a control of another ABI too.
     if (old && old->bytes() >= offsetof(Control, layout_hash)) {
         reinterpret_cast<Control*>(old->data())
-            ->state.store(static_cast<uint32_t>(ControlState::kSuperseded), std::memory_order_seq_cst);
+            ->state.store(static_cast<uint32_t>(ControlState::kSuperseded), std::memory_order_relaxed);
     }
     return ControlWriter(std::move(*made));
 }
 
 void ControlWriter::announce(uint32_t generation) {
     assert(generation > current() && generation > next());
-    // SYNC generation-announced: both files are complete. Nobody reads them on the strength of this yet.
+    // SYNC generation-announced: both files are complete; pairs with the acquire load in attach_node() of the
+    // client. And before any meter is marked (SYNC meter-moved), so that who meets a mark finds this.
     words().current_next.store(make_current_next(current(), generation), std::memory_order_seq_cst);
 }
 
@@ -118,8 +119,8 @@ void ControlWriter::publish() {
 }
 
 void ControlWriter::set_state(ControlState state) {
-    // SYNC control-superseded, where that is the state: the name is lost already; pairs as in open().
-    words().state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
+    // Relaxed, as in open().
+    words().state.store(static_cast<uint32_t>(state), std::memory_order_relaxed);
 }
 
 void ControlWriter::beat(uint64_t now_ns) {

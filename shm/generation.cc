@@ -51,7 +51,8 @@ CellsHeader cells_header(const GenerationPlan& plan) {
     header.generation = plan.generation;
     header.predecessor = plan.predecessor;
     header.cell_count = plan.geometry.slot_count;
-    header.cell_stride = sizeof(Cell);
+    header.meter_words = plan.meter_words;
+    header.cell_stride = cell_stride(plan.meter_words);
     header.shard_stride = round_up(header.cell_count * header.cell_stride, kPageBytes);
     header.shards = static_cast<uint32_t>(
         std::clamp<uint64_t>(plan.shards_budget_bytes / header.shard_stride, 1, std::max(plan.cpus, 1u)));
@@ -63,7 +64,9 @@ CellsHeader cells_header(const GenerationPlan& plan) {
     header.totals_shards = std::max(plan.cpus, 1u);
     header.cells_offset =
         round_up(header.totals_offset + header.totals_shards * sizeof(CodeTotals), kPageBytes);
-    header.dirty_offset = header.cells_offset + header.shards * header.shard_stride;
+    header.owners_offset = header.cells_offset + header.shards * header.shard_stride;
+    header.owner_count = plan.geometry.owner_capacity;
+    header.dirty_offset = header.owners_offset + header.owner_count * sizeof(OwnerMeters);
     header.dirty_shift = kDirtyShift;
     header.dirty_bytes = ((header.cell_count - 1) >> kDirtyShift) + 1;
     header.file_bytes = round_up(header.dirty_offset + header.dirty_bytes, kPageBytes);

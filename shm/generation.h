@@ -18,6 +18,7 @@ struct GenerationPlan {
     uint32_t generation;
     uint32_t predecessor;
     TableGeometry geometry;
+    uint32_t meter_words;          ///< of each key
     uint32_t cpus;                 ///< CPUs to shard by; more may be plugged in later
     uint64_t shards_budget_bytes;  ///< cells are sharded by CPU while they stay within it
     gid_t clients_group;
@@ -75,7 +76,7 @@ class Generation {
         : directory_fd_(directory_fd),
           table_file_(std::move(table_file)),
           cells_file_(std::move(cells_file)),
-          table_(table_file_.data(), table),
+          table_(table_file_.data(), table, cells.meter_words),
           cells_(cells) {}
 
     int directory_fd_;

@@ -46,6 +46,12 @@ struct TableAreas {
     uint64_t seed_count;
     uint64_t policies_offset;
     uint64_t policy_capacity;
+    uint64_t plans_offset;
+    uint64_t plan_capacity;
+    uint64_t owners_offset;
+    uint64_t owner_capacity;
+    uint64_t scopes_offset;
+    uint64_t scopes_bytes;
     uint64_t details_offset;
     uint64_t details_bytes;
 };
@@ -76,9 +82,28 @@ bool policies_ok(const TableAreas& areas, uint64_t bytes) {
            fits_array(areas.policies_offset, areas.policy_capacity, sizeof(Policy), bytes);
 }
 
+bool plans_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.plans_offset % sizeof(PlanSlot) == 0 &&
+           areas.plans_offset >= areas.policies_offset + areas.policy_capacity * sizeof(Policy) &&
+           fits_array(areas.plans_offset, areas.plan_capacity, sizeof(PlanSlot), bytes);
+}
+
+bool owners_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.owners_offset % sizeof(OwnerSlot) == 0 &&
+           areas.owners_offset >= areas.plans_offset + areas.plan_capacity * sizeof(PlanSlot) &&
+           fits_array(areas.owners_offset, areas.owner_capacity, sizeof(OwnerSlot), bytes);
+}
+
+bool scopes_ok(const TableAreas& areas, uint64_t bytes) {
+    return areas.scopes_bytes % sizeof(ScopeName) == 0 &&
+           areas.scopes_bytes <= kScopesMax * sizeof(ScopeName) &&
+           areas.scopes_offset >= areas.owners_offset + areas.owner_capacity * sizeof(OwnerSlot) &&
+           fits(areas.scopes_offset, areas.scopes_bytes, bytes);
+}
+
 bool details_ok(const TableAreas& areas, uint64_t bytes) {
     return areas.details_offset % kDetailUnit == 0 &&
-           areas.details_offset >= areas.policies_offset + areas.policy_capacity * sizeof(Policy) &&
+           areas.details_offset >= areas.scopes_offset + areas.scopes_bytes &&
            fits(areas.details_offset, areas.details_bytes, bytes);
 }
 
@@ -87,8 +112,8 @@ bool belongs_to(const CellsHeader& header, const TableView& table) {
            __builtin_memcmp(header.uid, table.header().uid, kUidLength) == 0;
 }
 
-// Header, totals, cells, dirty map: in this order and without overlapping, or counting one would change
-// another.
+// Header, totals, cells, owners' meters, dirty map: in this order and without overlapping, or counting one
+// would change another.
 
 bool totals_ok(const CellsHeader& header, uint64_t bytes) {
     return header.totals_shards >= 1 && header.totals_shards <= kShardsLimit &&
@@ -101,7 +126,8 @@ bool cell_shape_ok(const CellsHeader& header) {
     return stride_ok && header.header_bytes == sizeof(CellsHeader) &&
            header.allowed_offset == offsetof(Cell, allowed) &&
            header.denied_offset == offsetof(Cell, denied) && header.meters_offset == sizeof(Cell) &&
-           header.meter_words <= (header.cell_stride - sizeof(Cell)) / sizeof(Word);
+           header.meter_words <= (header.cell_stride - sizeof(Cell)) / sizeof(Word) &&
+           header.meter_words <= kMeterWordsMax;
 }
 
 /// Once the totals and the cells' shape are right.
@@ -114,8 +140,15 @@ bool cells_ok(const CellsHeader& header, uint64_t bytes) {
 }
 
 /// Once the cells are right.
+bool owner_meters_ok(const CellsHeader& header, const TableView& table, uint64_t bytes) {
+    return header.owner_count == table.owner_count && header.owners_offset % 64 == 0 &&
+           header.owners_offset >= header.cells_offset + header.shards * header.shard_stride &&
+           fits_array(header.owners_offset, header.owner_count, sizeof(OwnerMeters), bytes);
+}
+
+/// Once the owners' meters are right.
 bool dirty_map_ok(const CellsHeader& header, uint64_t bytes) {
-    return header.dirty_offset >= header.cells_offset + header.shards * header.shard_stride &&
+    return header.dirty_offset >= header.owners_offset + header.owner_count * sizeof(OwnerMeters) &&
            header.dirty_shift < 32 &&
            header.dirty_bytes == ((header.cell_count - 1) >> header.dirty_shift) + 1 &&
            fits(header.dirty_offset, header.dirty_bytes, bytes);
@@ -150,12 +183,18 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
         .seed_count = header.seed_count,
         .policies_offset = header.policies_offset,
         .policy_capacity = header.policy_capacity,
+        .plans_offset = header.plans_offset,
+        .plan_capacity = header.plan_capacity,
+        .owners_offset = header.owners_offset,
+        .owner_capacity = header.owner_capacity,
+        .scopes_offset = header.scopes_offset,
+        .scopes_bytes = header.scopes_bytes,
         .details_offset = header.details_offset,
         .details_bytes = header.details_bytes,
     };
     if (header.generation != generation || !shape_ok(header) || !slots_ok(areas, bytes) ||
-        !seeds_ok(areas, bytes) || !policies_ok(areas, bytes) || !details_ok(areas, bytes) ||
-        !fits(header.scopes_offset, header.scopes_bytes, bytes)) {
+        !seeds_ok(areas, bytes) || !policies_ok(areas, bytes) || !plans_ok(areas, bytes) ||
+        !owners_ok(areas, bytes) || !scopes_ok(areas, bytes) || !details_ok(areas, bytes)) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<const uint8_t*>(base);
@@ -166,6 +205,14 @@ AttachResult check_table(const void* base, uint64_t bytes, uint32_t generation, 
     out->hash_seed = header.hash_seed;
     out->probe_lines_max = areas.probe_lines_max;
     out->generation = generation;
+    out->policies = reinterpret_cast<const Policy*>(out->base + areas.policies_offset);
+    out->policy_count = areas.policy_capacity;
+    out->plans = reinterpret_cast<const PlanSlot*>(out->base + areas.plans_offset);
+    out->plan_count = areas.plan_capacity;
+    out->owners = reinterpret_cast<const OwnerSlot*>(out->base + areas.owners_offset);
+    out->owner_count = areas.owner_capacity;
+    out->scopes = reinterpret_cast<const ScopeName*>(out->base + areas.scopes_offset);
+    out->scope_count = areas.scopes_bytes / sizeof(ScopeName);
     out->details = out->base + areas.details_offset;
     out->details_bytes = areas.details_bytes;
     return AttachResult::kOk;
@@ -184,7 +231,7 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
         return size;
     }
     if (!belongs_to(header, table) || !totals_ok(header, bytes) || !cell_shape_ok(header) ||
-        !cells_ok(header, bytes) || !dirty_map_ok(header, bytes)) {
+        !cells_ok(header, bytes) || !owner_meters_ok(header, table, bytes) || !dirty_map_ok(header, bytes)) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<uint8_t*>(base);
@@ -199,6 +246,9 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
     out->dirty_shift = header.dirty_shift;
     out->totals_shards = header.totals_shards;
     out->totals = reinterpret_cast<CodeTotals*>(out->base + header.totals_offset);
+    out->meter_words = header.meter_words;
+    out->owners = reinterpret_cast<OwnerMeters*>(out->base + header.owners_offset);
+    out->owner_count = header.owner_count;
     return AttachResult::kOk;
 }
 

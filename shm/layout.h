@@ -26,7 +26,7 @@ using Word = Atomic<uint64_t>;
 using HalfWord = Atomic<uint32_t>;
 using ByteWord = Atomic<uint8_t>;
 
-inline constexpr uint32_t kAbi = 1;
+inline constexpr uint32_t kAbi = 2;
 inline constexpr uint64_t kControlMagic = 0x316c72746379656bULL;  // "keyctrl1"
 inline constexpr uint64_t kTableMagic = 0x316c62617479656bULL;    // "keytabl1"
 inline constexpr uint64_t kCellsMagic = 0x316c6c656379656bULL;    // "keycell1"
@@ -92,12 +92,11 @@ enum class SlotState : uint8_t {
     kElsewhere = 5,  ///< this file cannot say it; look in the current generation
 };
 
-/// `meta`: state:3 | expiry:33 | policy:22 | limited:1 | environment:4 | 0:1
+/// `meta`: state:3 | expiry:33 | policy:22 | 0:1 | environment:4 | 0:1
 struct Meta {
     static constexpr unsigned kStateShift = 61;
     static constexpr unsigned kExpiryShift = 28;
     static constexpr unsigned kPolicyShift = 6;
-    static constexpr unsigned kLimitedShift = 5;
     static constexpr unsigned kEnvironmentShift = 1;
     static constexpr uint64_t kExpiryMask = (uint64_t{1} << 33) - 1;
     static constexpr uint64_t kPolicyMask = (uint64_t{1} << 22) - 1;
@@ -164,7 +163,7 @@ struct TableHeader {
     uint32_t reserved_flags;
     uint64_t policies_offset;
     uint64_t policy_capacity;
-    uint64_t scopes_offset;  ///< names of the scope bits; none yet
+    uint64_t scopes_offset;  ///< kScopesMax ScopeNames, by their bit
     uint64_t scopes_bytes;
     uint64_t details_offset;
     uint64_t details_bytes;
@@ -176,9 +175,20 @@ struct TableHeader {
     Word dead;
     Word foreign_keys;  ///< live keys found by digest; readers look a native-looking miss up twice when not 0
     Word details_used;  ///< bytes
-    uint8_t reserved[48];
+    Word policies_used;  ///< entries, the first included
+    Word plans_used;
+    Word owners_used;
+    Word scopes_used;  ///< names; they are complete before it rises
+    uint8_t reserved[16];
     char environments[kEnvironmentsMax]
                      [kEnvironmentNameBytes];  ///< a name is complete before a meta names it
+
+    // Written before the generation is announced.
+    uint64_t plans_offset;
+    uint64_t plan_capacity;
+    uint64_t owners_offset;
+    uint64_t owner_capacity;
+    uint8_t reserved_tail[480];
 };
 static_assert(offsetof(TableHeader, header_bytes) == 12 && offsetof(TableHeader, file_bytes) == 16);
 static_assert(offsetof(TableHeader, generation) == 24 && offsetof(TableHeader, predecessor) == 32);
@@ -187,26 +197,85 @@ static_assert(offsetof(TableHeader, slot_count) == 64 && offsetof(TableHeader, s
 static_assert(offsetof(TableHeader, digest_offset) == 76 && offsetof(TableHeader, digest_length) == 80);
 static_assert(offsetof(TableHeader, meta_offset) == 84 && offsetof(TableHeader, layout_hash) == 88);
 static_assert(offsetof(TableHeader, live) == 176 && offsetof(TableHeader, environments) == 256);
-static_assert(sizeof(TableHeader) == 512);
+static_assert(offsetof(TableHeader, plans_offset) == 512 && sizeof(TableHeader) == 1024);
+
+inline constexpr size_t kDetailUnit = 8;  // bytes; a 32-bit reference reaches 32 GiB
+inline constexpr size_t kScopesMax = 384;
 
 /// What many keys share. Entries are immutable and appended; entry 0 grants nothing and limits nothing.
-/// The place and the bits are fixed here; nothing spends them yet.
 struct Policy {
-    uint64_t scopes[4];     ///< a bit for each scope name
-    uint32_t plan;          ///< index of the plan's word
-    uint32_t cidrs;         ///< address list, a detail reference; 0: any address
-    uint32_t owner_meters;  ///< index of the owner's shared meters
-    uint32_t limit_count;
-    uint64_t reserved[2];
+    uint64_t scopes[kScopesMax / 64];  ///< a bit for each scope name that is granted
+    uint32_t plan;                     ///< index of a PlanSlot; 0: none
+    uint32_t owner;                    ///< index of an OwnerSlot and of the owner's shared meters; 0: none
+    uint32_t addresses;                ///< a PolicyList of AddressRanges, by detail reference; 0: any address
+    uint32_t overrides;  ///< a PolicyList of Limits in place of the plan's of the same tag; 0: none
 };
 static_assert(sizeof(Policy) == 64);
 
-inline constexpr size_t kDetailUnit = 8;  // bytes; a 32-bit reference reaches 32 GiB
+/// A plan's place: one store of `body` changes it for all its keys. Index 0 is not used.
+struct PlanSlot {
+    HalfWord body;  ///< a PolicyList of Limits, by detail reference; or kPlanElsewhere
+    uint32_t name;  ///< a NameEntry; written once
+};
+inline constexpr uint32_t kPlanElsewhere = 0xffffffff;  ///< this file cannot say it; look in the current one
+static_assert(sizeof(PlanSlot) == 8);
+
+/// An owner whose keys share limits. Index 0 is not used.
+struct OwnerSlot {
+    HalfWord plan;  ///< index of a PlanSlot; 0: none
+    uint32_t name;  ///< a NameEntry; written once
+};
+static_assert(sizeof(OwnerSlot) == 8);
+
+inline constexpr size_t kScopeNameBytes = 64;  // NUL-padded
+struct ScopeName {
+    char text[kScopeNameBytes];
+};
+
+/// Stands before `count` elements in the details. Immutable.
+struct PolicyList {
+    uint32_t count;
+    uint32_t
+        words_used;  ///< of limits: bit n says that meter word n has been some limit's in this generation
+};
+static_assert(sizeof(PolicyList) == 8);
+
+/// The addresses that agree with `address` in the first `prefix_bits`; an IPv4 address stands as
+/// ::ffff:a.b.c.d, with 96 more bits.
+struct AddressRange {
+    uint8_t address[16];
+    uint8_t prefix_bits;
+    uint8_t reserved[7];
+};
+static_assert(sizeof(AddressRange) == 24);
+
+enum class LimitKind : uint8_t { kRate = 0, kHour = 1, kDay = 2, kMonth = 3 };
+inline constexpr size_t kLimitNameBytes = 16;  // NUL-padded
+
+/// A rate or a quota of a plan.
+struct Limit {
+    uint64_t interval;   ///< of a rate: of one request, in units of kMeterUnit_ns
+    uint64_t allowance;  ///< of a rate: burst x interval; of a quota: requests a period
+    uint32_t burst;      ///< of a rate: requests
+    uint16_t tag;        ///< tells the plan and the limit's name in a meter word; not 0
+    LimitKind kind;
+    uint8_t flags;  ///< kLimitShadow, kLimitFine
+    uint8_t word;   ///< which of the meter words
+    uint8_t reserved[3];
+    uint32_t rate_requests;  ///< as the source has it, for people: so many ...
+    uint32_t rate_seconds;   ///< ... in so many seconds
+    uint32_t reserved_word;
+    char name[kLimitNameBytes];
+    uint64_t reserved_tail;
+};
+inline constexpr uint8_t kLimitShadow = 1;  ///< counts what it would refuse, and refuses nothing
+inline constexpr uint8_t kLimitFine = 2;    ///< the window is shorter than some ticks of the coarse clock
+static_assert(sizeof(Limit) == 64);
 
 /// What people want to know of a key and the hot path does not. Followed by id, name and metadata, no NULs,
 /// padded to kDetailUnit: 24 bytes for a native key without a name. Immutable once a slot names it.
 struct DetailEntry {
-    uint32_t owner;                    ///< an OwnerEntry, in units of kDetailUnit; 0: none
+    uint32_t owner;                    ///< a NameEntry, in units of kDetailUnit; 0: none
     uint32_t created_s;                ///< Unix seconds, 0: unknown
     uint16_t form_and_metadata_bytes;  ///< kDetailForeign, and the metadata's length
     uint8_t name_bytes;
@@ -223,22 +292,36 @@ inline constexpr size_t kDetailNameMax = 255;
 inline constexpr size_t kDetailMetadataMax = 4096;
 static_assert(kDetailMetadataMax <= kDetailMetadataMask);
 
-/// An owner's name, shared by its keys. Followed by the name, padded to kDetailUnit.
-struct OwnerEntry {
+/// The name of an owner, shared by its keys, or of a plan. Followed by the name, padded to kDetailUnit.
+struct NameEntry {
     uint32_t name_bytes;
     uint32_t reserved;
 };
-static_assert(sizeof(OwnerEntry) == 8);
+static_assert(sizeof(NameEntry) == 8);
 
 // ---------------------------------------------------------------------------------------------------------------
 // cells.<g>
 
-/// Counters of the slot with the same index. Meter words follow where the generation has them.
+/// Counters of the slot with the same index. Meter words follow where the generation has them; those of
+/// shard 0 are used.
 struct Cell {
     Word allowed;
     Word denied;
 };
 static_assert(sizeof(Cell) == 16);
+
+/// Most meter words of a key, and of an owner.
+inline constexpr uint32_t kMeterWordsMax = 6;
+/// The bytes of a cell with so many meter words.
+constexpr uint32_t cell_stride(uint32_t meter_words) {
+    return meter_words == 0 ? 16 : meter_words <= 2 ? 32 : 64;
+}
+
+/// Meters that all keys of an owner share, by the owner's index.
+struct OwnerMeters {
+    Word words[8];
+};
+static_assert(sizeof(OwnerMeters) == 64 && kMeterWordsMax <= 8);
 
 struct CellsHeader {
     // Frozen for every ABI to come.
@@ -266,9 +349,9 @@ struct CellsHeader {
     uint32_t dirty_shift;
     uint32_t totals_shards;  ///< by CPU number
     uint64_t totals_offset;  ///< totals_shards x CodeTotals
-    uint64_t owners_offset;  ///< owners' shared meters; none yet
-    uint64_t owner_count;
-    uint64_t ring_offset;  ///< lossy ring of denials; none yet
+    uint64_t owners_offset;  ///< owner_count x OwnerMeters
+    uint64_t owner_count;    ///< the table's owner_capacity
+    uint64_t ring_offset;    ///< lossy ring of denials; none yet
     uint64_t ring_count;
     uint8_t reserved[80];
 };
@@ -322,7 +405,15 @@ constexpr uint64_t layout_hash() {
         offsetof(TableHeader, dead),
         offsetof(TableHeader, foreign_keys),
         offsetof(TableHeader, details_used),
+        offsetof(TableHeader, policies_used),
+        offsetof(TableHeader, plans_used),
+        offsetof(TableHeader, owners_used),
+        offsetof(TableHeader, scopes_used),
         offsetof(TableHeader, environments),
+        offsetof(TableHeader, plans_offset),
+        offsetof(TableHeader, plan_capacity),
+        offsetof(TableHeader, owners_offset),
+        offsetof(TableHeader, owner_capacity),
         kEnvironmentsMax,
         kEnvironmentNameBytes,
         sizeof(Slot),
@@ -334,16 +425,39 @@ constexpr uint64_t layout_hash() {
         Meta::kStateShift,
         Meta::kExpiryShift,
         Meta::kPolicyShift,
-        Meta::kLimitedShift,
         Meta::kEnvironmentShift,
         Meta::kExpiryMask,
         Meta::kPolicyMask,
         Meta::kEnvironmentMask,
         sizeof(Policy),
+        kScopesMax,
         offsetof(Policy, plan),
-        offsetof(Policy, cidrs),
-        offsetof(Policy, owner_meters),
-        offsetof(Policy, limit_count),
+        offsetof(Policy, owner),
+        offsetof(Policy, addresses),
+        offsetof(Policy, overrides),
+        sizeof(PlanSlot),
+        offsetof(PlanSlot, name),
+        kPlanElsewhere,
+        sizeof(OwnerSlot),
+        offsetof(OwnerSlot, name),
+        kScopeNameBytes,
+        sizeof(PolicyList),
+        offsetof(PolicyList, words_used),
+        sizeof(AddressRange),
+        offsetof(AddressRange, prefix_bits),
+        sizeof(Limit),
+        offsetof(Limit, allowance),
+        offsetof(Limit, burst),
+        offsetof(Limit, tag),
+        offsetof(Limit, kind),
+        offsetof(Limit, flags),
+        offsetof(Limit, word),
+        offsetof(Limit, rate_requests),
+        offsetof(Limit, rate_seconds),
+        offsetof(Limit, name),
+        kLimitNameBytes,
+        kLimitShadow,
+        kLimitFine,
         kDetailUnit,
         sizeof(DetailEntry),
         offsetof(DetailEntry, owner),
@@ -353,8 +467,8 @@ constexpr uint64_t layout_hash() {
         offsetof(DetailEntry, id_bytes),
         kDetailForeign,
         kDetailMetadataMask,
-        sizeof(OwnerEntry),
-        offsetof(OwnerEntry, name_bytes),
+        sizeof(NameEntry),
+        offsetof(NameEntry, name_bytes),
         // cells
         sizeof(CellsHeader),
         offsetof(CellsHeader, layout_hash),
@@ -369,6 +483,10 @@ constexpr uint64_t layout_hash() {
         offsetof(CellsHeader, ring_count),
         sizeof(Cell),
         offsetof(Cell, denied),
+        kMeterWordsMax,
+        cell_stride(1),
+        cell_stride(kMeterWordsMax),
+        sizeof(OwnerMeters),
         sizeof(CodeTotals),
         kCodesMax,
     };

@@ -38,6 +38,14 @@ struct TableView {
     uint64_t hash_seed = 0;
     uint32_t probe_lines_max = 0;
     uint32_t generation = 0;
+    const Policy* policies = nullptr;
+    uint64_t policy_count = 0;
+    const PlanSlot* plans = nullptr;
+    uint64_t plan_count = 0;
+    const OwnerSlot* owners = nullptr;
+    uint64_t owner_count = 0;
+    const ScopeName* scopes = nullptr;
+    uint64_t scope_count = 0;
     const uint8_t* details = nullptr;
     uint64_t details_bytes = 0;
 
@@ -162,6 +170,24 @@ inline void read_environment(const TableView& table, uint32_t index, char (&out)
     out[kEnvironmentNameBytes] = '\0';
 }
 
+/// A NameEntry's text, bounded by the mapping; not NUL-terminated. nullptr where there is none.
+struct NameView {
+    const char* text = nullptr;
+    uint32_t bytes = 0;
+};
+inline NameView read_name(const TableView& table, uint32_t reference) {
+    const uint64_t at = uint64_t{reference} * kDetailUnit;
+    NameEntry entry;
+    if (reference == 0 || at + sizeof entry > table.details_bytes) {
+        return {};
+    }
+    read_plain(&entry, table.details + at, sizeof entry);
+    if (at + sizeof entry + entry.name_bytes > table.details_bytes) {
+        return {};
+    }
+    return {reinterpret_cast<const char*>(table.details + at + sizeof entry), entry.name_bytes};
+}
+
 /// A detail entry's parts, bounded by the mapping. Pointers are into the segment and not NUL-terminated.
 struct DetailView {
     const char* id = nullptr;
@@ -201,19 +227,24 @@ inline bool read_detail(const TableView& table, uint32_t reference, DetailView* 
     out->created_s = entry.created_s;
     out->foreign = (entry.form_and_metadata_bytes & kDetailForeign) != 0;
     if (entry.owner != 0) {
-        const uint64_t owner_at = uint64_t{entry.owner} * kDetailUnit;
-        OwnerEntry owner;
-        if (owner_at + sizeof owner > table.details_bytes) {
+        const NameView owner = read_name(table, entry.owner);
+        if (owner.text == nullptr) {
             return false;
         }
-        read_plain(&owner, table.details + owner_at, sizeof owner);
-        if (owner_at + sizeof owner + owner.name_bytes > table.details_bytes) {
-            return false;
-        }
-        out->owner = reinterpret_cast<const char*>(table.details + owner_at + sizeof owner);
-        out->owner_bytes = owner.name_bytes;
+        out->owner = owner.text;
+        out->owner_bytes = owner.bytes;
     }
     return true;
+}
+
+/// What a slot says, for whoever walks a table that another thread changes. False for one that was never
+/// used, or whose details cannot be read; one whose key is dead is seen, too.
+inline bool see_slot(const TableView& table, uint64_t index, uint64_t* meta, DetailView* detail) {
+    const Slot& slot = table.slots[index];
+    *meta = slot.meta.load(std::memory_order_acquire);  // SYNC slot-published
+    // SYNC detail-published: acquire; pairs with TableWriter::set_detail().
+    return Meta::state(*meta) != SlotState::kEmpty &&
+           read_detail(table, slot.detail.load(std::memory_order_acquire), detail);
 }
 
 }  // namespace apikey::shm

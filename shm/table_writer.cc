@@ -9,7 +9,7 @@
 namespace apikey::shm {
 namespace {
 
-constexpr uint64_t kPolicyCapacity = 64;
+constexpr uint64_t kPoliciesSpare = 64;
 constexpr uint64_t kSlotsMin = 1024;
 constexpr uint64_t kDetailsSpareBytes = 64 << 10;
 
@@ -23,12 +23,19 @@ bool in_use(uint64_t meta) {
 
 }  // namespace
 
-TableGeometry TableGeometry::for_keys(uint64_t keys, uint64_t details_bytes) {
+TableGeometry TableGeometry::for_keys(uint64_t keys, uint64_t details_bytes, const Policies& policies) {
+    // A multiple of 8, so that everything behind is aligned.
+    const auto with_spare = [](uint64_t entries) {
+        return round_up(entries + entries / 4, kPoliciesSpare) + kPoliciesSpare;
+    };
     TableGeometry geometry{};
     geometry.slot_count =
         std::max(kSlotsMin, round_up(keys * 100 / kLoadBuilt + 1, kSlotsPerLine * kGroupLines));
     geometry.details_bytes = round_up(details_bytes + details_bytes / 4 + kDetailsSpareBytes, kPageBytes);
-    geometry.policy_capacity = kPolicyCapacity;
+    geometry.policy_capacity = std::min(with_spare(policies.policies), Meta::kPolicyMask + 1);
+    geometry.plan_capacity = with_spare(policies.plans);
+    geometry.owner_capacity = with_spare(policies.owners);
+    geometry.scope_capacity = kScopesMax;
     return geometry;
 }
 
@@ -56,16 +63,28 @@ void TableWriter::format(void* base, const TableGeometry& geometry, uint32_t gen
     header.probe_lines_max = kProbeLinesMax;
     header.policies_offset = geometry.policies_offset();
     header.policy_capacity = geometry.policy_capacity;
+    header.plans_offset = geometry.plans_offset();
+    header.plan_capacity = geometry.plan_capacity;
+    header.owners_offset = geometry.owners_offset();
+    header.owner_capacity = geometry.owner_capacity;
+    header.scopes_offset = geometry.scopes_offset();
+    header.scopes_bytes = geometry.scope_capacity * sizeof(ScopeName);
     header.details_offset = geometry.details_offset();
     header.details_bytes = geometry.details_bytes;
     header.seeds_offset = geometry.seeds_offset();
     header.seed_count = geometry.seed_count();
     header.details_used.store(kDetailUnit, std::memory_order_relaxed);  // reference 0 means none
+    for (Word* used : {&header.policies_used, &header.plans_used, &header.owners_used}) {
+        used->store(1, std::memory_order_relaxed);  // and so does entry 0
+    }
     header.magic = kTableMagic;
 }
 
-TableWriter::TableWriter(void* base, const TableView& view)
-    : base_(static_cast<uint8_t*>(base)), view_(view) {
+TableWriter::TableWriter(void* base, const TableView& view, uint32_t meter_words)
+    : base_(static_cast<uint8_t*>(base)),
+      view_(view),
+      details_(base, view),
+      policies_(base, view, meter_words) {
     assert(view.base == base_);
 }
 
@@ -76,7 +95,7 @@ void TableWriter::spread(std::vector<uint64_t> hashes) {
 }
 
 uint64_t TableWriter::owner_bytes(std::string_view owner) {
-    return owner.empty() ? 0 : round_up(sizeof(OwnerEntry) + owner.size(), kDetailUnit);
+    return owner.empty() ? 0 : DetailsWriter::name_bytes(owner);
 }
 
 uint64_t TableWriter::detail_bytes(const DetailText& text) {
@@ -118,27 +137,12 @@ std::optional<uint32_t> TableWriter::environment(std::string_view name) {
     return std::nullopt;
 }
 
-/// Takes `bytes` from the details' end and returns their reference. The mark is moved first: a writer killed
-/// in between leaves bytes that nobody names, never an entry that the next one overwrites.
-uint32_t TableWriter::append_bytes(uint64_t bytes) {
-    const uint64_t used = header().details_used.load(std::memory_order_relaxed);
-    if (used + bytes > view_.details_bytes) {
-        return 0;
-    }
-    mutable_header().details_used.store(used + bytes, std::memory_order_relaxed);
-    return static_cast<uint32_t>(used / kDetailUnit);
-}
-
 uint32_t TableWriter::intern_owner(std::string_view name) {
     if (const auto known = owners_.find(std::string(name)); known != owners_.end()) {
         return known->second;
     }
-    const uint32_t reference = append_bytes(round_up(sizeof(OwnerEntry) + name.size(), kDetailUnit));
+    const uint32_t reference = details_.append_name(name);
     if (reference != 0) {
-        uint8_t* at = const_cast<uint8_t*>(view_.details) + uint64_t{reference} * kDetailUnit;
-        const OwnerEntry entry{static_cast<uint32_t>(name.size()), 0};
-        write_plain(at, &entry, sizeof entry);
-        write_plain(at + sizeof entry, name.data(), name.size());
         owners_.emplace(name, reference);
     }
     return reference;
@@ -159,12 +163,12 @@ uint32_t TableWriter::append_detail(const DetailText& text) {
         static_cast<uint16_t>(text.metadata.size() | (text.foreign ? kDetailForeign : 0));
     entry.name_bytes = static_cast<uint8_t>(text.name.size());
     entry.id_bytes = static_cast<uint8_t>(text.id.size());
-    const uint32_t reference = append_bytes(
-        round_up(sizeof entry + text.id.size() + text.name.size() + text.metadata.size(), kDetailUnit));
+    const uint32_t reference =
+        details_.append(sizeof entry + text.id.size() + text.name.size() + text.metadata.size());
     if (reference == 0) {
         return 0;
     }
-    uint8_t* at = const_cast<uint8_t*>(view_.details) + uint64_t{reference} * kDetailUnit;
+    uint8_t* at = details_.at(reference);
     write_plain(at, &entry, sizeof entry);
     at += sizeof entry;
     for (const std::string_view part : {text.id, text.name, text.metadata}) {
@@ -267,7 +271,8 @@ void TableWriter::set_detail(uint64_t index, uint32_t detail) {
 /// beyond what the header calls used, or the next append would overwrite it.
 bool TableWriter::scan_slot(uint64_t index, uint64_t meta, DetailView* detail) {
     const uint32_t reference = slot(index).detail.load(std::memory_order_relaxed);
-    if (Meta::state(meta) > SlotState::kElsewhere || Meta::policy(meta) >= view_.header().policy_capacity ||
+    if (Meta::state(meta) > SlotState::kElsewhere ||
+        Meta::policy(meta) >= view_.header().policies_used.load(std::memory_order_relaxed) ||
         !read_detail(view_, reference, detail) || detail->id_bytes == 0) {
         return false;
     }
@@ -298,7 +303,7 @@ bool TableWriter::scan_slot(uint64_t index, uint64_t meta, DetailView* detail) {
 bool TableWriter::scan() {
     TableHeader& header = mutable_header();
     const uint64_t used = header.details_used.load(std::memory_order_relaxed);
-    if (used < kDetailUnit || used > view_.details_bytes || used % kDetailUnit != 0) {
+    if (used < kDetailUnit || used > view_.details_bytes || used % kDetailUnit != 0 || !policies_.whole()) {
         return false;
     }
     uint64_t live = 0;
@@ -321,7 +326,7 @@ bool TableWriter::scan() {
         foreign += in_use(meta) && detail.foreign ? 1 : 0;
         if (detail.owner_bytes != 0) {
             const auto offset =
-                reinterpret_cast<const uint8_t*>(detail.owner) - view_.details - sizeof(OwnerEntry);
+                reinterpret_cast<const uint8_t*>(detail.owner) - view_.details - sizeof(NameEntry);
             owners_.emplace(std::string(detail.owner, detail.owner_bytes),
                             static_cast<uint32_t>(offset / kDetailUnit));
         }

@@ -11,7 +11,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "shm/table_reader.h"
+#include "shm/details_writer.h"
+#include "shm/policy_writer.h"
 
 namespace apikey::shm {
 
@@ -19,11 +20,20 @@ namespace apikey::shm {
 struct TableGeometry {
     uint64_t slot_count;
     uint64_t details_bytes;
-    uint64_t policy_capacity;
+    uint64_t policy_capacity;  ///< these with entry 0, which says nothing
+    uint64_t plan_capacity;
+    uint64_t owner_capacity;
+    uint64_t scope_capacity;
 
+    /// What the policies of a table need. Plans and owners with a plan, besides entry 0.
+    struct Policies {
+        uint64_t policies = 0;
+        uint64_t plans = 0;
+        uint64_t owners = 0;
+    };
     /// Room for `keys` keys whose details take `details_bytes` (see detail_bytes()), and for a quarter more
-    /// of both.
-    static TableGeometry for_keys(uint64_t keys, uint64_t details_bytes);
+    /// of everything.
+    static TableGeometry for_keys(uint64_t keys, uint64_t details_bytes, const Policies& policies);
     uint64_t file_bytes() const;
     uint64_t slots_offset() const { return kPageBytes; }
     uint64_t seeds_offset() const { return slots_offset() + slot_count * sizeof(Slot); }
@@ -31,7 +41,10 @@ struct TableGeometry {
     uint64_t policies_offset() const {
         return (seeds_offset() + seed_count() + sizeof(Policy) - 1) / sizeof(Policy) * sizeof(Policy);
     }
-    uint64_t details_offset() const { return policies_offset() + policy_capacity * sizeof(Policy); }
+    uint64_t plans_offset() const { return policies_offset() + policy_capacity * sizeof(Policy); }
+    uint64_t owners_offset() const { return plans_offset() + plan_capacity * sizeof(PlanSlot); }
+    uint64_t scopes_offset() const { return owners_offset() + owner_capacity * sizeof(OwnerSlot); }
+    uint64_t details_offset() const { return scopes_offset() + scope_capacity * sizeof(ScopeName); }
 };
 
 /// Share of slots in use at which a table is full, and at which a new one is built. Percent.
@@ -58,7 +71,8 @@ class TableWriter {
                        const uint8_t (&uid)[kUidLength], uint64_t hash_seed);
 
     /// Takes over a table that check_table() accepted, empty or full. `base` must stay mapped read-write.
-    TableWriter(void* base, const TableView& view);
+    /// `meter_words` are those of each key in the cells.
+    TableWriter(void* base, const TableView& view, uint32_t meter_words = 0);
 
     /// Makes room at home for keys with these hashes (see group_seeds.h), and for none in particular where it
     /// is not called. Only while no slot was ever used: a seed says where its group's keys are found.
@@ -66,6 +80,9 @@ class TableWriter {
 
     const TableView& view() const { return view_; }
     const TableHeader& header() const { return view_.header(); }
+    /// Plans, owners, scopes, and the policies that metas name.
+    PolicyWriter& policies() { return policies_; }
+    const PolicyWriter& policies() const { return policies_; }
 
     /// Bytes that a key's details take at most, its owner's entry included.
     static uint64_t detail_bytes(const DetailText& text);
@@ -101,12 +118,13 @@ class TableWriter {
     bool is_foreign(uint64_t index) const;
     void count_change(uint64_t old_meta, uint64_t new_meta, bool foreign);
     uint32_t intern_owner(std::string_view name);
-    uint32_t append_bytes(uint64_t bytes);
 
     uint8_t* base_;
     TableView view_;
+    DetailsWriter details_;
+    PolicyWriter policies_;
     std::unordered_map<std::string, uint32_t>
-        owners_;  // name -> OwnerEntry, of what this writer appended or scanned
+        owners_;  // name -> NameEntry, of what this writer appended or scanned
 };
 
 }  // namespace apikey::shm

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <thread>
 
+#include "core/table_policies.h"
 #include "core/table_rows.h"
 #include "shm/index_hash.h"
 
@@ -43,11 +44,37 @@ class Needs {
         }
     }
 
+    /// Of a live slot: policies are counted once, as the table has them.
+    void add_policy(const TableView& table, uint64_t meta) {
+        if (Meta::policy(meta) != 0 && numbers_.insert(Meta::policy(meta)).second) {
+            apikey::shm::Policy policy;
+            read_policy(table, meta, &policy);
+            KeyRow row;
+            row.terms = terms_of_policy(table, policy);
+            add_new_policy(row);
+        }
+    }
+    /// Of a change, which shares its terms with others (key_set_visitor.cc). An owner can have a plan.
+    void add_policy(const KeyRow& row) {
+        if ((row.terms != nullptr || !row.owner.empty()) &&
+            pairs_.insert({row.terms.get(), std::string_view(row.owner)}).second) {
+            add_new_policy(row);
+        }
+    }
+
     uint64_t keys = 0;
     uint64_t details_bytes = 0;
+    uint64_t policies = 0;
 
   private:
+    void add_new_policy(const KeyRow& row) {
+        ++policies;
+        details_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
+    }
+
     boost::unordered_flat_set<std::string_view> owners_;  // views into the live table or the changes
+    boost::unordered_flat_set<uint32_t> numbers_;
+    boost::unordered_flat_set<std::pair<const KeyTerms*, std::string_view>> pairs_;
 };
 
 /// Calls `visit` with each live slot of `from` (nullptr: none) and its details.
@@ -55,20 +82,17 @@ template <typename Visit>
 void for_each_live(const TableView* from, Visit visit) {
     for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
         DetailView detail;
-        const apikey::shm::Slot& slot = from->slots[index];
-        const SlotState state =
-            Meta::state(slot.meta.load(std::memory_order_acquire));  // SYNC slot-published
-        if (state != SlotState::kEmpty && state != SlotState::kDead &&
-            // SYNC detail-published
-            read_detail(*from, slot.detail.load(std::memory_order_acquire), &detail)) {
-            visit(slot, detail);
+        uint64_t meta = 0;
+        if (see_slot(*from, index, &meta, &detail) && Meta::state(meta) != SlotState::kDead) {
+            visit(from->slots[index], meta, detail);
         }
     }
 }
 
 Needs needs_of(const TableView* from, std::span<const Change> changes) {
     Needs needs;
-    for_each_live(from, [&](const apikey::shm::Slot&, const DetailView& detail) {
+    for_each_live(from, [&](const apikey::shm::Slot&, uint64_t meta, const DetailView& detail) {
+        needs.add_policy(*from, meta);
         needs.add({.id = {detail.id, detail.id_bytes},
                    .owner = {detail.owner, detail.owner_bytes},
                    .name = {detail.name, detail.name_bytes},
@@ -77,6 +101,7 @@ Needs needs_of(const TableView* from, std::span<const Change> changes) {
     for (const Change& change : changes) {
         if (change.kind == Change::Kind::kUpsert) {
             needs.add(row_detail(change.row));
+            needs.add_policy(change.row);
         }
     }
     return needs;
@@ -85,7 +110,7 @@ Needs needs_of(const TableView* from, std::span<const Change> changes) {
 /// The hashes of all keys that fill() may put into the table.
 std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::span<const Change> changes) {
     std::vector<uint64_t> hashes;
-    for_each_live(from, [&](const apikey::shm::Slot& slot, const DetailView& detail) {
+    for_each_live(from, [&](const apikey::shm::Slot& slot, uint64_t, const DetailView& detail) {
         if (detail.foreign) {
             hashes.push_back(index_hash_digest(reinterpret_cast<const uint8_t*>(slot.digest), hash_seed));
         } else if (detail.id_bytes == apikey::shm::kIdLength) {
@@ -108,7 +133,11 @@ std::string_view slot_digest(const KeyRow& row) {
 }
 
 /// False when the table turned out too small or its seed unlucky.
-bool fill(TableWriter& table, const TableView* from, std::span<const Change> changes) {
+bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
+          std::span<const Change> changes) {
+    if (!set_policies(table, policies)) {
+        return false;
+    }
     // Rows that a change replaces are left out: their environments would take the places of the new ones.
     Digests replaced;
     for (const Change& change : changes) {
@@ -134,6 +163,9 @@ bool fill(TableWriter& table, const TableView* from, std::span<const Change> cha
 Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, const TableView* from,
                                                      std::span<const Change> changes) {
     Needs needs = needs_of(from, changes);
+    TableGeometry::Policies entries = entries_of(*order.policies);
+    entries.policies = needs.policies;
+    needs.details_bytes += details_bytes_of(*order.policies);
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
         const uint64_t keys = std::max(needs.keys, order.capacity_keys);
         const uint64_t each_bytes =
@@ -142,7 +174,8 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         GenerationPlan plan{};
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
-        plan.geometry = TableGeometry::for_keys(keys, details_bytes);
+        plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
+        plan.meter_words = meter_words_of(*order.policies);
         plan.cpus = std::max(1u, std::thread::hardware_concurrency());
         plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;
@@ -152,16 +185,20 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         }
         TableWriter& table = (*made)->table();
         table.spread(hashes_of(table.view().hash_seed, from, changes));
-        if (fill(table, from, changes)) {
+        if (fill(table, *order.policies, from, changes)) {
             (*made)->use_huge_pages();
             return made;
         }
         if (attempt >= kSeedsMax) {
             needs.keys += needs.keys / 4 + 1;
             needs.details_bytes += needs.details_bytes / 4;
+            entries.policies += entries.policies / 4 + 1;
         }
     }
-    return fail("the table cannot be built: more than 15 environments, or no seed spreads these keys");
+    return fail(
+        "the table cannot be built: more than 15 environments, more than 4 million different policies, a "
+        "plan "
+        "that nobody defined, or no seed spreads these keys");
 }
 
 }  // namespace apikeyd

@@ -18,6 +18,7 @@ struct BuildOrder {
     uint32_t predecessor;
     gid_t clients_group;
     uint64_t capacity_keys;  ///< room for at least so many keys
+    std::shared_ptr<const PolicySet> policies = std::make_shared<const PolicySet>();
 };
 
 /// Every live key of `from` (nullptr: none), then `changes`, in files under temporary names. `from` may

@@ -21,8 +21,9 @@ Area g_areas[kAreas];
 void on_sigbus(int signal_number, siginfo_t* info, void*) {
     const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
     for (Area& area : g_areas) {
-        // SYNC area-guarded: pairs with the release store in BusGuardedArea; `bytes` is complete.
-        const uintptr_t base = area.base.load(std::memory_order_acquire);
+        // Relaxed, all words here: whoever touches an area was given it after it was noted, by the thread
+        // that noted it, and does not look at one that is being noted or forgotten.
+        const uintptr_t base = area.base.load(std::memory_order_relaxed);
         const size_t bytes = area.bytes.load(std::memory_order_relaxed);
         if (base == 0 || address < base || address >= base + bytes) {
             continue;
@@ -54,8 +55,7 @@ BusGuardedArea::BusGuardedArea(void* base, size_t bytes) : slot_(-1) {
     for (int i = 0; i < kAreas && slot_ < 0; ++i) {
         if (g_areas[i].base.load(std::memory_order_relaxed) == 0) {
             g_areas[i].bytes.store(bytes, std::memory_order_relaxed);
-            g_areas[i].base.store(reinterpret_cast<uintptr_t>(base),
-                                  std::memory_order_release);  // SYNC area-guarded
+            g_areas[i].base.store(reinterpret_cast<uintptr_t>(base), std::memory_order_relaxed);
             slot_ = i;
         }
     }
@@ -63,7 +63,7 @@ BusGuardedArea::BusGuardedArea(void* base, size_t bytes) : slot_(-1) {
 
 BusGuardedArea::~BusGuardedArea() {
     if (slot_ >= 0) {
-        g_areas[slot_].base.store(0, std::memory_order_release);
+        g_areas[slot_].base.store(0, std::memory_order_relaxed);
     }
 }
 

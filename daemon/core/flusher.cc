@@ -15,9 +15,7 @@ using apikey::shm::CellSums;
 using apikey::shm::CellsView;
 using apikey::shm::DetailView;
 using apikey::shm::Generation;
-using apikey::shm::Meta;
 using apikey::shm::Slot;
-using apikey::shm::SlotState;
 using apikey::shm::TableView;
 
 namespace {
@@ -69,10 +67,9 @@ void note_cell(const Generation& generation, uint64_t index, const FlushedSums* 
             return;
         }
     }
+    uint64_t meta = 0;
     DetailView detail;
-    // SYNC slot-published and detail-published: acquire, for the digest and the words below.
-    if (Meta::state(slot.meta.load(std::memory_order_acquire)) == SlotState::kEmpty ||
-        !read_detail(table, slot.detail.load(std::memory_order_acquire), &detail)) {
+    if (!see_slot(table, index, &meta, &detail)) {
         return;
     }
     KeyCount count;
@@ -254,8 +251,10 @@ void Flusher::forget_vanished() {
 
 std::vector<GenerationPtr> Flusher::all_generations() const {
     std::vector<GenerationPtr> all = publisher_.superseded();
-    if (publisher_.current() != nullptr) {
-        all.push_back(publisher_.current());
+    for (const GenerationPtr& generation : {publisher_.current(), publisher_.next()}) {
+        if (generation != nullptr) {
+            all.push_back(generation);
+        }
     }
     return all;
 }

@@ -7,6 +7,8 @@
 
 #include "core/builder.h"
 #include "core/bus_guard.h"
+#include "core/meter_mover.h"
+#include "core/table_policies.h"
 #include "core/table_rows.h"
 
 namespace apikeyd {
@@ -40,6 +42,7 @@ struct Publisher::Build {
     std::vector<Change> changes;
     std::vector<Waiting> waiting;
     Result<std::unique_ptr<Generation>> built = fail("the build has not run");
+    ChangeSet unmade;  ///< what has no room in it
 };
 
 Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t clients_group,
@@ -92,11 +95,16 @@ Result<void> Publisher::adopt() {
         // revocations holds against the source. open() has another built.
         if (number == announced && generation->table().scan()) {
             if (control_.next() > control_.current()) {
+                if (!superseded_.empty() && superseded_.back()->number() == control_.current()) {
+                    move_meters(*superseded_.back(), *generation);
+                }
                 control_.publish();
                 log_.info("generation.switch_finished", {{"generation", number}});
             }
             generation->use_huge_pages();  // quick where they are huge already
             current_ = std::move(generation);
+            // For a build that comes before the first load.
+            policies_ = std::make_shared<const PolicySet>(policies_of(current_->table().view()));
             log_.info("generation.adopted",
                       {{"generation", number},
                        {"keys", current_->table().header().live.load(std::memory_order_relaxed)}});
@@ -123,9 +131,15 @@ bool Publisher::make(const Change& change) {
     for (const GenerationPtr& generation : superseded_) {
         apply_change_to_superseded(generation->table(), change);
     }
-    const bool made = current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse);
+    bool made = false;
+    if (next_ != nullptr) {
+        apply_change_to_superseded(current_->table(), change);
+        made = apply_change(next_->table(), change, Cells::kInUse);
+    } else {
+        made = current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse);
+    }
     if (building_) {
-        log_of_changes_.push_back(change);
+        log_of_changes_.push_back(change);  // of no use any more once the new one is announced
         // What waits for the next build must not bring back an older state of this key.
         for (Waiting& waiting : waiting_) {
             waiting.changes.replace(change);
@@ -134,15 +148,28 @@ bool Publisher::make(const Change& change) {
     return made;
 }
 
+bool Publisher::set_policies(std::shared_ptr<const PolicySet> policies) {
+    policies_ = std::move(policies);
+    for (const GenerationPtr& generation : superseded_) {
+        set_policies_in_superseded(generation->table(), *policies_);
+    }
+    if (next_ != nullptr) {
+        set_policies_in_superseded(current_->table(), *policies_);
+    }
+    const GenerationPtr& live = next_ != nullptr ? next_ : current_;
+    policies_made_ = live != nullptr && apikeyd::set_policies(live->table(), *policies_);
+    return policies_made_;
+}
+
 /// True for a table full of dead slots, and for an adopted one that was made by a configuration that asked
 /// for less room.
 bool Publisher::wants_rebuild() const {
     return current_->table().mostly_dead() ||
-           current_->table().view().slot_count() < TableGeometry::for_keys(capacity_keys_, 0).slot_count;
+           current_->table().view().slot_count() < TableGeometry::for_keys(capacity_keys_, 0, {}).slot_count;
 }
 
 void Publisher::make_room_for(std::vector<Change> changes, Done done) {
-    if (changes.empty() && current_ != nullptr) {
+    if (changes.empty() && current_ != nullptr && policies_made_) {
         done({});
         if (!building_ && wants_rebuild()) {
             start_build();
@@ -193,8 +220,8 @@ void Publisher::apply(const std::vector<Change>& changes, Done done) {
 void Publisher::start_build() {
     auto build = std::make_shared<Build>();
     build->from = current_;
-    build->order = {directory_.fd(), next_number(), current_ != nullptr ? current_->number() : 0,
-                    clients_group_, capacity_keys_};
+    build->order = {directory_.fd(), next_number(),  current_ != nullptr ? current_->number() : 0,
+                    clients_group_,  capacity_keys_, policies_};
     build->waiting = std::move(waiting_);
     waiting_.clear();
     for (const Waiting& waiting : build->waiting) {
@@ -214,10 +241,10 @@ void Publisher::start_build() {
                 build->built = fail("no memory to build another generation");
             }
         },
-        [this, build] { finish_build(*build); });
+        [this, build] { finish_build(build); });
     if (!queued) {
         build->built = fail("the builder is busy; try again");
-        finish_build(*build);
+        finish_build(build);
     }
 }
 
@@ -234,20 +261,39 @@ ChangeSet Publisher::replay_log(Generation& built) const {
     return unmade;
 }
 
-void Publisher::finish_build(Build& build) {
+void Publisher::finish_build(const std::shared_ptr<Build>& build) {
+    if (!build->built) {
+        conclude(*build, tl::unexpected(build->built.error()));
+        return;
+    }
+    GenerationPtr built = guarded(std::move(*build->built));
+    // Set while it was built, perhaps; what it has no room for is built once more.
+    policies_made_ = apikeyd::set_policies(built->table(), *policies_);
+    build->unmade = replay_log(*built);
+    if (Result<void> announced = announce(std::move(built)); !announced) {
+        conclude(*build, std::move(announced));
+        return;
+    }
+    const bool moves = current_ != nullptr && has_meters(*current_);
+    const auto move = [from = current_, to = next_] { move_meters(*from, *to); };
+    const auto publish_it = [this, build] {
+        publish();
+        conclude(*build, {});
+    };
+    if (!moves) {
+        publish_it();
+    } else if (!worker_.submit(move, publish_it)) {
+        move();
+        publish_it();
+    }
+}
+
+/// Answers those who waited for this build, and has another one made for what came meanwhile.
+void Publisher::conclude(Build& build, const Result<void>& result) {
     building_ = false;
     // What asked for room during the build, some of it refused by the live table before the build began.
     std::vector<Waiting> came_meanwhile = std::move(waiting_);
     waiting_.clear();
-    Result<void> result;
-    ChangeSet unmade;
-    if (!build.built) {
-        result = tl::unexpected(build.built.error());
-    } else {
-        GenerationPtr built = guarded(std::move(*build.built));
-        unmade = replay_log(*built);
-        result = publish(std::move(built));
-    }
     log_of_changes_.clear();
     if (!result) {
         log_.error("generation.build_failed", {{"reason", result.error().message}});
@@ -255,7 +301,7 @@ void Publisher::finish_build(Build& build) {
     for (Waiting& waiting : came_meanwhile) {
         for (const Change& change : waiting.changes.changes()) {
             if (result && !make(change)) {
-                unmade.put(change);
+                build.unmade.put(change);
             }
         }
     }
@@ -267,53 +313,57 @@ void Publisher::finish_build(Build& build) {
             waiting.done(outcome);
         }
     };
-    if (result && !unmade.empty()) {
-        make_room_for(unmade.changes(), tell_those);
+    if (result && (!build.unmade.empty() || !policies_made_)) {
+        make_room_for(build.unmade.changes(), tell_those);
     } else {
         tell_those(result);
     }
 }
 
-Result<void> Publisher::publish(GenerationPtr built) {
+Result<void> Publisher::announce(GenerationPtr built) {
     if (auto named = built->name_files(); !named) {
         return named;
     }
     control_.announce(built->number());
-    // No meter words to move: the switch is complete as it is announced.
+    next_ = std::move(built);
+    return {};
+}
+
+/// All meters have moved.
+void Publisher::publish() {
     control_.publish();
-    log_.info("generation.published", {{"generation", built->number()},
-                                       {"keys", built->table().header().live.load(std::memory_order_relaxed)},
-                                       {"slots", built->table().view().slot_count()},
-                                       {"bytes", built->file_bytes()},
-                                       {"huge_bytes", built->huge_bytes()}});
     if (current_ != nullptr) {
         superseded_.push_back(std::move(current_));
     }
-    current_ = std::move(built);
-    return {};
+    current_ = std::move(next_);
+    next_.reset();
+    log_.info("generation.published",
+              {{"generation", current_->number()},
+               {"keys", current_->table().header().live.load(std::memory_order_relaxed)},
+               {"slots", current_->table().view().slot_count()},
+               {"bytes", current_->file_bytes()},
+               {"huge_bytes", current_->huge_bytes()}});
 }
 
 void Publisher::tighten_superseded() {
     if (current_ == nullptr) {
         return;
     }
+    const TableView& now = current_->table().view();
     for (const GenerationPtr& generation : superseded_) {
+        set_policies_in_superseded(generation->table(), *policies_);
         const TableView& table = generation->table().view();
         for (uint64_t index = 0; index < table.slot_count(); ++index) {
             const std::optional<KeyRow> row = row_of_slot(table, index);
             if (!row) {
                 continue;
             }
-            const TableView& now = current_->table().view();
             const Found found = find_slot(now, row_hash(*row, now.hash_seed), row_digest(*row));
-            const bool there =
-                found.index != apikey::shm::kNoSlot && Meta::state(found.meta) != SlotState::kDead;
-            const uint64_t old_meta = table.slots[index].meta.load(std::memory_order_relaxed);
-            const uint64_t meta = there ? Meta::make(Meta::state(found.meta), Meta::expires_s(found.meta), 0,
-                                                     Meta::environment(old_meta))
-                                        : Meta::with_state(old_meta, SlotState::kDead);
-            if (meta != old_meta) {
-                generation->table().set_meta(index, meta);
+            const std::optional<KeyRow> is =
+                found.index != apikey::shm::kNoSlot ? row_of_slot(now, found.index) : std::nullopt;
+            if (is != row) {
+                apply_change_to_superseded(generation->table(), is ? Change{Change::Kind::kUpsert, *is}
+                                                                   : Change{Change::Kind::kRemove, *row});
             }
         }
     }

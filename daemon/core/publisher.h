@@ -4,8 +4,9 @@
 //  - A change goes to every file that anyone may still map, older files first, the current one last, before
 //    it is answered. So what tightens is in force in every process, whatever generation it reads.
 //  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one
-//    and logged; the log is replayed into the new one, which is then named, announced and published in one
-//    turn of the loop.
+//    and logged; the log is replayed into the new one, which is then named and announced.
+//  - From the announcement on every change goes to both, additions to the new one only. The worker moves the
+//    meters; when all have moved the generation is published, and what came meanwhile is answered.
 //  - An announced generation is finished by whoever is daemon next.
 //  - A superseded generation goes when nobody maps it and its last counts are in the usage store.
 
@@ -49,6 +50,11 @@ class Publisher {
     /// Both: for sets small enough not to hold up the loop.
     void apply(const std::vector<Change>& changes, Done done);
 
+    /// Scopes, plans and owners, for all keys at once, and for the builds to come. False: the live table has
+    /// no room for them; what needs them is for make_room_for(), with or without changes.
+    bool set_policies(std::shared_ptr<const PolicySet> policies);
+    const PolicySet& policies() const { return *policies_; }
+
     /// Makes every superseded file no more permissive than the current generation. For start-up, after the
     /// source was loaded: changes that an earlier daemon was killed in the middle of reach all files.
     void tighten_superseded();
@@ -59,6 +65,8 @@ class Publisher {
 
     /// nullptr before the first.
     const GenerationPtr& current() const { return current_; }
+    /// Announced and not published yet: clients may count in it. nullptr outside of a switch.
+    const GenerationPtr& next() const { return next_; }
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }
     /// Numbers of generations in the directory that this daemon cannot read: no change reaches them.
     const std::vector<uint32_t>& unread() const { return unread_; }
@@ -92,9 +100,11 @@ class Publisher {
     bool wants_rebuild() const;
     Result<void> reaches_all(const std::vector<Change>& changes) const;
     void start_build();
-    void finish_build(Build& build);
+    void finish_build(const std::shared_ptr<Build>& build);
     ChangeSet replay_log(apikey::shm::Generation& built) const;
-    Result<void> publish(GenerationPtr built);
+    Result<void> announce(GenerationPtr built);
+    void publish();
+    void conclude(Build& build, const Result<void>& result);
 
     apikey::shm::Directory directory_;
     apikey::shm::ControlWriter control_;
@@ -103,7 +113,10 @@ class Publisher {
     Worker& worker_;
     Log& log_;
 
+    std::shared_ptr<const PolicySet> policies_ = std::make_shared<const PolicySet>();
+    bool policies_made_ = true;  // in the live table
     GenerationPtr current_;
+    GenerationPtr next_;
     std::vector<GenerationPtr> superseded_;  // ascending
     std::vector<Waiting> waiting_;           // for the next build
     std::vector<uint32_t> unread_;

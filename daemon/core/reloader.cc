@@ -7,6 +7,7 @@
 #include <new>
 
 #include "base/clock.h"
+#include "core/table_policies.h"
 #include "core/table_rows.h"
 #include "source/key_set_limits.h"
 #include "source/text_file.h"
@@ -58,6 +59,7 @@ struct Reloader::Load {
     uint64_t live_keys = 0;
     uint64_t revived = 0;  // revoked keys that the source has in another state
     std::string first_revived;
+    std::shared_ptr<const PolicySet> policies;
     std::vector<Change> additions;
     uint64_t additions_bytes = 0;  // of details
     std::vector<Change> changes;   // of keys that are there: updates, then removals
@@ -70,20 +72,27 @@ struct Reloader::Load {
   private:
     void read_and_compare();
     void note_revived(const KeyRow& row);
-    void collect(KeyRow row, std::vector<bool>& seen);
-    void collect_removals(const std::vector<bool>& seen);
+    /// What became of a slot's key: in the source, and with changes.
+    struct Slots {
+        std::vector<bool> seen;
+        std::vector<bool> changed;
+    };
+    void collect(KeyRow row, Slots& slots);
+    void collect_sharing(const Slots& slots);
+    void collect_removals(const Slots& slots);
 };
 
-void Reloader::Load::collect(KeyRow row, std::vector<bool>& seen) {
+void Reloader::Load::collect(KeyRow row, Slots& slots) {
     ++report.keys;
     if (live != nullptr) {
         const TableView& table = live->table().view();
         const Found found = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
         if (found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead) {
-            seen[found.index] = true;
+            slots.seen[found.index] = true;
             if (same_row(table, found, row)) {
                 return;
             }
+            slots.changed[found.index] = true;
             ++report.updated;
             if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
                 note_revived(row);
@@ -94,17 +103,52 @@ void Reloader::Load::collect(KeyRow row, std::vector<bool>& seen) {
     }
     ++report.added;
     additions_bytes += apikey::shm::TableWriter::detail_bytes(row_detail(row));
+    if (row.terms != nullptr) {
+        additions_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
+    }
     additions.push_back({Change::Kind::kUpsert, std::move(row)});
 }
 
-void Reloader::Load::collect_removals(const std::vector<bool>& seen) {
+/// Keys that are what they were, and whose owner has a plan for the first time or none any more.
+void Reloader::Load::collect_sharing(const Slots& slots) {
+    boost::unordered_flat_set<std::string_view> planned;
+    for (const OwnerRow& owner : policies->owners) {
+        if (!owner.plan.empty()) {
+            planned.insert(owner.name);
+        }
+    }
+    if (live == nullptr ||
+        (planned.empty() && live->table().header().owners_used.load(std::memory_order_relaxed) <= 1)) {
+        return;
+    }
+    const TableView& table = live->table().view();
+    for (uint64_t index = 0; index < table.slot_count(); ++index) {
+        if (!slots.seen[index] || slots.changed[index]) {
+            continue;
+        }
+        uint64_t meta = 0;
+        apikey::shm::DetailView detail;
+        std::optional<KeyRow> row = row_of_slot(table, index);
+        if (!row || !see_slot(table, index, &meta, &detail)) {
+            continue;
+        }
+        apikey::shm::Policy policy;
+        read_policy(table, meta, &policy);
+        if ((policy.owner != 0) != planned.contains(row->owner)) {
+            ++report.updated;
+            changes.push_back({Change::Kind::kUpsert, *std::move(row)});
+        }
+    }
+}
+
+void Reloader::Load::collect_removals(const Slots& slots) {
     if (live == nullptr) {
         return;
     }
     const TableView& table = live->table().view();
     boost::unordered_flat_set<std::string> revoked;  // digests
     for (uint64_t index = 0; index < table.slot_count(); ++index) {
-        if (seen[index]) {
+        if (slots.seen[index]) {
             continue;
         }
         if (std::optional<KeyRow> row = row_of_slot(table, index)) {
@@ -151,13 +195,14 @@ void Reloader::Load::read_and_compare() {
         report.unchanged = true;
         return;
     }
-    std::vector<bool> seen(live != nullptr ? live->table().view().slot_count() : 0);
+    const uint64_t slot_count = live != nullptr ? live->table().view().slot_count() : 0;
+    Slots slots{std::vector<bool>(slot_count), std::vector<bool>(slot_count)};
     live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
-    const auto parsed = parse_key_set(*text, path, [&](KeyRow row) {
+    auto parsed = parse_key_set(*text, path, [&](KeyRow row) {
         if (stopping->load(std::memory_order_relaxed)) {
             throw YamlStop{};  // the daemon ends: nobody is told of this load
         }
-        collect(std::move(row), seen);
+        collect(std::move(row), slots);
     });
     if (!parsed) {
         error = parsed.error().joined();
@@ -165,7 +210,9 @@ void Reloader::Load::read_and_compare() {
         changes.clear();
         return;
     }
-    collect_removals(seen);
+    policies = std::make_shared<const PolicySet>(std::move(parsed->policies));
+    collect_sharing(slots);
+    collect_removals(slots);
 }
 
 Reloader::Reloader(Loop& loop, Publisher& publisher, Worker& worker, ReloaderOptions options, Log& log)
@@ -233,15 +280,18 @@ void Reloader::loaded(const std::shared_ptr<Load>& load) {
         finish(load, {});
         return;
     }
-    place_additions(*load);
+    // First, for all keys at once; which of them are to have new ones is told by the changes.
+    const bool made = *load->policies == publisher_.policies() || publisher_.set_policies(load->policies);
+    place_additions(*load, made);
     apply_slice(load);
 }
 
-/// Where the live table has room for all new keys they come first; else all of them wait for the generation
-/// that is built for them, so that none is in force when that cannot be built.
-void Reloader::place_additions(Load& load) {
+/// Where the live table has room for all new keys, and for their policies, they come first; else all of them
+/// wait for the generation that is built for them, so that none is in force when that cannot be built.
+void Reloader::place_additions(Load& load, bool policies_made) {
     const GenerationPtr& live = publisher_.current();
-    if (live == nullptr || live->table().has_room(load.additions.size(), load.additions_bytes)) {
+    if (live == nullptr ||
+        (policies_made && live->table().has_room(load.additions.size(), load.additions_bytes))) {
         load.changes.insert(load.changes.begin(), std::make_move_iterator(load.additions.begin()),
                             std::make_move_iterator(load.additions.end()));
     } else {
@@ -350,6 +400,14 @@ std::vector<Change> Reloader::other_forms(const std::vector<Change>& changes) co
 std::string Reloader::refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const {
     if (publisher_.current() == nullptr) {
         return {};
+    }
+    for (const Change& change : changes) {
+        const auto fault = change.kind == Change::Kind::kUpsert
+                               ? terms_fault(terms_of(change.row), publisher_.policies())
+                               : std::nullopt;
+        if (fault) {
+            return change.row.id + ": " + *fault;
+        }
     }
     const TableView& table = publisher_.current()->table().view();
     for (const Change& change : changes) {

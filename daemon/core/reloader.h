@@ -75,7 +75,7 @@ class Reloader {
     void loaded(const std::shared_ptr<Load>& load);
     void apply_slice(const std::shared_ptr<Load>& load);
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
-    void place_additions(Load& load);
+    void place_additions(Load& load, bool policies_made);
     void retry_later();
     std::string refusal(const Load& load) const;
     std::string refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const;

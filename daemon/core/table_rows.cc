@@ -1,5 +1,6 @@
 #include "core/table_rows.h"
 
+#include "core/table_policies.h"
 #include "shm/index_hash.h"
 
 namespace apikeyd {
@@ -77,12 +78,10 @@ bool add(TableWriter& table, const Found& found, const KeyRow& row, uint64_t has
     if (!table.has_room(found.index == kNoSlot ? 1 : 0, TableWriter::detail_bytes(detail))) {
         return false;
     }
-    const uint32_t reference = table.append_detail(detail);
-    if (reference == 0 || table.publish(hash, row_digest(row), row_meta(row, environment), reference,
-                                        row.foreign) != TableWriter::Publish::kDone) {
-        return false;
-    }
-    return true;
+    const std::optional<uint32_t> policy = table.policies().policy(RowPolicy(row).text());
+    const uint32_t reference = policy ? table.append_detail(detail) : 0;
+    return reference != 0 && table.publish(hash, row_digest(row), row_meta(row, *policy, environment),
+                                           reference, row.foreign) == TableWriter::Publish::kDone;
 }
 
 bool update(TableWriter& table, const Found& found, const KeyRow& row, uint32_t environment, Cells cells) {
@@ -91,12 +90,15 @@ bool update(TableWriter& table, const Found& found, const KeyRow& row, uint32_t 
     const bool same_detail = table.same_detail(old_reference, detail);
     const bool same_id =
         same_detail || cells == Cells::kFresh || id_of_slot(table.view(), found.index) == row.id;
+    // A policy that there is no room for waits for a new generation; until then the key keeps the one it had.
+    const std::optional<uint32_t> policy = table.policies().policy(RowPolicy(row).text());
     // Meta first: whatever becomes of the details, what tightens is in force.
-    if (const uint64_t meta = row_meta(row, environment); meta != found.meta) {
+    if (const uint64_t meta = row_meta(row, policy.value_or(Meta::policy(found.meta)), environment);
+        meta != found.meta) {
         table.set_meta(found.index, meta);
     }
     if (same_detail) {
-        return true;
+        return policy.has_value();
     }
     const uint32_t reference =
         same_id && table.has_room(0, TableWriter::detail_bytes(detail)) ? table.append_detail(detail) : 0;
@@ -104,7 +106,7 @@ bool update(TableWriter& table, const Found& found, const KeyRow& row, uint32_t 
         return false;
     }
     table.set_detail(found.index, reference);
-    return true;
+    return policy.has_value();
 }
 
 }  // namespace
@@ -129,8 +131,8 @@ DetailText row_detail(const KeyRow& row) {
     return text;
 }
 
-uint64_t row_meta(const KeyRow& row, uint32_t environment) {
-    return Meta::make(slot_state(row.state), expiry_of(row), 0, environment);
+uint64_t row_meta(const KeyRow& row, uint32_t policy, uint32_t environment) {
+    return Meta::make(slot_state(row.state), expiry_of(row), policy, environment);
 }
 
 bool is_in(const TableView& table, const KeyRow& row) {
@@ -139,10 +141,9 @@ bool is_in(const TableView& table, const KeyRow& row) {
 
 std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
     const apikey::shm::Slot& slot = table.slots[index];
-    const uint64_t meta = slot.meta.load(std::memory_order_acquire);  // SYNC slot-published
+    uint64_t meta = 0;
     DetailView detail;
-    if (Meta::state(meta) == SlotState::kEmpty || Meta::state(meta) == SlotState::kDead ||
-        !read_detail(table, slot.detail.load(std::memory_order_acquire), &detail)) {  // SYNC detail-published
+    if (!see_slot(table, index, &meta, &detail) || Meta::state(meta) == SlotState::kDead) {
         return std::nullopt;
     }
     KeyRow row;
@@ -162,6 +163,11 @@ std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
     row.created_s = detail.created_s;
     if (const uint64_t expires_s = Meta::expires_s(meta); expires_s != Meta::kNever) {
         row.expires_s = static_cast<int64_t>(expires_s);
+    }
+    if (Meta::policy(meta) != 0) {
+        apikey::shm::Policy policy;
+        read_policy(table, meta, &policy);
+        row.terms = terms_of_policy(table, policy);
     }
     return row;
 }
@@ -204,9 +210,14 @@ void apply_change_to_superseded(TableWriter& table, const Change& change) {
     if (!alive(found)) {
         return;
     }
-    const uint64_t meta = change.kind == Change::Kind::kRemove
-                              ? Meta::with_state(found.meta, SlotState::kDead)
-                              : row_meta(change.row, Meta::environment(found.meta));
+    uint64_t meta = Meta::with_state(found.meta, SlotState::kDead);
+    if (change.kind == Change::Kind::kUpsert) {
+        const std::optional<uint32_t> policy = table.policies().policy(RowPolicy(change.row).text());
+        meta = row_meta(change.row, policy.value_or(0), Meta::environment(found.meta));
+        if (!policy && Meta::state(meta) == SlotState::kActive) {
+            meta = Meta::with_state(meta, SlotState::kElsewhere);
+        }
+    }
     // Stored even when it is the same: revoking a revoked key stores everywhere again.
     table.set_meta(found.index, meta);
 }

@@ -16,8 +16,8 @@ uint64_t row_hash(const KeyRow& row, uint64_t seed);
 apikey::shm::DigestKey row_digest(const KeyRow& row);
 /// Views into `row`.
 apikey::shm::DetailText row_detail(const KeyRow& row);
-/// The meta word that says what `row` says, with the table's number for its environment.
-uint64_t row_meta(const KeyRow& row, uint32_t environment);
+/// The meta word that says what `row` says, with the table's numbers for its policy and environment.
+uint64_t row_meta(const KeyRow& row, uint32_t policy, uint32_t environment);
 
 /// A slot's row as the table has it; nullopt for an empty or dead slot. Of the digest only the first 20 bytes
 /// are known.
@@ -39,8 +39,8 @@ enum class Cells : uint8_t {
 /// force; the rest needs room that this table has not, and so a new generation.
 [[nodiscard]] bool apply_change(apikey::shm::TableWriter& table, const Change& change, Cells cells);
 
-/// The same for a superseded table: the key's state and expiry as the change says, nothing added, details
-/// left.
+/// The same for a superseded table: the key's state, expiry and policy as the change says, no key added,
+/// details left. A policy that there is no room for has the key looked for in the current table.
 void apply_change_to_superseded(apikey::shm::TableWriter& table, const Change& change);
 
 }  // namespace apikeyd

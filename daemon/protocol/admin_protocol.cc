@@ -3,6 +3,8 @@
 #include <boost/json.hpp>
 #include <optional>
 
+#include "protocol/terms_json.h"
+
 namespace apikeyd {
 
 namespace json = boost::json;
@@ -101,6 +103,9 @@ json::object row_to_json(const KeyRow& row) {
     if (row.expires_s) {
         object["expires"] = *row.expires_s;
     }
+    if (row.terms != nullptr) {
+        object["terms"] = terms_to_json(*row.terms);
+    }
     return object;
 }
 
@@ -121,6 +126,13 @@ Result<KeyRow> row_from_json(const json::object& object) {
         row.state = *state;
     } else {
         reader.problem("state", "want active, disabled or revoked");
+    }
+    if (const json::value* terms = object.if_contains("terms")) {
+        auto read = terms_from_json(*terms);
+        if (!read) {
+            return tl::unexpected(read.error());
+        }
+        row.terms = *std::move(read);
     }
     if (row.id.size() != kKeyIdLength) {
         reader.problem("id", "want 12 characters");

@@ -5,9 +5,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "source/policy_rows.h"
 
 namespace apikeyd {
 
@@ -42,8 +45,21 @@ struct KeyRow {
     int64_t created_s = 0;             ///< Unix seconds; 0 when the source does not say
     std::optional<int64_t> expires_s;  ///< Unix seconds, exclusive: refused from then on; nullopt: never
 
-    friend bool operator==(const KeyRow&, const KeyRow&) = default;
+    std::shared_ptr<const KeyTerms> terms;  ///< shared among rows; nullptr: none, never one that is empty
+
+    friend bool operator==(const KeyRow& a, const KeyRow& b) {
+        return a.id == b.id && a.digest == b.digest && a.foreign == b.foreign && a.state == b.state &&
+               a.environment == b.environment && a.owner == b.owner && a.name == b.name &&
+               a.metadata == b.metadata && a.created_s == b.created_s && a.expires_s == b.expires_s &&
+               (a.terms == b.terms || (a.terms != nullptr && b.terms != nullptr && *a.terms == *b.terms));
+    }
 };
+
+/// The row's terms; empty ones where it has none.
+inline const KeyTerms& terms_of(const KeyRow& row) {
+    static const KeyTerms none;
+    return row.terms != nullptr ? *row.terms : none;
+}
 
 inline constexpr std::size_t kKeyIdLength = 12;
 inline constexpr std::size_t kMetadataBytesMax = 4096;

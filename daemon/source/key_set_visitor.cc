@@ -22,6 +22,8 @@ static_assert(kOwnerBytesMax <= shm::kDetailOwnerMax && kNameBytesMax <= shm::kD
               kMetadataBytesMax <= shm::kDetailMetadataMax);
 static_assert(kEnvironmentBytesMax < shm::kEnvironmentNameBytes, "a NUL behind the name");
 static_assert(kEnvironmentsMax < shm::kEnvironmentsMax, "the table's number 0 is 'none'");
+static_assert(kScopesMax <= shm::kScopesMax && kScopeNameBytesMax < shm::kScopeNameBytes);
+static_assert(kLimitNameBytesMax < shm::kLimitNameBytes && kLimitsMax <= shm::kMeterWordsMax);
 static_assert(kCreatedMax_s <= int64_t{UINT32_MAX} &&
               sizeof(shm::DetailEntry::created_s) == sizeof(uint32_t));
 static_assert(kExpiresMax_s < int64_t{shm::Meta::kNever});
@@ -31,7 +33,9 @@ bool is_base62(char c) {
 }
 
 constexpr std::string_view kKnownFields =
-    "(want id, sha256, state, expires, environment, owner, name, created, foreign or metadata)";
+    "(want id, sha256, state, expires, plan, limits, addresses, environment, owner, name, created, foreign, "
+    "scopes or metadata)";
+constexpr std::string_view kKnownRoots = "(want version, scopes, plans, owners or keys)";
 
 }  // namespace
 
@@ -109,6 +113,14 @@ void KeySetVisitor::on_scalar(const YamlScalar& scalar) {
         case At::kMetadata:
             metadata_->on_scalar(scalar);
             break;
+        case At::kTree:
+            if (tree_) {
+                tree_->on_scalar(scalar);
+            } else {  // where a list is wanted
+                tree_.emplace().on_scalar(scalar);
+                tree_done();
+            }
+            break;
         case At::kSkip:
             skipped_node();
             break;
@@ -117,22 +129,57 @@ void KeySetVisitor::on_scalar(const YamlScalar& scalar) {
     }
 }
 
+/// What begins here is given to whoever wants it when it is complete.
+void KeySetVisitor::begin_tree(YamlPlace place, bool map, At then) {
+    tree_.emplace().on_begin(place, map);
+    tree_then_ = then;
+    at_ = At::kTree;
+}
+
+void KeySetVisitor::tree_done() {
+    const YamlNode& node = tree_->root();
+    at_ = tree_then_;
+    if (at_ == At::kRowName) {
+        read_field(node);
+    } else if (node.kind == YamlNode::Kind::kScalar && node.scalar == YamlScalarKind::kNull) {
+        // as if it were not there
+    } else if (root_ == Root::kScopes) {
+        policy_yaml_.read_scopes(node, policies_);
+    } else if (root_ == Root::kPlans) {
+        policy_yaml_.read_plans(node, policies_);
+    } else {
+        policy_yaml_.read_owners(node, policies_);
+    }
+    tree_.reset();
+}
+
+/// A field of a key that is a list.
+void KeySetVisitor::read_field(const YamlNode& node) {
+    const bool ok = field_ == KeyField::kScopes      ? policy_yaml_.read_granted(node, label(), terms_)
+                    : field_ == KeyField::kAddresses ? policy_yaml_.read_addresses(node, label(), terms_)
+                                                     : policy_yaml_.read_overrides(node, label(), terms_);
+    row_quality_ = ok ? row_quality_ : Row::kBad;
+}
+
 void KeySetVisitor::root_name(const YamlScalar& scalar) {
     root_place_ = scalar.place;
-    const bool is_version = scalar.text == "version";
-    if (!is_version && scalar.text != "keys") {
-        reporter_.add(scalar.place, "unknown field " + yaml_quote(scalar.text) + " (want version or keys)");
+    const auto* const found = std::find(kRootNames.begin(), kRootNames.end(), scalar.text);
+    if (found == kRootNames.end()) {
+        reporter_.add(scalar.place,
+                      "unknown field " + yaml_quote(scalar.text) + " " + std::string(kKnownRoots));
         skip(1, At::kRootName);
         return;
     }
-    bool& seen = is_version ? seen_version_ : seen_keys_;
+    root_ = static_cast<Root>(found - kRootNames.begin());
+    bool& seen = seen_[static_cast<size_t>(root_)];
     if (seen) {
         reporter_.add(scalar.place, std::string(scalar.text) + ": stands twice (want it once)");
         skip(1, At::kRootName);
         return;
     }
     seen = true;
-    at_ = is_version ? At::kVersion : At::kKeys;
+    tree_then_ = At::kRootName;
+    at_ = root_ == Root::kVersion ? At::kVersion : root_ == Root::kKeys ? At::kKeys : At::kTree;
 }
 
 void KeySetVisitor::version(const YamlScalar& scalar) {
@@ -182,6 +229,19 @@ void KeySetVisitor::row_value(const YamlScalar& scalar) {
             return set_time(scalar, place, false);
         case KeyField::kForeign:
             return set_foreign(scalar, place);
+        case KeyField::kPlan:
+            if (scalar.kind != YamlScalarKind::kNull &&
+                !policy_yaml_.read_plan_name(std::string(scalar.text), place, label(), terms_)) {
+                row_quality_ = Row::kBad;
+            }
+            return;
+        case KeyField::kLimits:
+        case KeyField::kAddresses:
+        case KeyField::kScopes:
+            if (scalar.kind != YamlScalarKind::kNull) {
+                field_error(place, yaml_quote(scalar.text) + " is no list (want [...])");
+            }
+            return;
         case KeyField::kMetadata:
             if (scalar.kind != YamlScalarKind::kNull) {
                 field_error(place, yaml_quote(scalar.text) + " is no mapping (want {name: value, ...})");
@@ -303,9 +363,18 @@ void KeySetVisitor::row_end() {
     }
     ++keys_;
     if (row_quality_ == Row::kKept) {
+        policy_yaml_.note_terms(terms_, row_place_, label());
+        if (!terms_.empty()) {
+            if (last_terms_ == nullptr ||
+                *last_terms_ != terms_) {  // rows that agree often follow each other
+                last_terms_ = std::make_shared<const KeyTerms>(std::move(terms_));
+            }
+            row_.terms = last_terms_;
+        }
         sink_(std::move(row_));
     }
     row_ = {};
+    terms_ = {};
     at_ = At::kItem;
 }
 
@@ -318,6 +387,7 @@ void KeySetVisitor::on_map_begin(YamlPlace place, bool) {
             throw YamlStop{};
         }
         row_ = {};
+        terms_ = {};
         row_quality_ = Row::kKept;
         row_place_ = place;
         fields_ = 0;
@@ -341,7 +411,13 @@ void KeySetVisitor::collection(YamlPlace place, bool map) {
     switch (at_) {
         case At::kMetadata:
             return metadata_->on_begin(place, map);
+        case At::kTree:
+            return tree_ ? tree_->on_begin(place, map) : begin_tree(place, map, tree_then_);
         case At::kRowValue:
+            if (field_ == KeyField::kScopes || field_ == KeyField::kAddresses ||
+                field_ == KeyField::kLimits) {
+                return begin_tree(place, map, At::kRowName);
+            }
             if (field_ == KeyField::kMetadata && map) {
                 metadata_.emplace(reporter_, label() + "metadata: ");
                 metadata_->on_begin(place, true);
@@ -368,7 +444,7 @@ void KeySetVisitor::collection(YamlPlace place, bool map) {
             skip(1, At::kDone);
             break;
         case At::kRootName:
-            reporter_.add(place, std::string(kind) + " as a field's name (want version or keys)");
+            reporter_.add(place, std::string(kind) + " as a field's name " + std::string(kKnownRoots));
             skip(2, At::kRootName);
             break;
         case At::kVersion:
@@ -390,6 +466,11 @@ void KeySetVisitor::on_sequence_end() {
         skipped_node();
     } else if (at_ == At::kMetadata) {
         metadata_->on_end();
+    } else if (at_ == At::kTree) {
+        tree_->on_end();
+        if (tree_->done()) {
+            tree_done();
+        }
     } else if (at_ == At::kItem) {
         at_ = At::kRootName;
     }
@@ -414,15 +495,28 @@ void KeySetVisitor::on_map_end() {
         case At::kRowName:
             row_end();
             break;
-        case At::kRootName:
-            if (!seen_keys_) {
-                reporter_.add({}, "keys: missing (want a list of keys; 'keys: []' for no keys)");
+        case At::kTree:
+            tree_->on_end();
+            if (tree_->done()) {
+                tree_done();
             }
-            at_ = At::kDone;
+            break;
+        case At::kRootName:
+            root_end();
             break;
         default:
             break;
     }
+}
+
+void KeySetVisitor::root_end() {
+    if (!seen(Root::kKeys)) {
+        reporter_.add({}, "keys: missing (want a list of keys; 'keys: []' for no keys)");
+    }
+    if (limits_.whole) {
+        warnings_ = policy_yaml_.check_references(policies_);
+    }
+    at_ = At::kDone;
 }
 
 }  // namespace apikeyd

@@ -12,6 +12,7 @@
 
 #include "source/key_row.h"
 #include "source/metadata_json.h"
+#include "source/policy_yaml.h"
 #include "source/yaml_events.h"
 #include "source/yaml_source.h"
 
@@ -22,26 +23,31 @@ enum class KeyField : uint8_t {
     kSha256,
     kState,
     kExpires,
+    kPlan,
+    kLimits,
+    kAddresses,
     kEnvironment,
     kOwner,
     kName,
     kCreated,
     kForeign,
+    kScopes,
     kMetadata,
 };
-inline constexpr size_t kKeyFieldCount = 10;
+inline constexpr size_t kKeyFieldCount = 14;
 
 /// Names by KeyField. The order is the one in which new rows are written: what restricts a key stands before
 /// the required `environment`, so a file cut at the end of a line cannot lose a revocation or an expiry and
 /// still parse.
 inline constexpr std::array<std::string_view, kKeyFieldCount> kKeyFieldNames = {
-    "id", "sha256", "state", "expires", "environment", "owner", "name", "created", "foreign", "metadata",
+    "id",          "sha256", "state", "expires", "plan",    "limits", "addresses",
+    "environment", "owner",  "name",  "created", "foreign", "scopes", "metadata",
 };
 
 class KeySetVisitor final : public YamlVisitor {
   public:
     KeySetVisitor(const YamlLimits& limits, const RowSink& sink, YamlReporter& reporter)
-        : limits_(limits), sink_(sink), reporter_(reporter) {}
+        : limits_(limits), sink_(sink), reporter_(reporter), policy_yaml_(reporter) {}
 
     void on_scalar(const YamlScalar& scalar) override;
     void on_map_begin(YamlPlace place, bool flow) override;
@@ -50,6 +56,9 @@ class KeySetVisitor final : public YamlVisitor {
     void on_sequence_end() override;
 
     [[nodiscard]] uint64_t keys() const { return keys_; }
+    /// Once all events came: what stands beside the keys, and what is odd about it.
+    [[nodiscard]] PolicySet& policies() { return policies_; }
+    [[nodiscard]] std::vector<std::string>& warnings() { return warnings_; }
 
   private:
     enum class At : uint8_t {
@@ -61,9 +70,14 @@ class KeySetVisitor final : public YamlVisitor {
         kRowName,
         kRowValue,
         kMetadata,
+        kTree,  ///< a part that is looked at as a whole
         kSkip,
         kDone
     };
+    enum class Root : uint8_t { kVersion, kScopes, kPlans, kOwners, kKeys };
+    static constexpr std::array<std::string_view, 5> kRootNames = {"version", "scopes", "plans", "owners",
+                                                                   "keys"};
+
     enum class Row : uint8_t { kKept, kBad };
 
     struct IdHash {
@@ -83,6 +97,11 @@ class KeySetVisitor final : public YamlVisitor {
     void row_error(YamlPlace place, std::string_view what);
     void field_error(YamlPlace place, std::string_view what);
     void collection(YamlPlace place, bool map);
+    void begin_tree(YamlPlace place, bool map, At then);
+    void tree_done();
+    void read_field(const YamlNode& node);
+    void root_end();
+    [[nodiscard]] bool seen(Root root) const { return seen_[static_cast<size_t>(root)]; }
     [[nodiscard]] std::string label() const;
 
     void set_id(const YamlScalar& scalar, YamlPlace place);
@@ -102,10 +121,14 @@ class KeySetVisitor final : public YamlVisitor {
     YamlReporter& reporter_;
     uint64_t keys_ = 0;
     At at_ = At::kRoot;
-    bool seen_version_ = false;
-    bool seen_keys_ = false;
-    std::string_view root_field_;
+    std::array<bool, kRootNames.size()> seen_{};
+    Root root_ = Root::kVersion;
     YamlPlace root_place_;
+    PolicyYaml policy_yaml_;
+    PolicySet policies_;
+    std::vector<std::string> warnings_;
+    std::optional<YamlTree> tree_;
+    At tree_then_ = At::kRoot;
 
     // skipping
     At skip_then_ = At::kRoot;
@@ -114,6 +137,8 @@ class KeySetVisitor final : public YamlVisitor {
 
     // the row at hand
     KeyRow row_;
+    KeyTerms terms_;
+    std::shared_ptr<const KeyTerms> last_terms_;
     std::set<std::string, std::less<>> environments_;  // met so far
     Row row_quality_ = Row::kKept;
     YamlPlace row_place_;

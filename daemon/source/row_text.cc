@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/hex.h"
+#include "source/limit_text.h"
 #include "source/rfc3339.h"
 
 namespace apikeyd {
@@ -56,6 +57,22 @@ bool plain_is_safe(std::string_view text) {
            !is_word_of_yaml(text);
 }
 
+std::string limit_text(const LimitRow& limit) {
+    const bool rate = limit.form == LimitForm::kRate;
+    return "{name: " + yaml_string(limit.name) + (rate ? ", rate: " : ", quota: ") + format_limit(limit) +
+           (rate && limit.burst != limit.requests ? ", burst: " + std::to_string(limit.burst) : "") +
+           (limit.shadow ? ", shadow: true}" : "}");
+}
+
+template <typename Element, typename Format>
+std::string list_text(const std::vector<Element>& elements, Format format) {
+    std::string out;
+    for (const Element& element : elements) {
+        out += (out.empty() ? "[" : ", ") + format(element);
+    }
+    return out.empty() ? "[]" : out + "]";
+}
+
 /// A field's value as YAML text, also right in flow form.
 std::string value_text(const KeyRow& row, KeyField field) {
     switch (field) {
@@ -67,6 +84,16 @@ std::string value_text(const KeyRow& row, KeyField field) {
             return std::string(key_state_name(row.state));
         case KeyField::kExpires:
             return row.expires_s ? format_rfc3339(*row.expires_s) : "null";
+        case KeyField::kPlan:
+            return terms_of(row).plan.empty() ? "null" : yaml_string(terms_of(row).plan);
+        case KeyField::kLimits:
+            return list_text(terms_of(row).overrides, limit_text);
+        case KeyField::kAddresses:
+            return list_text(terms_of(row).addresses, [](const AddressRangeRow& range) {
+                return '"' + format_address_range(range) + '"';
+            });
+        case KeyField::kScopes:
+            return list_text(terms_of(row).scopes, yaml_string);
         case KeyField::kEnvironment:
             return yaml_string(row.environment);
         case KeyField::kOwner:

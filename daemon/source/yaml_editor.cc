@@ -52,6 +52,7 @@ Result<void> KeySetText::split(std::string text) {
     if (!located) {
         return tl::unexpected(located.error());
     }
+    policies_ = located->policies;
     const KeySetSpans& spans = located->spans;
     const size_t first_line = line_end(text, 0);
     newline_ = first_line >= 2 && text[first_line - 2] == '\r' ? "\r\n" : "\n";
@@ -154,7 +155,9 @@ std::string KeySetText::text() const {
 /// The row that `body` holds when it is parsed alone.
 Result<KeyRow> KeySetText::parse_piece(std::string_view body) const {
     const std::string text = "keys:" + newline_ + std::string(body);
-    auto rows = parse_key_rows(text, file_, limits_);
+    YamlLimits part = limits_;
+    part.whole = false;
+    auto rows = parse_key_rows(text, file_, part);
     if (!rows) {
         return tl::unexpected(rows.error());
     }
@@ -195,6 +198,9 @@ Result<void> KeySetText::check_limits(const KeyRow& row) const {
     if (find(row.id) == nullptr && live_ >= limits_.keys_max) {
         return fail("key " + row.id + ": more than " + std::to_string(limits_.keys_max) +
                     " keys (the limit)");
+    }
+    if (const auto fault = terms_fault(terms_of(row), policies_)) {
+        return fail("key " + row.id + ": " + *fault);
     }
     if (bytes > limits_.file_bytes_max) {
         return fail("key " + row.id + ": the key set would have more than " +
@@ -277,7 +283,9 @@ Result<void> KeySetText::replace(size_t at, const KeyRow& row) {
     const std::string prefix = "keys:" + newline_;
     const std::string text = prefix + piece.body;
     std::string body;
-    if (const auto located = locate_key_set(text, file_, true, limits_)) {
+    YamlLimits part = limits_;
+    part.whole = false;
+    if (const auto located = locate_key_set(text, file_, true, part)) {
         body =
             edit_key_row(text, located->spans.rows.front(), piece.row, row, newline_).substr(prefix.size());
     }

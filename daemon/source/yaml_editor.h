@@ -70,6 +70,7 @@ class KeySetText {
 
     std::string file_;
     YamlLimits limits_;
+    PolicySet policies_;
     std::string head_;                // up to the colon of `keys:`; in flow form the whole text
     std::string empty_list_ = " []";  // what stands behind the colon while there are no keys
     std::string line_rest_;           // of the line that holds `keys:`

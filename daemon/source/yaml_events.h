@@ -28,6 +28,7 @@ struct YamlLimits {
     size_t node_bytes_max = size_t{64} << 10;
     int depth_max = 16;  ///< collections within each other
     uint64_t keys_max = kKeySetRowsMax;
+    bool whole = true;  ///< a key set whole: plans and scopes that keys name are to be defined in it
 };
 
 /// How many errors of one text are kept; the rest is counted.

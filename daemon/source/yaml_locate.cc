@@ -267,6 +267,7 @@ Result<LocatedKeySet> locate_key_set(std::string_view text, const std::string& f
     if (!run_key_set(text, limits, sink, reporter, wrap, summary)) {
         return fail(reporter.errors().joined());
     }
+    located.policies = std::move(summary.policies);
     return located;
 }
 

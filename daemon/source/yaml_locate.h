@@ -48,6 +48,7 @@ struct KeySetSpans {
 struct LocatedKeySet {
     std::vector<KeyRow> rows;
     KeySetSpans spans;  ///< rows in the same order
+    PolicySet policies;
 };
 
 /// Parses `text` and locates its keys, and their fields if `fields`. Errors as parse_key_set, joined.

@@ -10,6 +10,8 @@ bool run_key_set(std::string_view text, const YamlLimits& limits, const RowSink&
     YamlVisitor* const first = wrap ? wrap(parser) : &parser;
     const bool ok = run_yaml_events(text, limits, *first, reporter);
     summary.keys = parser.keys();
+    summary.policies = std::move(parser.policies());
+    summary.warnings = std::move(parser.warnings());
     return ok;
 }
 

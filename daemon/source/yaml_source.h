@@ -1,6 +1,7 @@
 // The key set as a YAML file: a stream of rows, or a list of everything that is wrong with it.
 //
 //     version: 1                       # may be left out
+//     scopes, plans, owners            # see policy_yaml.h
 //     keys:                            # `keys: []` is a valid empty set; no `keys` at all is an error
 //       - id: 2RkT9pQwX4Za             # required, 12 characters 0-9A-Za-z
 //         sha256: <64 hex digits>      # required: SHA-256 of the whole key
@@ -12,6 +13,7 @@
 //         created: 2026-11-23T02:00:00Z
 //         foreign: false               # true: an imported key of any form, found by its digest
 //         metadata: {team: x}          # at most 4 KiB as JSON
+//         plan, limits, addresses, scopes  # see policy_yaml.h
 // Everything else is an error. `id: 012345678901` is the text as written, quoted or not.
 
 #pragma once
@@ -30,6 +32,8 @@ namespace apikeyd {
 
 struct YamlSummary {
     uint64_t keys = 0;
+    PolicySet policies;
+    std::vector<std::string> warnings;  ///< `file:line:column: what`: nothing that keeps the set from use
 };
 
 using RowSink = std::function<void(KeyRow row)>;

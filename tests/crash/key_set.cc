@@ -14,6 +14,7 @@ using apikeyd::KeyRow;
 using apikeyd::KeyState;
 
 constexpr size_t kSteady = 5;
+constexpr size_t kLimited = 1;  // of the steady ones
 constexpr size_t kNeverValid = 2;
 /// So many keys with so long metadata do not fit the room that a table has to spare.
 constexpr size_t kLarge = 20;
@@ -39,12 +40,19 @@ enum Role : size_t {
     kFirstLarge,
 };
 
+std::string large_metadata() {
+    return R"({"note":")" + std::string(kLargeBytes, 'x') + R"("})";
+}
+
 }  // namespace
 
 KeySet::KeySet() {
     for (size_t i = 0; i < kSteady; ++i) {
         add_native(true, true);
     }
+    // Limits that nobody reaches: what is spent of them moves with every generation.
+    keys_[kLimited].row.terms = std::make_shared<const apikeyd::KeyTerms>(
+        apikeyd::KeyTerms{.scopes = {"reports.*"}, .plan = "limited", .addresses = {}, .overrides = {}});
     add_foreign(true, true);
     add_native(false);
     add_foreign(false);
@@ -53,7 +61,7 @@ KeySet::KeySet() {
         role == kForeign ? add_foreign(false) : add_native(!later);
     }
     for (size_t i = kFirstLarge; i < keys_.size(); ++i) {
-        keys_[i].row.metadata = R"({"note":")" + std::string(kLargeBytes, 'x') + R"("})";
+        keys_[i].row.metadata = large_metadata();
     }
 }
 
@@ -137,6 +145,7 @@ std::vector<size_t> KeySet::make(Edit edit) {
             return in_source(kAddedInBuild, 1, true);
         case Edit::kUpdateInBuild:
             keys_[kUpdatedInBuild].row.owner = "another owner";
+            keys_[kUpdatedInBuild].row.metadata = large_metadata();  // there is no room for as much as that
             return {kUpdatedInBuild};
         case Edit::kDisableSuperseded:
             return with_state(kDisabledSuperseded, KeyState::kDisabled);
@@ -148,6 +157,9 @@ std::vector<size_t> KeySet::make(Edit edit) {
             touched.push_back(kRemovedSuperseded);
             return touched;
         }
+        case Edit::kRaiseLimits:
+            raised_ = true;
+            return {};
         case Edit::kFillAgain:
             return in_source(kFirstLarge + kLarge, kLargeAgain, true);
         case Edit::kRevokeThird:
@@ -168,7 +180,13 @@ std::vector<Change> KeySet::changes(const std::vector<size_t>& touched) const {
 }
 
 std::string KeySet::text() const {
-    std::string text = "version: 1\nkeys:\n";
+    const std::string million = raised_ ? "2000000" : "1000000";
+    std::string text =
+        "version: 1\nscopes: [reports.read]\nplans:\n  - name: limited\n    limits:\n"
+        "      - {name: fast, rate: 1000000/s}\n      - {name: monthly, quota: " +
+        million + "/month}\n  - name: shared\n    limits: [{name: daily, quota: " + million +
+        "/day}]\nowners:\n  - {name: owner-1, plan: shared}\n" +
+        (raised_ ? "  - {name: owner-2, plan: shared}\n" : "") + "keys:\n";
     for (const Key& key : keys_) {
         if (!key.in_source) {
             continue;
@@ -179,6 +197,7 @@ std::string KeySet::text() const {
         text += row.owner.empty() ? "" : "    owner: " + row.owner + "\n";
         text += row.name.empty() ? "" : "    name: " + row.name + "\n";
         text += row.metadata.empty() ? "" : "    metadata: " + row.metadata + "\n";
+        text += row.terms != nullptr ? "    plan: limited\n    scopes: [reports.*]\n" : "";
         text += row.expires_s ? "    expires: 2100-01-01T00:00:00Z\n" : "";
         text += "    state: " + std::string(key_state_name(row.state)) + "\n";
     }

@@ -29,6 +29,7 @@ enum class Edit : uint8_t {
     kDisableSuperseded,
     kRevokeSuperseded,
     kRemoveSuperseded,
+    kRaiseLimits,  ///< a plan and an owner's, for all keys at once
     kFillAgain,
     kRevokeThird,
     kLast,  ///< made by whoever comes after
@@ -42,6 +43,10 @@ struct Key {
     bool in_source = true;
     bool steady = false;  ///< no edit touches it
 
+    /// By a plan of its own, or of its owner's.
+    bool may_be_limited() const {
+        return row.terms != nullptr || row.owner == "owner-1" || row.owner == "owner-2";
+    }
     bool valid() const { return in_source && row.state == apikeyd::KeyState::kActive; }
 };
 
@@ -62,6 +67,7 @@ class KeySet {
     void add_foreign(bool in_source, bool steady = false);
 
     std::vector<Key> keys_;
+    bool raised_ = false;
 };
 
 }  // namespace apikey::crash

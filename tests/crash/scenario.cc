@@ -260,6 +260,7 @@ class Walk {
         apply(Edit::kDisableSuperseded);
         apply(Edit::kRevokeSuperseded);
         reload(Edit::kRemoveSuperseded);
+        reload(Edit::kRaiseLimits);
         link_.ask(What::kRound);
         set_step(kFlushTwo);
         must("flush", [&] { return writer_->flush(); });

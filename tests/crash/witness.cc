@@ -60,10 +60,10 @@ std::string Witness::judge(apikey_client* client, const Key& key, Expected expec
         ++by_id_[key.row.id].denied;
     }
     ++judged_;
-    // What cannot map the current generation cannot say that a key is not there, and what came when there was
-    // no generation yet can say nothing.
-    const bool may_not_know =
-        code == APIKEY_UNAVAILABLE && (stays ? !key.steady : may_find_none_ && info.generation == 0);
+    // What cannot map the current generation cannot say that a key is not there, nor what is left of its
+    // limits, and what came when there was no generation yet can say nothing.
+    const bool may_not_know = code == APIKEY_UNAVAILABLE && (stays ? !key.steady || key.may_be_limited()
+                                                                   : may_find_none_ && info.generation == 0);
     if ((expected == Expected::kValid && code != APIKEY_VALID && !may_not_know) ||
         (expected == Expected::kNotValid && code == APIKEY_VALID)) {
         return key.row.id + " (" + key.row.name + "): " + apikey_code_name(code) + ", in generation " +

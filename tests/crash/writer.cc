@@ -45,12 +45,16 @@ Writer::~Writer() {
     }
 }
 
-void Writer::run_until_told(const bool& told) {
-    while (!told) {
+void Writer::run_until(const std::function<bool()>& done) {
+    while (!done()) {
         if (Result<void> ran = loop_->run(); !ran) {
             throw std::runtime_error(ran.error().message);
         }
     }
+}
+
+void Writer::run_until_told(const bool& told) {
+    run_until([&] { return told; });
 }
 
 Result<void> Writer::open() {
@@ -121,8 +125,30 @@ Result<void> Writer::apply_with_build(const Sent& sent, const std::function<void
     const auto after = hold_builder();
     meanwhile();
     before->release();
-    Result<void> outcome = await(answer);
+    const auto announced = [&] { return answer->told || publisher_->next() != nullptr; };
+    const apikeyd::TimerId look = loop_->every(std::chrono::milliseconds(1), [&] {
+        if (announced()) {
+            loop_->stop();
+        }
+    });
+    run_until(announced);
+    loop_->cancel(look);
+    // What the worker has to do now, the load of what came meanwhile and the move of the meters, it does
+    // while the loop stands still: so the points come in the same order each time.
+    auto idle = std::make_shared<std::binary_semaphore>(0);
+    auto held = std::make_shared<std::binary_semaphore>(0);
+    if (!builder_->submit(
+            [idle, held] {
+                idle->release();
+                held->acquire();
+            },
+            [] {})) {
+        throw std::runtime_error("the builder is busy");
+    }
     after->release();
+    idle->acquire();
+    Result<void> outcome = await(answer);
+    held->release();
     return outcome;
 }
 

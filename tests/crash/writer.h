@@ -68,6 +68,7 @@ class Writer {
   private:
     /// The builder does nothing else until the result is released.
     std::shared_ptr<std::binary_semaphore> hold_builder();
+    void run_until(const std::function<bool()>& done);
     void run_until_told(const bool& told);
 
     Site site_;

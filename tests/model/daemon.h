@@ -4,6 +4,9 @@
 
 #include <vector>
 
+#include "core/table_policies.h"
+#include "shm/meters.h"
+
 #include "tests/model/generation_memory.h"
 
 namespace apikey::model {
@@ -12,17 +15,36 @@ class Daemon {
   public:
     explicit Daemon(InstanceMemory& instance) : instance_(instance) { instance.reset(); }
 
+    /// Of the generations to come.
+    void set_policies(const apikeyd::PolicySet& policies) { policies_ = policies; }
+
     /// Fills generation `number` and publishes it.
-    void switch_to(uint32_t number, const std::vector<KeyRow>& rows) {
-        GenerationMemory& generation = instance_.generation(number);
-        generation.create(number);
-        for (const KeyRow& row : rows) {
-            generation.table().change(row);
+    void switch_to(uint32_t number, const std::vector<KeyRow>& rows, bool refuse_an_attach = false) {
+        announce(number, rows);
+        if (refuse_an_attach) {
+            instance_.generation(number).refuse_an_attach();
         }
-        generation.table().complete();
-        instance_.control.announce(number);
         instance_.control.publish();
         published_ = number;
+    }
+    /// The same for keys with limits, whose meters move before: all of these keys and one owner's, by a
+    /// daemon that is killed after so many words, and by the next one. Another owner comes meanwhile.
+    void move_to(uint32_t number, const std::vector<KeyRow>& rows, unsigned killed_after) {
+        announce(number, rows);
+        GenerationMemory& from = instance_.generation(number - 1);
+        GenerationMemory& to = instance_.generation(number);
+        apikeyd::PolicySet more = policies_;
+        more.owners.push_back({"late", policies_.plans.front().name});
+        expect(apikeyd::set_policies(from.table().writer(), more), "policies find room");
+        move_meters(from, to, rows, killed_after);
+        move_meters(from, to, rows, UINT32_MAX);
+        instance_.control.publish();
+        published_ = number;
+    }
+    /// As Publisher::set_policies(), in the published generation.
+    void change_policies(const apikeyd::PolicySet& policies) {
+        expect(apikeyd::set_policies(instance_.generation(published_).table().writer(), policies),
+               "policies find room");
     }
     /// As Publisher::make(): older files first, the current one last.
     void change(const KeyRow& row) {
@@ -49,6 +71,30 @@ class Daemon {
     uint64_t counted_answers() const { return answers_; }
 
   private:
+    void announce(uint32_t number, const std::vector<KeyRow>& rows) {
+        GenerationMemory& generation = instance_.generation(number);
+        generation.create(number);
+        expect(apikeyd::set_policies(generation.table().writer(), policies_), "policies find room");
+        for (const KeyRow& row : rows) {
+            generation.table().change(row);
+        }
+        generation.table().complete();
+        instance_.control.announce(number);
+    }
+    /// As move_meters() of the daemon, which walks all slots.
+    static void move_meters(GenerationMemory& from, GenerationMemory& to, const std::vector<KeyRow>& rows,
+                            unsigned words) {
+        for (const KeyRow& row : rows) {
+            for (unsigned word = 0; word < TableMemory::kMeterWords && words > 0; ++word, --words) {
+                shm::carry_over(from.meter(row, word), to.meter(row, word));
+            }
+        }
+        if (words > 0) {
+            shm::carry_over(from.owner_meter(1), to.owner_meter(1));
+        }
+    }
+
+    apikeyd::PolicySet policies_;
     InstanceMemory& instance_;
     uint32_t published_ = 0;
     uint32_t harvested_ = 0;

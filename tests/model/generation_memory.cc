@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
@@ -16,6 +17,7 @@ constexpr time_t kFirstSecond = 1'800'000'000;
 constexpr long kStep_ms = 20;  // so that what is due in ten milliseconds is due at the next look
 long clock_steps = 0;
 void (*key_destructor)(void*) = nullptr;
+bool setspecific_fails = false;
 
 shm::ControlWriter make_control() {
     char name[] = "/dev/shm/apikeyd-model-XXXXXX";
@@ -32,6 +34,7 @@ shm::ControlWriter make_control() {
 void GenerationMemory::create(uint32_t generation) {
     cells_.clear();
     table_.format(generation);
+    refused_ = false;
     lock_.store(0);
     named_.store(1);
 }
@@ -47,8 +50,11 @@ shm::CellsView GenerationMemory::cells_view(uint8_t* base) {
     view.dirty_shift = 7;
     view.cells = base + kCellsOffset;
     view.cell_count = table_.view().slot_count();
-    view.cell_stride = sizeof(shm::Cell);
+    view.cell_stride = shm::cell_stride(TableMemory::kMeterWords);
     view.shards = 1;
+    view.meter_words = TableMemory::kMeterWords;
+    view.owners = reinterpret_cast<shm::OwnerMeters*>(base + kOwnersOffset);
+    view.owner_count = table_.view().owner_count;
     return view;
 }
 
@@ -67,6 +73,16 @@ void GenerationMemory::count(shm::CellSums* sums, uint64_t* answers) {
     }
 }
 
+shm::Word& GenerationMemory::meter(const KeyRow& row, uint32_t word) {
+    const shm::Found found =
+        find_slot(table_.view(), apikeyd::row_hash(row, table_.view().hash_seed), apikeyd::row_digest(row));
+    return cells_view(cells_.data()).meter(found.index, word);
+}
+
+shm::Word& GenerationMemory::owner_meter(uint32_t owner) {
+    return cells_view(cells_.data()).owners[owner].words[0];
+}
+
 bool GenerationMemory::harvest(shm::CellSums* sums, uint64_t* answers) {
     int free = 0;
     if (!lock_.compare_exchange_strong(free, -1)) {
@@ -80,6 +96,9 @@ bool GenerationMemory::harvest(shm::CellSums* sums, uint64_t* answers) {
 
 shm::AttachResult GenerationMemory::attach(const shm::Control& control, shm::GenerationMapping* out) {
     plain_store(out, Where::current());
+    if (std::exchange(refused_, false)) {
+        return shm::AttachResult::kNoDescriptors;
+    }
     if (named_.load() == 0) {
         return shm::AttachResult::kSuperseded;
     }
@@ -104,6 +123,10 @@ void GenerationMemory::detach(shm::GenerationMapping* mapping) {
     end_alias(mapping->table.base);
     lock_.fetch_add(-1);
     *mapping = {};
+}
+
+void fail_setspecific() {
+    setspecific_fails = true;
 }
 
 void end_of_thread(void* value) {
@@ -144,7 +167,7 @@ int pthread_key_create(pthread_key_t* key, void (*destructor)(void*)) noexcept {
     return 0;
 }
 int pthread_setspecific(pthread_key_t, const void*) noexcept {
-    return 0;
+    return std::exchange(apikey::model::setspecific_fails, false) ? ENOMEM : 0;
 }
 }
 

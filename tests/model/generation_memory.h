@@ -18,6 +18,8 @@ class GenerationMemory {
     /// Empty and complete under its names, for a run or while one goes on.
     void create(uint32_t generation);
     TableMemory& table() { return table_; }
+    /// The next attach fails for want of a descriptor.
+    void refuse_an_attach() { refused_ = true; }
     uint32_t number() { return table_.view().generation; }
 
     /// The daemon's harvest: false while somebody maps it; else its last counts were taken and the files are
@@ -26,6 +28,10 @@ class GenerationMemory {
     /// What was counted here, by whoever may.
     void count(shm::CellSums* sums, uint64_t* answers);
 
+    /// As the daemon has them.
+    shm::Word& meter(const KeyRow& row, uint32_t word);
+    shm::Word& owner_meter(uint32_t owner);
+
     /// As attach_generation() and detach_generation().
     shm::AttachResult attach(const shm::Control& control, shm::GenerationMapping* out);
     void detach(shm::GenerationMapping* mapping);
@@ -33,13 +39,18 @@ class GenerationMemory {
   private:
     shm::CellsView cells_view(uint8_t* base);
 
+    static constexpr size_t kOwnersOffset = 512;
     static constexpr size_t kCellsOffset = 1024;
     static constexpr size_t kCellsBytes = 2 * shm::kPageBytes;
     TableMemory table_;
     SharedMemory cells_;
     shm::Atomic<int> lock_{0};  ///< -1: the daemon's write lock, else the number of read locks
     shm::Atomic<uint32_t> named_{0};
+    bool refused_ = false;
 };
+
+/// The next call of pthread_setspecific() fails.
+void fail_setspecific();
 
 /// Calls the destructor of the one pthread key, when `value` is not nullptr.
 void end_of_thread(void* value);

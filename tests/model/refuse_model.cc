@@ -14,7 +14,7 @@ class Refuse : public Scenario {
   public:
     void before() override {
         daemon_.switch_to(1, {});
-        server_.open(Server::kThreads);
+        server_.open(Server::kThreads + 1);
     }
 
     void thread(unsigned number) override {
@@ -23,6 +23,8 @@ class Refuse : public Scenario {
             told_second_.store(1, std::memory_order_release);
             daemon_.switch_to(3, {second_.row, third_.row});
             told_third_.store(1, std::memory_order_release);
+            // A third thread of the server, which was at no switch: it may find what others have left.
+            present(Server::kThreads, third_, told_third_);
             return;
         }
         present(number - 1, second_, told_second_);

@@ -11,7 +11,7 @@ namespace apikey::model {
 /// answered.
 class Server {
   public:
-    static constexpr unsigned kThreads = 2;
+    static constexpr unsigned kThreads = 2;  ///< besides the daemon's, which may validate as well
 
     /// Before the threads, when the instance has a generation. `records`: as many as threads may claim; 0:
     /// all are taken, and threads are counted in and out.
@@ -37,10 +37,11 @@ class Server {
         apikey_close(client_);
     }
 
-    apikey_code validate(unsigned thread, const ModelKey& key, apikey_verdict* verdict = nullptr) {
+    apikey_code validate(unsigned thread, const ModelKey& key, apikey_verdict* verdict = nullptr,
+                         const client::Asked& asked = {}) {
         apikey_verdict unused;
         verdict = verdict != nullptr ? verdict : &unused;
-        const apikey_code code = client::validate(client_, key.text.data(), key.text.size(), verdict);
+        const apikey_code code = client::validate(client_, key.text.data(), key.text.size(), asked, verdict);
         ++tallies_[thread].answers;
         tallies_[thread].valid += code == APIKEY_VALID ? 1 : 0;
         return code;
@@ -48,8 +49,8 @@ class Server {
     /// The thread ends: what pthreads would do.
     static void end_thread() { end_of_thread(client::t_record); }
     apikey_client* client() { return client_; }
-    uint64_t answers() const { return tallies_[0].answers + tallies_[1].answers; }
-    uint64_t valid() const { return tallies_[0].valid + tallies_[1].valid; }
+    uint64_t answers() const { return tallies_[0].answers + tallies_[1].answers + tallies_[2].answers; }
+    uint64_t valid() const { return tallies_[0].valid + tallies_[1].valid + tallies_[2].valid; }
 
   private:
     struct Tally {
@@ -59,7 +60,7 @@ class Server {
     static constexpr uintptr_t kSomebody = 1;
 
     apikey_client* client_ = nullptr;
-    Tally tallies_[kThreads];
+    Tally tallies_[kThreads + 1];
 };
 
 }  // namespace apikey::model

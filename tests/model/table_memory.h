@@ -37,6 +37,7 @@ struct ModelKey {
 
 class TableMemory {
   public:
+    static constexpr uint32_t kMeterWords = 2;
     TableMemory() : memory_(geometry().file_bytes()) {}
 
     /// An empty table, for a run.
@@ -45,7 +46,7 @@ class TableMemory {
         constexpr uint64_t kSeed = 1;
         memory_.clear();
         shm::TableWriter::format(memory_.data(), geometry(), generation, 0, kUid, kSeed);
-        writer_.emplace(memory_.data(), checked(memory_.data(), generation));
+        writer_.emplace(memory_.data(), checked(memory_.data(), generation), kMeterWords);
     }
     /// Everything that is written once stands: geometry, seeds, uid. Simulated as one word, the file's first.
     void complete() { plain_store(memory_.data(), Where::current()); }
@@ -69,7 +70,10 @@ class TableMemory {
         shm::TableGeometry geometry{};
         geometry.slot_count = shm::kSlotsPerLine * shm::kProbeLinesMax;  // the fewest that a reader accepts
         geometry.details_bytes = shm::kPageBytes;
-        geometry.policy_capacity = 1;
+        geometry.policy_capacity = 8;
+        geometry.plan_capacity = 8;
+        geometry.owner_capacity = 4;
+        geometry.scope_capacity = 4;
         return geometry;
     }
     shm::TableView checked(const uint8_t* base, uint32_t generation) const {

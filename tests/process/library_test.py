@@ -15,8 +15,19 @@ import tempfile
 STRIPPED_BYTES_MAX = 100 * 1024
 NEEDED = ['libc.so.6']
 EXPORTED = [
-    'apikey_close', 'apikey_code_name', 'apikey_describe', 'apikey_open', 'apikey_refresh', 'apikey_result_text',
-    'apikey_status', 'apikey_validate', 'apikey_validate_many',
+    'apikey_address_parse',
+    'apikey_close',
+    'apikey_code_name',
+    'apikey_describe',
+    'apikey_open',
+    'apikey_refresh',
+    'apikey_result_text',
+    'apikey_scopes_compile',
+    'apikey_scopes_free',
+    'apikey_status',
+    'apikey_validate',
+    'apikey_validate_many',
+    'apikey_validate_request',
 ]
 
 

@@ -254,7 +254,7 @@ std::unique_ptr<shm::Generation> TestInstance::build_generation(uint64_t capacit
     plan.generation = ++last_number_;
     plan.predecessor = control_->current();
     plan.geometry =
-        shm::TableGeometry::for_keys(keys, std::max(options_.details_bytes, keys * kDetailBytesPerKey));
+        shm::TableGeometry::for_keys(keys, std::max(options_.details_bytes, keys * kDetailBytesPerKey), {});
     plan.cpus = options_.cpus;
     plan.shards_budget_bytes = options_.shards_budget_bytes;
     plan.clients_group = static_cast<gid_t>(-1);

@@ -562,8 +562,15 @@ TEST(ClientOpen, ACallersStructsMayBeOlderOrNewerThanOurs) {
         uint64_t of_a_later_version[4];
     } newer{};
     std::memset(&newer, 0xee, sizeof newer);
-    newer.known =
-        apikey_options{sizeof newer, instance.base().c_str(), "default", APIKEY_STALE_DENY, 0, 0, 0};
+    newer.known = apikey_options{sizeof newer,
+                                 instance.base().c_str(),
+                                 "default",
+                                 APIKEY_STALE_DENY,
+                                 0,
+                                 0,
+                                 0,
+                                 APIKEY_METERING_REQUIRED,
+                                 nullptr};
     apikey_client* client = nullptr;
     ASSERT_EQ(apikey_open(&newer.known, &client), APIKEY_OK);
     apikey_verdict verdict;
@@ -659,9 +666,10 @@ TEST(Names, AreTheOnesUsersKnow) {
     EXPECT_STREQ(apikey_code_name(APIKEY_VALID), "VALID");
     EXPECT_STREQ(apikey_code_name(APIKEY_INSUFFICIENT_PERMISSIONS), "INSUFFICIENT_PERMISSIONS");
     EXPECT_STREQ(apikey_code_name(APIKEY_UNAVAILABLE), "UNAVAILABLE");
-    EXPECT_STREQ(apikey_code_name(static_cast<apikey_code>(11)), "UNKNOWN");
+    EXPECT_STREQ(apikey_code_name(APIKEY_SHADOW_USAGE_EXCEEDED), "SHADOW_USAGE_EXCEEDED");
+    EXPECT_STREQ(apikey_code_name(static_cast<apikey_code>(13)), "UNKNOWN");
     EXPECT_STREQ(apikey_code_name(static_cast<apikey_code>(15)), "UNKNOWN");
-    for (int result = 0; result <= APIKEY_BAD_ARGUMENT; ++result) {
+    for (int result = 0; result <= APIKEY_UNKNOWN_SCOPE; ++result) {
         EXPECT_STRNE(apikey_result_text(static_cast<apikey_result>(result)), "unknown") << result;
     }
 }

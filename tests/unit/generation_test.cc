@@ -52,7 +52,7 @@ GenerationPlan plan_for(uint32_t generation) {
     GenerationPlan plan{};
     plan.generation = generation;
     plan.predecessor = generation - 1;
-    plan.geometry = TableGeometry::for_keys(10, 1000);
+    plan.geometry = TableGeometry::for_keys(10, 1000, {});
     plan.cpus = 4;
     plan.shards_budget_bytes = 1 << 20;
     plan.clients_group = static_cast<gid_t>(-1);

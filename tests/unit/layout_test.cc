@@ -10,8 +10,8 @@ namespace {
 using namespace apikey::shm;
 
 TEST(Layout, FingerprintIsPinned) {
-    EXPECT_EQ(kAbi, 1u);
-    EXPECT_EQ(layout_hash(), 0xa61a8c2f99a10bbfULL);
+    EXPECT_EQ(kAbi, 2u);
+    EXPECT_EQ(layout_hash(), 0x7c559f6ee0e5318cULL);
 }
 
 TEST(Layout, MagicNumbersReadAsText) {
@@ -48,7 +48,7 @@ TEST(Layout, CurrentAndNextShareAWord) {
 }
 
 TEST(Layout, TableHeader) {
-    EXPECT_EQ(sizeof(TableHeader), 512u);
+    EXPECT_EQ(sizeof(TableHeader), 1024u);
     EXPECT_EQ(offsetof(TableHeader, magic), 0u);
     EXPECT_EQ(offsetof(TableHeader, abi), 8u);
     EXPECT_EQ(offsetof(TableHeader, header_bytes), 12u);
@@ -78,7 +78,15 @@ TEST(Layout, TableHeader) {
     EXPECT_EQ(offsetof(TableHeader, dead), 184u);
     EXPECT_EQ(offsetof(TableHeader, foreign_keys), 192u);
     EXPECT_EQ(offsetof(TableHeader, details_used), 200u);
+    EXPECT_EQ(offsetof(TableHeader, policies_used), 208u);
+    EXPECT_EQ(offsetof(TableHeader, plans_used), 216u);
+    EXPECT_EQ(offsetof(TableHeader, owners_used), 224u);
+    EXPECT_EQ(offsetof(TableHeader, scopes_used), 232u);
     EXPECT_EQ(offsetof(TableHeader, environments), 256u);
+    EXPECT_EQ(offsetof(TableHeader, plans_offset), 512u);
+    EXPECT_EQ(offsetof(TableHeader, plan_capacity), 520u);
+    EXPECT_EQ(offsetof(TableHeader, owners_offset), 528u);
+    EXPECT_EQ(offsetof(TableHeader, owner_capacity), 536u);
     EXPECT_EQ(kEnvironmentsMax, 16u);
     EXPECT_EQ(kEnvironmentNameBytes, 16u);
 }
@@ -91,10 +99,30 @@ TEST(Layout, SlotPolicyAndDetails) {
     EXPECT_EQ(offsetof(Slot, meta), 24u);
     EXPECT_EQ(sizeof(Policy), 64u);
     EXPECT_EQ(offsetof(Policy, scopes), 0u);
-    EXPECT_EQ(offsetof(Policy, plan), 32u);
-    EXPECT_EQ(offsetof(Policy, cidrs), 36u);
-    EXPECT_EQ(offsetof(Policy, owner_meters), 40u);
-    EXPECT_EQ(offsetof(Policy, limit_count), 44u);
+    EXPECT_EQ(kScopesMax, 384u);
+    EXPECT_EQ(offsetof(Policy, plan), 48u);
+    EXPECT_EQ(offsetof(Policy, owner), 52u);
+    EXPECT_EQ(offsetof(Policy, addresses), 56u);
+    EXPECT_EQ(offsetof(Policy, overrides), 60u);
+    EXPECT_EQ(sizeof(PlanSlot), 8u);
+    EXPECT_EQ(offsetof(PlanSlot, name), 4u);
+    EXPECT_EQ(sizeof(OwnerSlot), 8u);
+    EXPECT_EQ(offsetof(OwnerSlot, name), 4u);
+    EXPECT_EQ(sizeof(ScopeName), 64u);
+    EXPECT_EQ(sizeof(PolicyList), 8u);
+    EXPECT_EQ(offsetof(PolicyList, words_used), 4u);
+    EXPECT_EQ(sizeof(AddressRange), 24u);
+    EXPECT_EQ(offsetof(AddressRange, prefix_bits), 16u);
+    EXPECT_EQ(sizeof(Limit), 64u);
+    EXPECT_EQ(offsetof(Limit, allowance), 8u);
+    EXPECT_EQ(offsetof(Limit, burst), 16u);
+    EXPECT_EQ(offsetof(Limit, tag), 20u);
+    EXPECT_EQ(offsetof(Limit, kind), 22u);
+    EXPECT_EQ(offsetof(Limit, flags), 23u);
+    EXPECT_EQ(offsetof(Limit, word), 24u);
+    EXPECT_EQ(offsetof(Limit, rate_requests), 28u);
+    EXPECT_EQ(offsetof(Limit, rate_seconds), 32u);
+    EXPECT_EQ(offsetof(Limit, name), 40u);
     EXPECT_EQ(kDetailUnit, 8u);
     EXPECT_EQ(sizeof(DetailEntry), 12u);
     EXPECT_EQ(offsetof(DetailEntry, owner), 0u);
@@ -102,8 +130,8 @@ TEST(Layout, SlotPolicyAndDetails) {
     EXPECT_EQ(offsetof(DetailEntry, form_and_metadata_bytes), 8u);
     EXPECT_EQ(offsetof(DetailEntry, name_bytes), 10u);
     EXPECT_EQ(offsetof(DetailEntry, id_bytes), 11u);
-    EXPECT_EQ(sizeof(OwnerEntry), 8u);
-    EXPECT_EQ(offsetof(OwnerEntry, name_bytes), 0u);
+    EXPECT_EQ(sizeof(NameEntry), 8u);
+    EXPECT_EQ(offsetof(NameEntry, name_bytes), 0u);
 }
 
 TEST(Layout, CellsHeader) {
@@ -155,8 +183,8 @@ TEST(Layout, StatesKeepTheirNumbers) {
 }
 
 TEST(Layout, MetaBits) {
-    // state 3 in the top three bits, then 33 bits of expiry, 22 of policy, one 'limited', 4 of environment,
-    // one spare.
+    // state 3 in the top three bits, then 33 bits of expiry, 22 of policy, a spare one, 4 of environment, a
+    // spare one.
     EXPECT_EQ(Meta::make(SlotState::kRevoked, 0, 0, 0), uint64_t{3} << 61);
     EXPECT_EQ(Meta::make(SlotState::kEmpty, 1, 0, 0), uint64_t{1} << 28);
     EXPECT_EQ(Meta::make(SlotState::kEmpty, 0, 1, 0), uint64_t{1} << 6);
@@ -170,7 +198,7 @@ TEST(Layout, MetaPartsDoNotTouchEachOther) {
     EXPECT_EQ(Meta::expires_s(full), Meta::kNever);
     EXPECT_EQ(Meta::policy(full), (1u << 22) - 1);
     EXPECT_EQ(Meta::environment(full), 15u);
-    EXPECT_EQ(full & 0x21, 0u) << "limited and the spare bit stay clear";
+    EXPECT_EQ(full & 0x21, 0u) << "the spare bits stay clear";
     for (unsigned bit = 0; bit < 64; ++bit) {
         const uint64_t meta = uint64_t{1} << bit;
         const unsigned owners = (Meta::state(meta) != SlotState::kEmpty ? 1u : 0u) +

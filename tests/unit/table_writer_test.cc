@@ -38,7 +38,7 @@ class Table {
         reopen();
     }
     explicit Table(uint64_t keys, uint64_t details_bytes = 1 << 20)
-        : Table(TableGeometry::for_keys(keys, details_bytes)) {}
+        : Table(TableGeometry::for_keys(keys, details_bytes, {})) {}
 
     /// The next writer of the same bytes.
     void reopen() {
@@ -72,7 +72,7 @@ class Table {
 
 TEST(TableGeometry, LeavesAQuarterMoreThanAskedFor) {
     for (const uint64_t keys : {uint64_t{1}, uint64_t{10000}, uint64_t{1000000}}) {
-        const TableGeometry geometry = TableGeometry::for_keys(keys, keys * 50);
+        const TableGeometry geometry = TableGeometry::for_keys(keys, keys * 50, {});
         EXPECT_GE(geometry.slot_count * kLoadMax, keys * 125) << keys;
         EXPECT_GE(geometry.details_bytes, keys * 50 * 5 / 4) << keys;
         EXPECT_EQ(geometry.slot_count % (kSlotsPerLine * kGroupLines), 0u);
@@ -275,7 +275,7 @@ TEST(TableWriter, OwnersAreStoredOnceAlsoByTheNextWriter) {
 }
 
 TEST(TableWriter, FullDetailsAreRefusedAndLeaveTheTableAsItWas) {
-    TableGeometry geometry = TableGeometry::for_keys(10, 0);
+    TableGeometry geometry = TableGeometry::for_keys(10, 0, {});
     geometry.details_bytes = 4096;
     Table table(geometry);
     uint64_t added = 0;

@@ -117,8 +117,8 @@ TEST(source_YamlSource, WrongShapes) {
     EXPECT_EQ(error_of("keys: {a: [b]}\n"), "keys.yaml:1:7: keys: a mapping (want a list of keys)");
     EXPECT_EQ(error_of("keys: 7\n"), "keys.yaml:1:7: keys: a single value (want a list of keys)");
     EXPECT_EQ(error_of("keys: []\nkeys: []\n"), "keys.yaml:2:1: keys: stands twice (want it once)");
-    EXPECT_EQ(error_of("keys: []\nplans: {a: [1, 2]}\n"),
-              "keys.yaml:2:1: unknown field 'plans' (want version or keys)");
+    EXPECT_EQ(error_of("keys: []\nplan: {a: [1, 2]}\n"),
+              "keys.yaml:2:1: unknown field 'plan' (want version, scopes, plans, owners or keys)");
     EXPECT_EQ(error_of("version: 2\nkeys: []\n"),
               "keys.yaml:1:10: version: '2' is no version known here (want 1)");
     EXPECT_EQ(error_of("version: '1'\nkeys: []\n"),
@@ -128,7 +128,7 @@ TEST(source_YamlSource, WrongShapes) {
     EXPECT_EQ(error_of("keys:\n- [id]\n"),
               "keys.yaml:2:3: key number 1: a list (want '- id: ...' with its fields)");
     EXPECT_EQ(error_of("keys: []\n? [a, b]\n: c\n"),
-              "keys.yaml:2:3: a list as a field's name (want version or keys)");
+              "keys.yaml:2:3: a list as a field's name (want version, scopes, plans, owners or keys)");
 }
 
 TEST(source_YamlSource, WrongFields) {
@@ -167,14 +167,14 @@ TEST(source_YamlSource, WrongFields) {
               "keys.yaml:6:15" + key + "metadata: 'x' is no mapping (want {name: value, ...})");
     EXPECT_EQ(error_of(set(row("    owner: a\n    owner: b\n"))),
               "keys.yaml:7:5" + key + "owner: stands twice in one key (want it once)");
-    EXPECT_EQ(error_of(set(row("    scopes: [a, b]\n"))),
+    EXPECT_EQ(error_of(set(row("    scope: [a, b]\n"))),
               "keys.yaml:6:5" + key +
-                  "unknown field 'scopes' (want id, sha256, state, expires, environment, owner, name, "
-                  "created, foreign or metadata)");
+                  "unknown field 'scope' (want id, sha256, state, expires, plan, limits, addresses, "
+                  "environment, owner, name, created, foreign, scopes or metadata)");
     EXPECT_EQ(error_of(set(row("    ? [a]\n    : b\n"))),
               "keys.yaml:6:7" + key +
-                  "a list as a field's name (want id, sha256, state, expires, environment, owner, name, "
-                  "created, foreign or metadata)");
+                  "a list as a field's name (want id, sha256, state, expires, plan, limits, addresses, "
+                  "environment, owner, name, created, foreign, scopes or metadata)");
 }
 
 TEST(source_YamlSource, NamesAreOneLineOfText) {
@@ -291,7 +291,7 @@ TEST(source_YamlSource, AliasBombIsRefusedWhereItStarts) {
     }
     const auto errors = errors_of(bomb + "keys: []\n");
     ASSERT_EQ(errors.size(), kYamlErrorsKept);
-    EXPECT_EQ(errors[0], "keys.yaml:1:1: unknown field 'a' (want version or keys)");
+    EXPECT_EQ(errors[0], "keys.yaml:1:1: unknown field 'a' (want version, scopes, plans, owners or keys)");
     EXPECT_EQ(errors[1], "keys.yaml:1:4: an anchor (&name) is not allowed (write each value out)");
     EXPECT_EQ(errors[4], "keys.yaml:2:8: an alias (*name) is not allowed (write the value out)");
 }

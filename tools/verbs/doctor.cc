@@ -107,6 +107,9 @@ void check_source(const Context& context, const apikey_status_info& info, Findin
         return;
     }
     findings.ok("source", *store + ": parses, " + std::to_string(parsed->keys) + " keys");
+    for (const std::string& warning : parsed->warnings) {
+        findings.warn("source", warning, "grant it, or take it off the list");
+    }
     if (info.generation == 0) {
         return;
     }

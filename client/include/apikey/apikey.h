@@ -37,11 +37,15 @@ typedef enum apikey_code {
     APIKEY_REVOKED = 3,
     APIKEY_DISABLED = 4,
     APIKEY_EXPIRED = 5,
-    APIKEY_IP_NOT_ALLOWED = 6,           /**< not answered by this version */
-    APIKEY_INSUFFICIENT_PERMISSIONS = 7, /**< not answered by this version */
-    APIKEY_RATE_LIMITED = 8,             /**< not answered by this version */
-    APIKEY_USAGE_EXCEEDED = 9,           /**< not answered by this version */
-    APIKEY_UNAVAILABLE = 10              /**< no table, or too stale under the chosen policy */
+    APIKEY_IP_NOT_ALLOWED =
+        6, /**< the key is bound to addresses, and this one is none of them or not given */
+    APIKEY_INSUFFICIENT_PERMISSIONS = 7, /**< it lacks a scope, or is of another environment */
+    APIKEY_RATE_LIMITED = 8,
+    APIKEY_USAGE_EXCEEDED = 9, /**< a quota */
+    APIKEY_UNAVAILABLE = 10, /**< no table, too stale under the chosen policy, or limits cannot be metered */
+    /* Never answered: what limits in shadow mode would have refused is counted under these. */
+    APIKEY_SHADOW_RATE_LIMITED = 11,
+    APIKEY_SHADOW_USAGE_EXCEEDED = 12
 } apikey_code;
 
 /** How an attempt to attach ended. */
@@ -62,7 +66,9 @@ typedef enum apikey_result {
     APIKEY_NO_DESCRIPTORS = 13, /**< EMFILE or ENFILE; what was attached goes on serving */
     APIKEY_NO_MEMORY = 14,
     APIKEY_IO_ERROR = 15,
-    APIKEY_BAD_ARGUMENT = 16
+    APIKEY_BAD_ARGUMENT = 16,
+    APIKEY_BAD_EXPRESSION = 17, /**< of scopes: a name, AND, OR or a parenthesis is not where it belongs */
+    APIKEY_UNKNOWN_SCOPE = 18   /**< of an expression: no scope of this name is defined */
 } apikey_result;
 
 /** What to answer when the daemon's heartbeat is older than `stale_after_ms`. */
@@ -70,6 +76,12 @@ typedef enum apikey_stale_policy {
     APIKEY_STALE_SERVE = 0, /**< serve, with APIKEY_FLAG_STALE set */
     APIKEY_STALE_DENY = 1   /**< APIKEY_UNAVAILABLE */
 } apikey_stale_policy;
+
+/** What to answer for a key with limits when the meters cannot be written. */
+typedef enum apikey_metering {
+    APIKEY_METERING_REQUIRED = 0, /**< APIKEY_UNAVAILABLE */
+    APIKEY_METERING_OPTIONAL = 1  /**< pass it without, with APIKEY_FLAG_NOT_METERED set */
+} apikey_metering;
 
 /** How to open. Zeroed fields mean the default. */
 typedef struct apikey_options {
@@ -82,6 +94,8 @@ typedef struct apikey_options {
     uint32_t check_owner;    /**< not 0: the directory must belong to `expected_owner`. The default directory
                                 under    /dev/shm must belong to the caller in any case. */
     uint32_t expected_owner; /**< uid */
+    apikey_metering metering;
+    const char* required_environment; /**< "live": keys of others lack permissions; NULL: any */
 } apikey_options;
 
 /** Flags of a verdict. */
@@ -89,6 +103,28 @@ typedef struct apikey_options {
     1u /**< the daemon has not been heard of for longer than stale_after_ms, or serves \
           in another directory that cannot be mapped now */
 #define APIKEY_FLAG_NOT_COUNTED 2u /**< the counters may not be written by this process */
+#define APIKEY_FLAG_NOT_METERED 4u /**< nor the meters: limits were not looked at */
+#define APIKEY_FLAG_SHADOW 8u      /**< a limit in shadow mode would have refused; it is `limit` */
+
+/** Longest name of a limit, with its NUL. */
+#define APIKEY_LIMIT_NAME_MAX 16
+
+/** One limit after a request: the one that refused it, else the one with the least left. */
+typedef struct apikey_limit {
+    char name[APIKEY_LIMIT_NAME_MAX]; /**< "": the key has no limit of this kind */
+    uint64_t allowance;               /**< requests: of a rate its burst, of a quota all of a period */
+    uint64_t remaining;               /**< requests */
+    uint64_t reset_ms;                /**< from now until all of the allowance is there again */
+    uint64_t retry_after_ms; /**< when this refused: from now, before which it surely refuses again; else 0.
+                                  UINT64_MAX: it always will, the cost is more than the allowance */
+} apikey_limit;
+
+/** What a request left of the key's limits. */
+typedef struct apikey_limits {
+    size_t size; /**< sizeof(apikey_limits) */
+    apikey_limit rate;
+    apikey_limit quota;
+} apikey_limits;
 
 /** What was decided about one key. Plain data; no pointer into shared memory. */
 typedef struct apikey_verdict {
@@ -98,6 +134,27 @@ typedef struct apikey_verdict {
     char key_id[APIKEY_ID_LENGTH + 4]; /**< NUL-terminated; empty for keys not of the native form */
     uint64_t ref[4];                   /**< for apikey_describe() */
 } apikey_verdict;
+
+/** An IPv6 address, or an IPv4 one as ::ffff:a.b.c.d. In the order of the network. */
+typedef struct apikey_address {
+    unsigned char bytes[16];
+} apikey_address;
+
+/** A required expression of scopes, see apikey_scopes_compile(). */
+typedef struct apikey_scopes apikey_scopes;
+
+/** What a request asks for, beyond the key. Start from APIKEY_REQUEST_INIT. */
+typedef struct apikey_request {
+    size_t size;                 /**< sizeof(apikey_request) */
+    const apikey_scopes* scopes; /**< NULL: none */
+    const apikey_address*
+        address;           /**< of who sent it; NULL: not known, and a key bound to addresses is refused */
+    uint32_t cost;         /**< requests that this one counts as, in limits and quotas; not 0 */
+    uint32_t reserved;     /**< 0 */
+    apikey_limits* limits; /**< out; its size must be set. NULL: not wanted */
+} apikey_request;
+#define APIKEY_REQUEST_INIT \
+    { sizeof(apikey_request), NULL, NULL, 1, 0, NULL }
 
 /** Strings about a key, copied into the caller's buffer. */
 typedef struct apikey_description {
@@ -157,14 +214,46 @@ APIKEY_API apikey_result apikey_open(const apikey_options* options, apikey_clien
 APIKEY_API apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_len,
                                        apikey_verdict* verdict);
 
+/** The same for a request that asks for more: scopes, an address, a cost. Checks go in the order of the
+ * codes; limits and quotas are spent only by a request that passes all else, all of them or none.
+ *
+ * \return APIKEY_OK, and the answer in `verdict`; or APIKEY_BAD_ARGUMENT for a cost of 0 or a request without
+ * its size: then nothing was looked at or spent, and verdict->code is APIKEY_UNAVAILABLE.
+ */
+APIKEY_API apikey_result apikey_validate_request(apikey_client* client, const char* key, size_t key_len,
+                                                 const apikey_request* request, apikey_verdict* verdict);
+
+/** Compiles an expression of scopes, as `(reports.read OR reports.admin) AND billing.read`: names, AND, OR,
+ * parentheses; AND binds closer. A name is granted by itself and by every branch above it (`reports.*`, `*`);
+ * `reports.*` asks for that branch. At most 32 names.
+ *
+ * Once per client and expression; it holds across generations, whatever scopes are defined later. Any number
+ * of threads may use it. Free it after its last use, before or after the client.
+ *
+ * \param error_offset out, may be NULL: where in the expression the first error stands, in bytes.
+ * \return APIKEY_OK; APIKEY_BAD_EXPRESSION, APIKEY_UNKNOWN_SCOPE (the table that is attached defines no such
+ * scope; while there is none every name is taken), APIKEY_NO_MEMORY or APIKEY_BAD_ARGUMENT, with *scopes
+ * NULL.
+ */
+APIKEY_API apikey_result apikey_scopes_compile(apikey_client* client, const char* expression,
+                                               apikey_scopes** scopes, size_t* error_offset);
+APIKEY_API void apikey_scopes_free(apikey_scopes* scopes);
+
+/** Reads `192.0.2.7`, `2001:db8::7` or `::ffff:192.0.2.7`. Makes no syscall.
+ *
+ * \return APIKEY_OK, or APIKEY_BAD_ARGUMENT for a text that is no address; then *address is all zeroes.
+ */
+APIKEY_API apikey_result apikey_address_parse(const char* text, size_t text_len, apikey_address* address);
+
 /** One presented key of a batch. */
 typedef struct apikey_key {
     const char* data;
     size_t len;
 } apikey_key;
 
-/** Decides `count` keys at once: the same answers and counts as `count` calls of apikey_validate(), at up to
- * three times the throughput, since memory and hashing overlap. Any size; from 8 on it pays in full.
+/** Decides `count` keys at once, each a request of cost 1 that asks for nothing more: the same answers and
+ * counts as `count` calls of apikey_validate(), at up to three times the throughput, since memory and hashing
+ * overlap. Any size; from 8 on it pays in full.
  *
  * \return how many are APIKEY_VALID.
  */

@@ -30,7 +30,8 @@ class Client {
     /// Opens; a daemon that is not there yet is no error (see attached()).
     /// \throws std::invalid_argument, std::bad_alloc
     explicit Client(const apikey_options& options = {sizeof(apikey_options), nullptr, nullptr,
-                                                     APIKEY_STALE_SERVE, 0, 0, 0}) {
+                                                     APIKEY_STALE_SERVE, 0, 0, 0, APIKEY_METERING_REQUIRED,
+                                                     nullptr}) {
         apikey_client* raw = nullptr;
         attached_ = apikey_open(&options, &raw);
         if (attached_ == APIKEY_BAD_ARGUMENT) {
@@ -48,6 +49,13 @@ class Client {
     apikey_verdict validate(std::string_view key) const noexcept {
         apikey_verdict verdict;
         apikey_validate(handle_.get(), key.data(), key.size(), &verdict);
+        return verdict;
+    }
+
+    /// See apikey_validate_request(); `request.cost` is not 0.
+    apikey_verdict validate(std::string_view key, const apikey_request& request) const noexcept {
+        apikey_verdict verdict;
+        apikey_validate_request(handle_.get(), key.data(), key.size(), &request, &verdict);
         return verdict;
     }
 
@@ -78,6 +86,26 @@ class Client {
     }
 
     apikey_client* handle() const noexcept { return handle_.get(); }
+
+    struct FreeScopes {
+        void operator()(apikey_scopes* scopes) const noexcept { apikey_scopes_free(scopes); }
+    };
+    using Scopes = std::unique_ptr<apikey_scopes, FreeScopes>;
+    /// See apikey_scopes_compile().
+    /// \throws std::invalid_argument, with the place in the expression; std::bad_alloc
+    Scopes compile_scopes(const std::string& expression) const {
+        apikey_scopes* raw = nullptr;
+        size_t offset = 0;
+        const apikey_result result = apikey_scopes_compile(handle_.get(), expression.c_str(), &raw, &offset);
+        if (result == APIKEY_NO_MEMORY) {
+            throw std::bad_alloc();
+        }
+        if (result != APIKEY_OK) {
+            throw std::invalid_argument(expression + ": at byte " + std::to_string(offset) + ": " +
+                                        apikey_result_text(result));
+        }
+        return Scopes(raw);
+    }
 
   private:
     struct Close {

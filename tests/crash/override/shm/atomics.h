@@ -37,10 +37,23 @@ class Atomic {
         crash::store_point(where);
         return word_.fetch_add(value, order);
     }
+    T fetch_or(T value, Order order = Order::seq_cst, Where where = Where::current()) {
+        crash::store_point(where);
+        return word_.fetch_or(value, order);
+    }
     bool compare_exchange_strong(T& expected, T desired, Order order = Order::seq_cst,
                                  Where where = Where::current()) {
         crash::store_point(where);
         return word_.compare_exchange_strong(expected, desired, order);
+    }
+    bool compare_exchange_strong(T& expected, T desired, Order order, Order failure,
+                                 Where where = Where::current()) {
+        crash::store_point(where);
+        return word_.compare_exchange_strong(expected, desired, order, failure);
+    }
+    bool compare_exchange_weak(T& expected, T desired, Order order, Order failure,
+                               Where where = Where::current()) {
+        return compare_exchange_strong(expected, desired, order, failure, where);
     }
 
   private:

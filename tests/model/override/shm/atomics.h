@@ -53,6 +53,12 @@ class Atomic {
         }
         return from_bits(model::fetch_add(&before_, bits(before_), bits(value), order, where));
     }
+    T fetch_or(T value, Order order = Order::seq_cst, Where where = Where::current()) {
+        T seen = load(Order::relaxed, where);
+        while (!compare_exchange_strong(seen, static_cast<T>(seen | value), order, Order::relaxed, where)) {
+        }
+        return seen;
+    }
     bool compare_exchange_strong(T& expected, T desired, Order order, Order failure,
                                  Where where = Where::current()) {
         if (model::in_memory()) {

@@ -1,0 +1,381 @@
+#include "client/metering.h"
+
+#include <chrono>
+#include <cstring>
+
+#include "shm/index_hash.h"
+
+namespace apikey::client {
+namespace {
+
+constexpr uint64_t kSecond_ns = 1'000'000'000;
+
+uint64_t fine_now_ns() {
+    timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<uint64_t>(now.tv_sec) * kSecond_ns + static_cast<uint64_t>(now.tv_nsec);
+}
+
+bool is_rate(const shm::Limit& limit) {
+    return limit.kind == shm::LimitKind::kRate;
+}
+
+std::chrono::sys_days day_of(uint64_t now_ns) {
+    return std::chrono::sys_days(std::chrono::days(now_ns / kSecond_ns / 86400));
+}
+
+/// The number of the calendar period of UTC that this time lies in.
+uint64_t period_of(shm::LimitKind kind, uint64_t now_ns) {
+    const uint64_t seconds = now_ns / kSecond_ns;
+    if (kind == shm::LimitKind::kHour) {
+        return seconds / 3600;
+    }
+    if (kind == shm::LimitKind::kDay) {
+        return seconds / 86400;
+    }
+    const std::chrono::year_month_day date(day_of(now_ns));
+    return static_cast<uint64_t>(static_cast<int>(date.year())) * 12 + static_cast<unsigned>(date.month());
+}
+
+/// When that period ends.
+uint64_t period_end_ns(shm::LimitKind kind, uint64_t now_ns) {
+    const uint64_t seconds = now_ns / kSecond_ns;
+    if (kind == shm::LimitKind::kHour) {
+        return (seconds / 3600 + 1) * 3600 * kSecond_ns;
+    }
+    if (kind == shm::LimitKind::kDay) {
+        return (seconds / 86400 + 1) * 86400 * kSecond_ns;
+    }
+    const std::chrono::year_month_day date(day_of(now_ns));
+    const std::chrono::sys_days next =
+        (date.year() / date.month() + std::chrono::months(1)) / std::chrono::day(1);
+    return static_cast<uint64_t>(next.time_since_epoch().count()) * 86400 * kSecond_ns;
+}
+
+shm::Rate rate_of(const shm::Limit& limit) {
+    return {limit.tag, limit.interval, limit.allowance};
+}
+shm::Quota quota_of(const shm::Limit& limit) {
+    return {limit.tag, limit.allowance};
+}
+
+/// Units of the clock that a rate is metered by: a window shorter than some ticks of the coarse one would
+/// pass one burst a tick.
+struct RateClock {
+    bool fine;
+    uint64_t operator()() const { return (fine ? fine_now_ns() : coarse_now_ns()) / shm::kMeterUnit_ns; }
+};
+struct PeriodClock {
+    shm::LimitKind kind;
+    uint64_t operator()() const { return period_of(kind, coarse_now_ns()); }
+};
+
+uint64_t now_units(const shm::Limit& limit, uint64_t now_ns) {
+    return (limit.flags & shm::kLimitFine) != 0 ? RateClock{true}() : now_ns / shm::kMeterUnit_ns;
+}
+
+/// The slot of the key in the generation before; kNoSlot when it has none there.
+uint64_t index_before(const Mapping& mapping, const KeyPlace& place) {
+    const shm::TableView& table = mapping.before.table;
+    const uint64_t hash = place.id != nullptr ? shm::index_hash_id(place.id, table.hash_seed)
+                                              : shm::index_hash_digest(place.digest, table.hash_seed);
+    return shm::find_slot(table, hash, shm::DigestKey::from(place.digest)).index;
+}
+
+bool same_name(const shm::NameView& a, const shm::NameView& b) {
+    return a.text != nullptr && b.text != nullptr && a.bytes == b.bytes &&
+           std::memcmp(a.text, b.text, a.bytes) == 0;
+}
+
+/// The owner's number in the generation before; 0 when it has none there. Owners keep their order, so it is
+/// looked for from where it was.
+uint64_t owner_before(const Mapping& mapping, uint32_t owner) {
+    const shm::TableView& now = mapping.generation.table;
+    const shm::TableView& before = mapping.before.table;
+    const shm::NameView name = shm::read_name(now, now.owners[owner].name);
+    const uint64_t used = before.header().owners_used.load(std::memory_order_acquire);  // SYNC owner-named
+    const uint64_t count = used < before.owner_count ? used : before.owner_count;
+    for (uint64_t i = 0; i < count; ++i) {
+        const uint64_t number = (owner + i) % count;
+        if (number != 0 && same_name(name, shm::read_name(before, before.owners[number].name))) {
+            return number;
+        }
+    }
+    return 0;
+}
+
+/// The word that went on in the one with this number of the key or of its owner; nullptr when there is none.
+shm::Word* word_before(const Mapping& mapping, const KeyPlace& place, uint8_t number, bool of_owner) {
+    const shm::CellsView& cells = mapping.before.cells;
+    if (cells.base == nullptr) {
+        return nullptr;
+    }
+    if (of_owner) {
+        const uint64_t owner = owner_before(mapping, place.policy->owner);
+        return owner != 0 && owner < cells.owner_count ? &cells.owners[owner].words[number] : nullptr;
+    }
+    const uint64_t index = index_before(mapping, place);
+    return index != shm::kNoSlot && number < cells.meter_words ? &cells.meter(index, number) : nullptr;
+}
+
+/// The meter word, with what the generation before has left of it. nullptr when the cells have none.
+shm::Word* meter_word(const Mapping& mapping, const KeyPlace& place, uint8_t number, bool of_owner) {
+    const shm::CellsView& cells = mapping.generation.cells;
+    const bool there = of_owner ? place.policy->owner < cells.owner_count && number < shm::kMeterWordsMax
+                                : number < cells.meter_words;
+    if (!there) {
+        return nullptr;
+    }
+    shm::Word& word =
+        of_owner ? cells.owners[place.policy->owner].words[number] : cells.meter(place.index, number);
+    // Of a generation that was published before it was mapped, 0 means that nothing was taken yet; of one
+    // that was announced, that nobody has carried it over. That it was published since makes no difference:
+    // then it was carried over, or nothing was ever taken. SYNC meter-moved: acquire, as in take_rate().
+    if (mapping.before.table.base != nullptr && word.load(std::memory_order_acquire) == 0) [[unlikely]] {
+        if (shm::Word* before = word_before(mapping, place, number, of_owner)) {
+            shm::carry_over(*before, word);
+        }
+    }
+    return &word;
+}
+
+/// The key's own figures in place of the plan's.
+void override_figures(const shm::TableView& table, const shm::Policy& policy, shm::Limit* limit) {
+    const shm::ListReader<shm::Limit> overrides(table, policy.overrides);
+    for (uint32_t i = 0; i < overrides.count(); ++i) {
+        const shm::Limit own = overrides.get(i);
+        if (own.tag == limit->tag && own.kind == limit->kind &&
+            std::memcmp(own.name, limit->name, sizeof own.name) == 0) {
+            const uint8_t word = limit->word;
+            *limit = own;
+            limit->word = word;
+        }
+    }
+}
+
+uint64_t to_ms(uint64_t ns) {
+    return (ns + 999'999) / 1'000'000;
+}
+
+/// What one charge has left.
+apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool refused) {
+    apikey_limit state{};
+    const shm::Limit& limit = charge.limit;
+    std::memcpy(state.name, limit.name, sizeof limit.name);
+    state.name[sizeof limit.name - 1] = '\0';
+    if (is_rate(limit)) {
+        const uint64_t ahead = charge.rate.ahead;
+        const uint64_t window = limit.allowance;
+        uint64_t need = 0;
+        const bool ever = !__builtin_mul_overflow(uint64_t{cost}, limit.interval, &need) && need <= window;
+        state.allowance = limit.burst;
+        state.remaining = ahead < window ? (window - ahead) / limit.interval : 0;
+        state.reset_ms = to_ms(ahead * shm::kMeterUnit_ns);
+        if (refused) {
+            state.retry_after_ms =
+                ever ? to_ms((ahead + need > window ? ahead + need - window : 0) * shm::kMeterUnit_ns)
+                     : UINT64_MAX;
+        }
+        return state;
+    }
+    state.allowance = limit.allowance;
+    state.remaining = charge.quota.used < limit.allowance ? limit.allowance - charge.quota.used : 0;
+    state.reset_ms = to_ms(period_end_ns(limit.kind, now_ns) - now_ns);
+    if (refused) {
+        state.retry_after_ms = cost <= limit.allowance ? state.reset_ms : UINT64_MAX;
+    }
+    return state;
+}
+
+/// The one that refused, else the one with the smaller part left.
+void keep_tighter(const apikey_limit& state, apikey_limit* tightest) {
+    const auto part_left = [](const apikey_limit& limit) {
+        return limit.allowance != 0
+                   ? static_cast<double>(limit.remaining) / static_cast<double>(limit.allowance)
+                   : 0.0;
+    };
+    if (tightest->name[0] == '\0' || state.retry_after_ms > tightest->retry_after_ms ||
+        (state.retry_after_ms == tightest->retry_after_ms && part_left(state) < part_left(*tightest))) {
+        *tightest = state;
+    }
+}
+
+}  // namespace
+
+Spent Bill::add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner) {
+    const shm::TableView& table = mapping.generation.table;
+    const uint32_t body = shm::plan_body(table, plan);
+    if (body == 0 || body == shm::kPlanElsewhere) {
+        return Spent::kElsewhere;
+    }
+    const shm::ListReader<shm::Limit> limits(table, body);
+    if (!limits.found() || limits.count() > shm::kMeterWordsMax) {
+        return Spent::kElsewhere;
+    }
+    for (uint32_t i = 0; i < limits.count(); ++i) {
+        Charge& charge = charges_[count_];
+        charge.limit = limits.get(i);
+        charge.of_owner = of_owner;
+        charge.taken = charge.refused = false;
+        if (!of_owner && place.policy->overrides != 0) {
+            override_figures(table, *place.policy, &charge.limit);
+        }
+        charge.word = meter_word(mapping, place, charge.limit.word, of_owner);
+        if (charge.word == nullptr || (is_rate(charge.limit) && charge.limit.interval == 0)) {
+            return Spent::kElsewhere;
+        }
+        ++count_;
+    }
+    return Spent::kAll;
+}
+
+Spent Bill::draw_up(const Mapping& mapping, const KeyPlace& place) {
+    count_ = 0;
+    const uint32_t shared = shm::owner_plan(mapping.generation.table, place.policy->owner);
+    if (place.policy->plan == 0 && shared == 0) {
+        return Spent::kAll;
+    }
+    if (mapping.generation.cells.base == nullptr) {
+        return Spent::kNotMetered;
+    }
+    Spent found = Spent::kAll;
+    if (place.policy->plan != 0) {
+        found = add_plan(mapping, place.policy->plan, place, false);
+    }
+    if (shared != 0 && found == Spent::kAll) {
+        found = add_plan(mapping, shared, place, true);
+    }
+    return found;
+}
+
+shm::Taken Bill::look(Charge& charge, uint32_t cost, uint64_t now_ns) const {
+    const shm::Limit& limit = charge.limit;
+    return is_rate(limit)
+               ? shm::look_at_rate(*charge.word, rate_of(limit), cost, now_units(limit, now_ns),
+                                   RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate.ahead)
+               : shm::look_at_quota(*charge.word, quota_of(limit), cost, period_of(limit.kind, now_ns),
+                                    PeriodClock{limit.kind}, &charge.quota.used);
+}
+
+shm::Taken Bill::take(Charge& charge, uint32_t cost, uint64_t now_ns) {
+    const shm::Limit& limit = charge.limit;
+    return is_rate(limit)
+               ? shm::take_rate(*charge.word, rate_of(limit), cost, now_units(limit, now_ns),
+                                RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate)
+               : shm::take_quota(*charge.word, quota_of(limit), cost, period_of(limit.kind, now_ns),
+                                 PeriodClock{limit.kind}, &charge.quota);
+}
+
+void Bill::give_back(uint32_t cost, Owed* owed) {
+    owed->count = 0;
+    owed->cost = cost;
+    for (uint32_t i = 0; i < count_; ++i) {
+        Charge& charge = charges_[i];
+        if (!charge.taken) {
+            continue;
+        }
+        charge.taken = false;
+        const bool given = is_rate(charge.limit) ? shm::give_back_rate(*charge.word, charge.rate)
+                                                 : shm::give_back_quota(*charge.word, quota_of(charge.limit),
+                                                                        charge.quota, cost);
+        if (!given) {
+            owed->charges[owed->count++] = charge;
+        }
+    }
+}
+
+Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
+    const auto refusal = [](const Charge& charge) {
+        return is_rate(charge.limit) ? Spent::kRateLimited : Spent::kUsageExceeded;
+    };
+    // All are looked at before any is taken from, so that what is refused is rarely taken and given back.
+    for (uint32_t i = 0; count_ > 1 && i < count_; ++i) {
+        const shm::Taken passes = look(charges_[i], cost, now_ns);
+        if (passes == shm::Taken::kMoved) {
+            owed->count = 0;
+            return Spent::kMoved;
+        }
+        if (passes == shm::Taken::kNo && (charges_[i].limit.flags & shm::kLimitShadow) == 0) {
+            charges_[i].refused = true;
+            return refusal(charges_[i]);
+        }
+    }
+    // Quotas first: they can be given back to the last request, a rate only while nobody else takes.
+    for (const bool rates : {false, true}) {
+        for (uint32_t i = 0; i < count_; ++i) {
+            Charge& charge = charges_[i];
+            if (is_rate(charge.limit) != rates) {
+                continue;
+            }
+            const shm::Taken taken = take(charge, cost, now_ns);
+            charge.taken = taken == shm::Taken::kYes;
+            charge.refused = taken == shm::Taken::kNo;
+            if (taken == shm::Taken::kMoved ||
+                (charge.refused && (charge.limit.flags & shm::kLimitShadow) == 0)) {
+                give_back(cost, owed);
+                return taken == shm::Taken::kMoved || owed->count != 0 ? Spent::kMoved : refusal(charge);
+            }
+        }
+    }
+    return Spent::kAll;
+}
+
+void Bill::make_fresh() {
+    for (uint32_t i = 0; i < count_; ++i) {
+        // Relaxed: takers look again.
+        uint64_t seen = charges_[i].word->load(std::memory_order_relaxed);
+        if ((seen & shm::kMovedBit) != 0) {
+            charges_[i].word->compare_exchange_strong(seen, 0, std::memory_order_relaxed,
+                                                      std::memory_order_relaxed);
+        }
+    }
+}
+
+bool Bill::shadowed(bool rate) const {
+    for (uint32_t i = 0; i < count_; ++i) {
+        if (charges_[i].refused && is_rate(charges_[i].limit) == rate) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void Bill::tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const {
+    apikey_limits limits{};
+    for (uint32_t i = 0; i < count_; ++i) {
+        const Charge& charge = charges_[i];
+        // Where one refused, others may not have been looked at.
+        if (spent != Spent::kAll && !charge.refused) {
+            continue;
+        }
+        keep_tighter(state_of(charge, cost, now_ns, charge.refused),
+                     is_rate(charge.limit) ? &limits.rate : &limits.quota);
+    }
+    const size_t size = out->size;
+    limits.size = size;
+    std::memcpy(static_cast<void*>(out), &limits, size < sizeof limits ? size : sizeof limits);
+}
+
+void Bill::pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed) {
+    Owed left;
+    left.cost = owed->cost;
+    for (uint32_t i = 0; i < owed->count; ++i) {
+        Charge& charge = owed->charges[i];
+        if (charge.of_owner && place.policy->owner == 0) {
+            continue;  // shares with nobody any more
+        }
+        charge.word = meter_word(mapping, place, charge.limit.word, charge.of_owner);
+        if (charge.word == nullptr) {
+            continue;  // the limit is gone
+        }
+        const bool given = is_rate(charge.limit) ? shm::give_back_rate(*charge.word, charge.rate)
+                                                 : shm::give_back_quota(*charge.word, quota_of(charge.limit),
+                                                                        charge.quota, owed->cost);
+        if (!given) {
+            left.charges[left.count++] = charge;
+        }
+    }
+    *owed = left;
+}
+
+}  // namespace apikey::client

@@ -1,0 +1,79 @@
+// What a request spends of its key's limits: all of them or none.
+
+#pragma once
+
+#include "client/client.h"
+#include "shm/meters.h"
+#include "shm/policy_reader.h"
+
+namespace apikey::client {
+
+/// Where a request's key stands in a mapping.
+struct KeyPlace {
+    uint64_t index;         ///< of the slot
+    const uint8_t* digest;  ///< of the presented key, whole
+    const char* id;         ///< of the native form; nullptr: found by its digest
+    const shm::Policy* policy;
+};
+
+/// How spending ended.
+enum class Spent : uint8_t {
+    kAll,
+    kRateLimited,    ///< nothing was spent
+    kUsageExceeded,  ///< nothing was spent
+    kMoved,       ///< the meters have gone on to the next generation; nothing was spent, but for what is owed
+    kElsewhere,   ///< this generation cannot tell what the plan is
+    kNotMetered,  ///< the meters cannot be written
+};
+
+/// One limit that a request has to pass, and what was taken of it.
+struct Charge {
+    shm::Word* word;
+    shm::Limit limit;
+    bool of_owner;
+    bool taken;
+    bool refused;  ///< would have been, in shadow mode
+    union {
+        shm::RateTaking rate;
+        shm::QuotaTaking quota;
+    };
+};
+
+/// A request's charges, in the order of the plan, the key's own first.
+class Bill {
+  public:
+    /// What of a request that met a moved meter was taken and could not be given back there.
+    struct Owed {
+        uint32_t count = 0;
+        uint32_t cost = 0;
+        Charge charges[2 * shm::kMeterWordsMax];
+    };
+
+    /// Finds the limits of the key's plan and its owner's. kAll: they are found, and nothing is spent yet.
+    Spent draw_up(const Mapping& mapping, const KeyPlace& place);
+    uint32_t count() const { return count_; }
+
+    /// Spends `cost` of each, or of none. `now_ns` is the coarse clock's. With kMoved, `owed` has what is to
+    /// be given back in the next generation.
+    Spent spend(uint32_t cost, uint64_t now_ns, Owed* owed);
+    /// For meters that are marked as moved and cannot be: nothing was taken of them yet.
+    void make_fresh();
+    /// True when a limit in shadow mode would have refused; of a rate, else of a quota.
+    bool shadowed(bool rate) const;
+    /// Tells what is left, after spend(); `out` has its size set.
+    void tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const;
+
+    /// Gives back what is owed, in the generation that the key's meters have gone on to.
+    static void pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed);
+
+  private:
+    Spent add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner);
+    shm::Taken look(Charge& charge, uint32_t cost, uint64_t now_ns) const;
+    static shm::Taken take(Charge& charge, uint32_t cost, uint64_t now_ns);
+    void give_back(uint32_t cost, Owed* owed);
+
+    uint32_t count_ = 0;
+    Charge charges_[2 * shm::kMeterWordsMax];
+};
+
+}  // namespace apikey::client

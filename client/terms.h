@@ -1,0 +1,26 @@
+// What a key may do, beyond being valid: the checks that follow its state, in the order of the verdict codes.
+
+#pragma once
+
+#include "client/metering.h"
+#include "client/scopes.h"
+
+namespace apikey::client {
+
+/// What a request asks for.
+struct Asked {
+    apikey_scopes* scopes = nullptr;
+    const apikey_address* address = nullptr;
+    uint32_t cost = 1;
+    apikey_limits* limits = nullptr;
+};
+
+/// The code of a key that is valid up to here: APIKEY_VALID, or what its environment, addresses or scopes do
+/// not allow. Nothing is spent.
+apikey_code check_terms(const apikey_client& client, const shm::TableView& table, uint64_t meta,
+                        const shm::Policy& policy, const Asked& asked);
+
+/// Text to address; see apikey_address_parse().
+bool parse_address(const char* text, size_t length, apikey_address* out);
+
+}  // namespace apikey::client

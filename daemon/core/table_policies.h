@@ -1,0 +1,45 @@
+// Scopes, plans, owners and terms of the source as policies of a table, and back.
+
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "shm/table_writer.h"
+#include "source/key_row.h"
+
+namespace apikeyd {
+
+/// What a row may do, as a table is told it. `row` must outlive it.
+class RowPolicy {
+  public:
+    explicit RowPolicy(const KeyRow& row);
+    apikey::shm::PolicyText text() const;
+
+  private:
+    const KeyRow& row_;
+    std::vector<apikey::shm::AddressRange> addresses_;
+    std::vector<apikey::shm::Limit> overrides_;
+};
+
+/// The terms that a policy of a table says; nullptr for none.
+std::shared_ptr<const KeyTerms> terms_of_policy(const apikey::shm::TableView& table,
+                                                const apikey::shm::Policy& policy);
+
+/// Scopes, plans and owners of a table, all of them or as many as there is room for; false when there was
+/// not room for all. An owner's plan is taken away when `set` has none for it.
+bool set_policies(apikey::shm::TableWriter& table, const PolicySet& set);
+/// The same for a superseded table: what it has no room for is looked for in the current one.
+void set_policies_in_superseded(apikey::shm::TableWriter& table, const PolicySet& set);
+
+/// What a table says; for one that another daemon left.
+PolicySet policies_of(const apikey::shm::TableView& table);
+
+/// Meter words that a key needs under any of the plans.
+uint32_t meter_words_of(const PolicySet& set);
+/// Room that `set` takes; details in bytes.
+apikey::shm::TableGeometry::Policies entries_of(const PolicySet& set);
+uint64_t details_bytes_of(const PolicySet& set);
+
+}  // namespace apikeyd

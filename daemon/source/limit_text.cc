@@ -1,0 +1,230 @@
+#include "source/limit_text.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "shm/meters.h"
+
+namespace apikeyd {
+
+namespace {
+
+namespace shm = apikey::shm;
+
+struct Unit {
+    std::string_view name;
+    uint32_t seconds;
+};
+constexpr Unit kRateUnits[] = {{"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}};
+
+struct Period {
+    std::string_view name;
+    LimitForm form;
+};
+constexpr Period kPeriods[] = {{"hour", LimitForm::kQuotaPerHour},
+                               {"day", LimitForm::kQuotaPerDay},
+                               {"month", LimitForm::kQuotaPerMonth}};
+
+/// What a rate of so many requests in a second and more is rounded by: a hundredth at most.
+constexpr uint64_t kIntervalMin = 100;
+constexpr uint64_t kWindowMax = uint64_t{1} << 53;
+constexpr uint64_t kQuotaMax = 10'000'000'000;
+static_assert(kQuotaMax <= shm::QuotaWord::kUsedMask);
+constexpr uint64_t kBurstMax = 1'000'000'000;
+
+std::optional<uint64_t> whole_number(std::string_view text) {
+    uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return error == std::errc{} && end == text.data() + text.size() && !text.empty() ? std::optional(number)
+                                                                                     : std::nullopt;
+}
+
+constexpr uint8_t kMappedPrefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+bool is_mapped(const AddressRangeRow& range) {
+    return range.prefix_bits >= 96 &&
+           std::equal(std::begin(kMappedPrefix), std::end(kMappedPrefix), range.address.begin());
+}
+
+}  // namespace
+
+Result<void> parse_rate(std::string_view text, LimitRow& limit) {
+    constexpr const char* kWant = "is no rate (want requests/unit with s, min, h or d, e.g. 100/s)";
+    const size_t slash = text.find('/');
+    const auto requests = whole_number(text.substr(0, slash));
+    if (slash == std::string_view::npos || !requests) {
+        return fail(kWant);
+    }
+    const auto* const unit = std::find_if(std::begin(kRateUnits), std::end(kRateUnits), [&](const Unit& one) {
+        return one.name == text.substr(slash + 1);
+    });
+    if (unit == std::end(kRateUnits)) {
+        return fail(kWant);
+    }
+    if (*requests == 0 || *requests > kBurstMax) {
+        return fail("is an impossible rate (want 1 to 1000000000 requests)");
+    }
+    limit.form = LimitForm::kRate;
+    limit.requests = *requests;
+    limit.rate_seconds = unit->seconds;
+    limit.burst = static_cast<uint32_t>(*requests);
+    return {};
+}
+
+Result<void> parse_quota(std::string_view text, LimitRow& limit) {
+    constexpr const char* kWant = "is no quota (want requests/period with hour, day or month, e.g. 1000/day)";
+    const size_t slash = text.find('/');
+    const auto requests = whole_number(text.substr(0, slash));
+    if (slash == std::string_view::npos || !requests) {
+        return fail(kWant);
+    }
+    const auto* const period = std::find_if(std::begin(kPeriods), std::end(kPeriods), [&](const Period& one) {
+        return one.name == text.substr(slash + 1);
+    });
+    if (period == std::end(kPeriods)) {
+        return fail(kWant);
+    }
+    if (*requests > kQuotaMax) {
+        return fail("is out of range (want at most 10000000000 requests a period)");
+    }
+    limit.form = period->form;
+    limit.requests = *requests;
+    limit.rate_seconds = 0;
+    limit.burst = 0;
+    return {};
+}
+
+Result<void> parse_burst(std::string_view text, LimitRow& limit) {
+    const auto burst = whole_number(text);
+    if (!burst || *burst == 0 || *burst > kBurstMax) {
+        return fail("is no burst (want 1 to 1000000000 requests that may come at once)");
+    }
+    limit.burst = static_cast<uint32_t>(*burst);
+    return {};
+}
+
+Result<void> check_limit(const LimitRow& limit) {
+    if (limit.form != LimitForm::kRate) {
+        return {};
+    }
+    const uint64_t interval = shm::rate_interval(limit.requests, limit.rate_seconds);
+    if (interval < kIntervalMin) {
+        return fail("is too fast (want at most 1250000 requests a second)");
+    }
+    if (limit.burst > kWindowMax / interval) {
+        return fail("takes more than two years to let its burst through (want a smaller burst)");
+    }
+    return {};
+}
+
+std::string format_limit(const LimitRow& limit) {
+    std::string_view unit = "?";
+    for (const Unit& one : kRateUnits) {
+        unit = limit.form == LimitForm::kRate && one.seconds == limit.rate_seconds ? one.name : unit;
+    }
+    for (const Period& one : kPeriods) {
+        unit = one.form == limit.form ? one.name : unit;
+    }
+    return std::to_string(limit.requests) + "/" + std::string(unit);
+}
+
+Result<AddressRangeRow> parse_address_range(std::string_view text) {
+    constexpr const char* kWant = "is no address (want e.g. 192.0.2.0/24, 2001:db8::/32 or one address)";
+    const size_t slash = text.find('/');
+    const std::string address(text.substr(0, slash));
+    AddressRangeRow range;
+    uint64_t bits_max = 128;
+    if (inet_pton(AF_INET6, address.c_str(), range.address.data()) != 1) {
+        std::copy(std::begin(kMappedPrefix), std::end(kMappedPrefix), range.address.begin());
+        bits_max = 32;
+        if (inet_pton(AF_INET, address.c_str(), range.address.data() + sizeof kMappedPrefix) != 1) {
+            return fail(kWant);
+        }
+    }
+    uint64_t bits = bits_max;
+    if (slash != std::string_view::npos) {
+        const auto given = whole_number(text.substr(slash + 1));
+        if (!given || *given > bits_max) {
+            return fail("has no length of 0 to " + std::to_string(bits_max) + " behind the slash");
+        }
+        bits = *given;
+    }
+    range.prefix_bits = static_cast<uint8_t>(128 - bits_max + bits);
+    for (unsigned bit = range.prefix_bits; bit < 128; ++bit) {
+        if ((range.address[bit / 8] >> (7 - bit % 8) & 1) != 0) {
+            return fail("has bits behind its first " + std::to_string(bits) +
+                        " (want the network's address)");
+        }
+    }
+    return range;
+}
+
+std::string format_address_range(const AddressRangeRow& range) {
+    char text[INET6_ADDRSTRLEN] = "";
+    const bool mapped = is_mapped(range);
+    const unsigned bits = mapped ? range.prefix_bits - 96u : range.prefix_bits;
+    inet_ntop(mapped ? AF_INET : AF_INET6, range.address.data() + (mapped ? sizeof kMappedPrefix : 0), text,
+              sizeof text);
+    return bits == (mapped ? 32u : 128u) ? std::string(text) : std::string(text) + "/" + std::to_string(bits);
+}
+
+std::optional<std::string> scope_fault(std::string_view name) {
+    if (name.empty() || name.size() > kScopeNameBytesMax) {
+        return "want 1 to " + std::to_string(kScopeNameBytesMax) + " characters";
+    }
+    for (size_t at = 0;;) {
+        const size_t dot = std::min(name.find('.', at), name.size());
+        const std::string_view word = name.substr(at, dot - at);
+        const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
+            return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+        });
+        if (!plain && !(word == "*" && dot == name.size())) {
+            return "want words of a-z, 0-9, _ and - with dots between them, the last one may be *";
+        }
+        if (dot == name.size()) {
+            return std::nullopt;
+        }
+        at = dot + 1;
+    }
+}
+
+std::optional<std::string> terms_fault(const KeyTerms& terms, const PolicySet& set) {
+    const auto plan = std::find_if(set.plans.begin(), set.plans.end(),
+                                   [&](const PlanRow& one) { return one.name == terms.plan; });
+    return terms_fault(terms, plan != set.plans.end() ? &*plan : nullptr, set.scopes);
+}
+
+std::optional<std::string> terms_fault(const KeyTerms& terms, const PlanRow* plan,
+                                       const std::vector<std::string>& scopes) {
+    if (!terms.plan.empty() && plan == nullptr) {
+        return "plan: '" + terms.plan + "' is defined nowhere (want it under plans:)";
+    }
+    for (const LimitRow& limit : terms.overrides) {
+        const bool there =
+            plan != nullptr && std::any_of(plan->limits.begin(), plan->limits.end(),
+                                           [&](const LimitRow& one) { return one.name == limit.name; });
+        if (!there) {
+            return "limits: " + limit.name + " is no limit of the key's plan (it takes the place of one)";
+        }
+    }
+    for (const std::string& scope : terms.scopes) {
+        const bool covers = std::any_of(scopes.begin(), scopes.end(),
+                                        [&](const std::string& one) { return scope_covers(scope, one); });
+        if (!covers) {
+            return "scopes: '" + scope + "' is defined nowhere (want it under scopes:)";
+        }
+    }
+    return std::nullopt;
+}
+
+bool scope_covers(std::string_view granted, std::string_view required) {
+    if (granted == required || granted == "*") {
+        return true;
+    }
+    return granted.ends_with(".*") && required.starts_with(granted.substr(0, granted.size() - 1));
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,294 @@
+// What a key has spent of a limit, in one word: a rate's or a quota's.
+//
+// Thread safety: any number of takers in any number of processes, and one mover a generation (the daemon);
+// all are lock-free, since a compare-and-swap fails only where another one succeeded.
+//
+// Invariants
+//  1. Every change is a compare-and-swap, giving back included, but for setting kMovedBit.
+//  2. A word that has kMovedBit never changes again: what it held goes on in the next generation.
+//  3. Of an announced generation a word of 0 was not carried over yet; once it is another it never is 0
+//  again.
+//  4. The clock is read anew, after the word, before a word is told to be ahead of it.    (SYNC meter-time)
+//  5. A rate never passes more than its burst and what its interval allows in the time between, a quota never
+//  more than its maximum in its period, whatever interleaves; too few pass where a taker is killed.
+//
+// A rate is a GCRA (ITU-T I.371, "virtual scheduling"), a token bucket in one number: the time at which the
+// bucket is full again. One of `burst` requests, each worth `interval`, is empty when that time lies a whole
+// window, burst x interval, ahead.
+
+#pragma once
+
+#include "shm/layout.h"
+
+namespace apikey::shm {
+
+/// A word's highest bit: this generation's word is history.
+inline constexpr uint64_t kMovedBit = uint64_t{1} << 63;
+
+/// moved:1 | tag:8 | full_at:55, in units of kMeterUnit_ns, modulo 2^55 (9 years).
+struct RateWord {
+    static constexpr unsigned kTagShift = 55;
+    static constexpr uint64_t kTagMask = 0xff;
+    static constexpr uint64_t kTimeMask = (uint64_t{1} << kTagShift) - 1;
+
+    static constexpr uint64_t make(uint64_t tag, uint64_t full_at) {
+        return tag << kTagShift | (full_at & kTimeMask);
+    }
+    static constexpr uint64_t tag(uint64_t word) { return word >> kTagShift & kTagMask; }
+    /// How far the word's time is ahead of `now`; 0 when it has passed.
+    static constexpr uint64_t ahead(uint64_t word, uint64_t now) {
+        const uint64_t ahead = (word - now) & kTimeMask;
+        return ahead <= kTimeMask / 2 ? ahead : 0;
+    }
+};
+
+/// moved:1 | tag:14 | period:15 | used:34. Periods are numbered, modulo 2^15.
+struct QuotaWord {
+    static constexpr unsigned kTagShift = 49;
+    static constexpr unsigned kPeriodShift = 34;
+    static constexpr uint64_t kTagMask = (uint64_t{1} << 14) - 1;
+    static constexpr uint64_t kPeriodMask = (uint64_t{1} << 15) - 1;
+    static constexpr uint64_t kUsedMask = (uint64_t{1} << 34) - 1;
+
+    static constexpr uint64_t make(uint64_t tag, uint64_t period, uint64_t used) {
+        return tag << kTagShift | (period & kPeriodMask) << kPeriodShift | used;
+    }
+    static constexpr uint64_t tag(uint64_t word) { return word >> kTagShift & kTagMask; }
+    static constexpr uint64_t period(uint64_t word) { return word >> kPeriodShift & kPeriodMask; }
+    static constexpr uint64_t used(uint64_t word) { return word & kUsedMask; }
+    /// Periods that the word is ahead of `period`; negative: behind.
+    static constexpr int32_t ahead(uint64_t word, uint64_t period) {
+        const uint64_t ahead = (QuotaWord::period(word) - period) & kPeriodMask;
+        return ahead <= kPeriodMask / 2 ? static_cast<int32_t>(ahead)
+                                        : static_cast<int32_t>(ahead) - static_cast<int32_t>(kPeriodMask) - 1;
+    }
+};
+
+/// Of times in meter words. 55 bits of it are 9 years, and a rate of a million a second still is exact to 1%.
+inline constexpr uint64_t kMeterUnit_ns = 8;
+
+/// Units between two requests of a rate, rounded up: never more pass than it says.
+constexpr uint64_t rate_interval(uint64_t requests, uint64_t seconds) {
+    const uint64_t units = seconds * (1'000'000'000 / kMeterUnit_ns);
+    return (units + requests - 1) / requests;
+}
+
+/// A rate as a taker needs it. Times in units of kMeterUnit_ns.
+struct Rate {
+    uint64_t tag;       ///< not 0; another tag in the word means that nothing was taken yet
+    uint64_t interval;  ///< of one request; not 0
+    uint64_t window;    ///< burst x interval, below 2^53
+};
+struct Quota {
+    uint64_t tag;  ///< not 0
+    uint64_t max;  ///< requests a period, below 2^34
+};
+
+/// How an attempt to take ended.
+enum class Taken : uint8_t {
+    kYes,
+    kNo,
+    kMoved,  ///< nothing was changed; the word goes on in the next generation
+};
+
+/// What a taker learns, and needs to give back.
+struct RateTaking {
+    uint64_t ahead;    ///< of the window, what is taken now
+    uint64_t written;  ///< the word as it was left, when it was taken
+    uint64_t restore;  ///< and what it is without this taking
+};
+struct QuotaTaking {
+    uint64_t used;
+    uint64_t period;  ///< of the word: this one's, or the next
+};
+
+namespace meters {
+
+/// What a rate's word says at a moment.
+struct RateSeen {
+    uint64_t ahead;
+    bool clamped;  ///< the word said more than can be
+};
+
+/// `clock()` tells the time now, in units; it is called when the word is ahead of what `now` explains. A
+/// taker may have been halted between its look at the clock and this one at the word for as long as it
+/// likes, and others have taken meanwhile: to believe its `now` would give them all of it back. Whoever wrote
+/// the word had looked at the clock before, so a look after this one that still does not explain it means
+/// that the clock was set back, or the word scribbled on.
+template <typename Clock>
+RateSeen see_rate(uint64_t word, const Rate& rate, uint64_t* now, Clock clock) {
+    if (RateWord::tag(word) != rate.tag) {
+        return {0, false};
+    }
+    uint64_t ahead = RateWord::ahead(word, *now);
+    if (ahead > rate.window) [[unlikely]] {
+        *now = clock();
+        ahead = RateWord::ahead(word, *now);
+        if (ahead > rate.window) {
+            return {rate.window, true};
+        }
+    }
+    return {ahead, false};
+}
+
+/// `ahead` is at most a window.
+inline bool fits_rate(const Rate& rate, uint64_t ahead, uint32_t cost) {
+    uint64_t need = 0;
+    return !__builtin_mul_overflow(uint64_t{cost}, rate.interval, &need) && need <= rate.window - ahead;
+}
+
+/// What a quota's word says at a moment.
+struct QuotaSeen {
+    uint64_t used;
+    uint64_t period;
+    bool clamped;
+};
+
+/// The same for a quota. A word one period ahead is another taker's, whose clock is a tick further, and is
+/// charged as it stands; one further ahead becomes this period's, with what was counted: a period never
+/// begins twice.
+template <typename Clock>
+QuotaSeen see_quota(uint64_t word, const Quota& quota, uint64_t* period, Clock clock) {
+    if (QuotaWord::tag(word) != quota.tag) {
+        return {0, *period & QuotaWord::kPeriodMask, false};
+    }
+    int32_t ahead = QuotaWord::ahead(word, *period);
+    if (ahead > 1) [[unlikely]] {
+        *period = clock();
+        ahead = QuotaWord::ahead(word, *period);
+        if (ahead > 1) {
+            return {QuotaWord::used(word), *period & QuotaWord::kPeriodMask, true};
+        }
+    }
+    if (ahead < 0) {
+        return {0, *period & QuotaWord::kPeriodMask, false};
+    }
+    return {QuotaWord::used(word), QuotaWord::period(word), false};
+}
+
+/// A quota that was lowered may have been passed already.
+inline bool fits_quota(const Quota& quota, uint64_t used, uint32_t cost) {
+    return used <= quota.max && cost <= quota.max - used;
+}
+
+}  // namespace meters
+
+/// Takes `cost` requests (not 0) off a rate, if they are there. `now` was read by the caller, in units; a
+/// word too far ahead of it is brought back to a full window, also where nothing can be taken.
+template <typename Clock>
+Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock, RateTaking* taking) {
+    for (;;) {
+        // SYNC meter-time: acquire, so that a look at the clock after this one is no earlier than the
+        // writer's was. SYNC meter-moved: and that who finds the word moved finds that generation announced.
+        uint64_t seen = word.load(std::memory_order_acquire);
+        if ((seen & kMovedBit) != 0) [[unlikely]] {
+            return Taken::kMoved;
+        }
+        const meters::RateSeen before = meters::see_rate(seen, rate, &now, clock);
+        const bool fits = meters::fits_rate(rate, before.ahead, cost);
+        const uint64_t ahead = before.ahead + (fits ? cost * rate.interval : 0);
+        taking->ahead = ahead;
+        if (!fits && !before.clamped) {
+            return Taken::kNo;
+        }
+        taking->restore = RateWord::make(rate.tag, now + before.ahead);
+        taking->written = RateWord::make(rate.tag, now + ahead);
+        // SYNC meter-time: release. All other changes of the word are read-modify-writes, too, so whoever
+        // acquires what one of them left acquires this as well.
+        if (word.compare_exchange_weak(seen, taking->written, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+            return fits ? Taken::kYes : Taken::kNo;
+        }
+    }
+}
+
+/// Takes `cost` off a quota of this `period`, if they are there. `clock()` tells the period now.
+template <typename Clock>
+Taken take_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
+                 QuotaTaking* taking) {
+    for (;;) {
+        uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
+        if ((seen & kMovedBit) != 0) [[unlikely]] {
+            return Taken::kMoved;
+        }
+        const meters::QuotaSeen before = meters::see_quota(seen, quota, &period, clock);
+        const bool fits = meters::fits_quota(quota, before.used, cost);
+        taking->used = before.used + (fits ? cost : 0);
+        taking->period = before.period;
+        if (!fits && !before.clamped) {
+            return Taken::kNo;
+        }
+        // SYNC meter-time: release, as in take_rate().
+        if (word.compare_exchange_weak(seen, QuotaWord::make(quota.tag, before.period, taking->used),
+                                       std::memory_order_release, std::memory_order_relaxed)) {
+            return fits ? Taken::kYes : Taken::kNo;
+        }
+    }
+}
+
+/// Gives back what was taken off a rate, if nobody took since: then the word becomes what it was. Else it
+/// stays taken. To take it off what others made of the word would be wrong: by then this request's part may
+/// have run off with time, and theirs would be given back for it. False: the word has moved.
+inline bool give_back_rate(Word& word, const RateTaking& taking) {
+    uint64_t seen = taking.written;
+    // Relaxed: what takers released before goes on through this change (SYNC meter-time), and a word that has
+    // moved sends the caller to look for the next one, with an acquire of its own.
+    return word.compare_exchange_strong(seen, taking.restore, std::memory_order_relaxed,
+                                        std::memory_order_relaxed) ||
+           (seen & kMovedBit) == 0;
+}
+
+/// Gives back what was taken off a quota, unless its period is over. False: the word has moved.
+inline bool give_back_quota(Word& word, const Quota& quota, const QuotaTaking& taking, uint32_t cost) {
+    uint64_t seen = word.load(std::memory_order_relaxed);  // relaxed, all: as in give_back_rate()
+    while ((seen & kMovedBit) == 0) {
+        if (QuotaWord::tag(seen) != quota.tag || QuotaWord::period(seen) != taking.period ||
+            QuotaWord::used(seen) < cost) {
+            return true;
+        }
+        if (word.compare_exchange_weak(seen, seen - cost, std::memory_order_relaxed,
+                                       std::memory_order_relaxed)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// Whether a request of this cost would be passed, and what is taken now; changes nothing.
+template <typename Clock>
+Taken look_at_rate(const Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock,
+                   uint64_t* ahead) {
+    const uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
+    if ((seen & kMovedBit) != 0) [[unlikely]] {
+        return Taken::kMoved;
+    }
+    *ahead = meters::see_rate(seen, rate, &now, clock).ahead;
+    return meters::fits_rate(rate, *ahead, cost) ? Taken::kYes : Taken::kNo;
+}
+template <typename Clock>
+Taken look_at_quota(const Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
+                    uint64_t* used) {
+    const uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
+    if ((seen & kMovedBit) != 0) [[unlikely]] {
+        return Taken::kMoved;
+    }
+    *used = meters::see_quota(seen, quota, &period, clock).used;
+    return meters::fits_quota(quota, *used, cost) ? Taken::kYes : Taken::kNo;
+}
+
+/// Carries a word over to the announced generation that follows its own, for whoever gets there first: the
+/// daemon, or a client that needs it. Afterwards `from` is history, and `to` is what it was, or what others
+/// have made of that since. Only while `to`'s generation is not superseded itself: what it then holds has
+/// gone on.
+inline void carry_over(Word& from, Word& to) {
+    // SYNC meter-moved: from here on nobody takes from `from`. Acquire, for meter-time; release, so that the
+    // announcement is seen by who meets the mark.
+    const uint64_t left = from.fetch_or(kMovedBit, std::memory_order_acq_rel) & ~kMovedBit;
+    if (left != 0) {
+        uint64_t none = 0;
+        // SYNC meter-time: release, of what was acquired above.
+        to.compare_exchange_strong(none, left, std::memory_order_release, std::memory_order_relaxed);
+    }
+}
+
+}  // namespace apikey::shm

@@ -1,0 +1,213 @@
+// Exactness across processes, with a real daemon: no more passes a rate than its burst and what the time
+// allows, and a quota is spent to the last request, whatever becomes of the table and of the daemon
+// meanwhile.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <ctime>
+#include <deque>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "support/child.h"
+#include "support/daemon_process.h"
+#include "support/site.h"
+
+namespace {
+
+using namespace apikeyd::test;
+using apikey::test::Child;
+
+constexpr uint64_t kRate_s = 1000;
+constexpr uint64_t kBurst = 50;
+constexpr unsigned kSeconds = 10;
+constexpr uint64_t kQuota = 100'000;
+constexpr unsigned kPassesMax = 40'000;  // of one thread in all seconds
+
+uint64_t clock_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+/// The clock as it was before and after a call that passed.
+struct Passed {
+    uint64_t before_ns;
+    uint64_t after_ns;
+};
+
+struct Shared {
+    std::atomic<unsigned> ready;
+    std::atomic<bool> go;
+    std::atomic<bool> stop;
+    std::atomic<uint64_t> valid;
+    std::atomic<uint64_t> refused;
+    std::atomic<uint64_t> others;  ///< any other answer
+    struct Thread {
+        unsigned count;
+        Passed passed[kPassesMax];
+    } threads[4];
+};
+
+/// Shared with children.
+Shared* make_shared_area() {
+    void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory != MAP_FAILED ? new (memory) Shared : nullptr;
+}
+
+class Limits : public testing::Test {
+  protected:
+    Limits() : site_("flush_interval_ms: 50\nheartbeat_interval_ms: 50\n"), daemon_(site_.config()) {
+        std::minstd_rand random(7);
+        for (int i = 0; i < 4000; ++i) {
+            keys_.push_back(draw_key(random));
+        }
+    }
+    ~Limits() override {
+        if (HasFailure()) {
+            std::puts(site_.last_words().c_str());
+        }
+        munmap(static_cast<void*>(shared_), sizeof(Shared));
+    }
+
+    /// The limited key is the first; so many others make the table larger.
+    void write(const std::string& limits, size_t others) const {
+        std::string rows = keys_[0].row(", plan: limited");
+        for (size_t i = 1; i <= others; ++i) {
+            rows += keys_[i].row();
+        }
+        site_.write("keys.yaml", "plans:\n  - name: limited\n    limits: [" + limits + "]\nkeys:\n" + rows);
+    }
+
+    /// Presents the limited key until it is told to stop, or refused so often that nothing is left.
+    int serve(unsigned thread, uint64_t refusals_max) const {
+        apikey_client* client = site_.open_client();
+        const std::string& key = keys_[0].text;
+        Shared::Thread& mine = shared_->threads[thread];
+        shared_->ready.fetch_add(1);
+        while (!shared_->go.load()) {
+            usleep(100);
+        }
+        uint64_t refusals = 0;
+        while (!shared_->stop.load(std::memory_order_relaxed) && refusals < refusals_max) {
+            apikey_verdict verdict;
+            const uint64_t before_ns = clock_ns();
+            apikey_validate(client, key.data(), key.size(), &verdict);
+            if (verdict.code == APIKEY_VALID) {
+                shared_->valid.fetch_add(1, std::memory_order_relaxed);
+                if (mine.count < kPassesMax) {
+                    mine.passed[mine.count++] = {before_ns, clock_ns()};
+                }
+            } else if (verdict.code == APIKEY_RATE_LIMITED || verdict.code == APIKEY_USAGE_EXCEEDED) {
+                shared_->refused.fetch_add(1, std::memory_order_relaxed);
+                ++refusals;
+            } else {
+                shared_->others.fetch_add(1);
+            }
+        }
+        apikey_close(client);
+        return 0;
+    }
+
+    Site site_;
+    DaemonProcess daemon_;
+    std::vector<PlainKey> keys_;
+    Shared* shared_ = make_shared_area();
+};
+
+TEST_F(Limits, TwoProcessesOfTwoThreadsPassNoMoreThanTheBurstAndWhatTheTimeAllows) {
+    write("{name: fast, rate: " + std::to_string(kRate_s) + "/s, burst: " + std::to_string(kBurst) + "}", 10);
+    daemon_.start();
+    daemon_.wait_ready();
+    site_.await_applied();
+    std::deque<Child> children;
+    for (unsigned process = 0; process < 2; ++process) {
+        children.emplace_back([&, process] {
+            std::thread other([&] { serve(2 * process + 1, UINT64_MAX); });
+            serve(2 * process, UINT64_MAX);
+            other.join();
+            return 0;
+        });
+    }
+    ASSERT_TRUE(await([&] { return shared_->ready.load() == 4; }));
+    shared_->go.store(true);
+    sleep(kSeconds);
+    shared_->stop.store(true);
+    for (Child& child : children) {
+        EXPECT_EQ(child.wait(), 0);
+    }
+    std::vector<Passed> passed;
+    for (const Shared::Thread& thread : shared_->threads) {
+        ASSERT_LT(thread.count, kPassesMax);
+        passed.insert(passed.end(), thread.passed, thread.passed + thread.count);
+    }
+    EXPECT_EQ(shared_->others.load(), 0u);
+    EXPECT_GT(shared_->refused.load(), 0u);
+    // Any window that begins where one call did and ends where another did: the clock values that the calls
+    // read lie in it, and a tick is as long as the coarse clock says.
+    timespec tick{};
+    clock_getres(CLOCK_REALTIME_COARSE, &tick);
+    std::sort(passed.begin(), passed.end(),
+              [](const Passed& a, const Passed& b) { return a.after_ns < b.after_ns; });
+    uint64_t closest = UINT64_MAX;
+    for (size_t to = 0; to < passed.size(); ++to) {
+        uint64_t from_ns = passed[to].before_ns;
+        for (size_t from = to + 1; from-- > 0;) {
+            from_ns = std::min(from_ns, passed[from].before_ns);
+            const uint64_t window_ns = passed[to].after_ns - from_ns + static_cast<uint64_t>(tick.tv_nsec);
+            const uint64_t allowed = kBurst + kRate_s * window_ns / 1'000'000'000;
+            ASSERT_LE(to - from + 1, allowed) << window_ns << " ns";
+            closest = std::min(closest, allowed - (to - from + 1));
+        }
+    }
+    std::printf("%zu passed in %u s, %llu refused; the closest window had %llu more to give\n", passed.size(),
+                kSeconds, static_cast<unsigned long long>(shared_->refused.load()),
+                static_cast<unsigned long long>(closest));
+    EXPECT_GE(passed.size(), kRate_s * kSeconds / 2) << "nor much less, where somebody always asks";
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(Limits, AQuotaIsSpentToTheLastWhileTheTableGrowsAndTheDaemonIsKilled) {
+    const std::string limits = "{name: monthly, quota: " + std::to_string(kQuota) + "/month}";
+    write(limits, 10);
+    daemon_.start();
+    daemon_.wait_ready();
+    uint32_t generation = site_.await_applied();
+    std::deque<Child> children;
+    for (unsigned process = 0; process < 4; ++process) {
+        children.emplace_back([&, process] { return serve(process, 2000); });
+    }
+    ASSERT_TRUE(await([&] { return shared_->ready.load() == 4; }));
+    shared_->go.store(true);
+    unsigned switches = 0;
+    for (const size_t others : {1000u, 2400u}) {
+        ASSERT_TRUE(await([&] { return shared_->valid.load() > kQuota / 5 * (switches + 1); }));
+        write(limits, others);
+        const uint32_t now = site_.await_applied();
+        switches += now != generation ? 1 : 0;
+        generation = now;
+        daemon_.kill9();
+        daemon_.start();
+        daemon_.wait_ready();
+    }
+    EXPECT_EQ(switches, 2u);
+    for (Child& child : children) {
+        EXPECT_EQ(child.wait(), 0);
+    }
+    EXPECT_EQ(shared_->valid.load(), kQuota);
+    EXPECT_EQ(shared_->others.load(), 0u);
+    const Totals totals = site_.totals();
+    EXPECT_EQ(totals.by_id.at(keys_[0].id).allowed, kQuota);
+    EXPECT_EQ(totals.by_code.at("USAGE_EXCEEDED"), shared_->refused.load());
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+}  // namespace

@@ -1,0 +1,643 @@
+// What keys may do, from the source's rows to the client's answers: scopes, addresses, environments, limits,
+// across generations.
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "apikey/apikey.h"
+#include "client/validate.h"
+#include "core/table_policies.h"
+#include "publisher_fixture.h"
+#include "shm/key_form.h"
+#include "shm/sha256.h"
+#include "source/limit_text.h"
+
+namespace apikeyd {
+namespace {
+
+namespace client = apikey::client;
+namespace shm = apikey::shm;
+
+LimitRow limit(const std::string& name, const std::string& text, uint32_t burst = 0, bool shadow = false) {
+    LimitRow row;
+    row.name = name;
+    const Result<void> read = text.find("/s") != std::string::npos ||
+                                      text.find("/min") != std::string::npos || text.ends_with("/h") ||
+                                      text.ends_with("/d")
+                                  ? parse_rate(text, row)
+                                  : parse_quota(text, row);
+    EXPECT_TRUE(read) << text << ": " << read.error().message;
+    row.burst = burst != 0 ? burst : row.burst;
+    row.shadow = shadow;
+    return row;
+}
+
+struct PlainRow {
+    std::string text;
+    KeyRow row;
+};
+
+PlainRow make_row(unsigned number) {
+    uint8_t random[64] = {static_cast<uint8_t>(number), static_cast<uint8_t>(number >> 8)};
+    for (size_t i = 2; i < sizeof random; ++i) {
+        random[i] = static_cast<uint8_t>(number * 37 + i * 11);
+    }
+    char text[shm::kNativeKeyLengthMax];
+    const size_t length = shm::native_key_make("ak_live", 7, random, sizeof random, text);
+    PlainRow made;
+    made.text.assign(text, length);
+    made.row.id.assign(shm::native_key_id(text, length), shm::kIdLength);
+    made.row.environment = "live";
+    shm::sha256_kernel().hash(text, length, made.row.digest.data());
+    return made;
+}
+
+class PoliciesTest : public PublisherFixture {
+  protected:
+    void TearDown() override {
+        apikey_close(client_);
+        PublisherFixture::TearDown();
+    }
+
+    PlainRow key(unsigned number, KeyTerms terms = {}, const std::string& owner = "") {
+        PlainRow made = make_row(number);
+        made.row.owner = owner;
+        if (!terms.empty()) {
+            made.row.terms = std::make_shared<const KeyTerms>(std::move(terms));
+        }
+        return made;
+    }
+    void set(const PolicySet& policies) {
+        publisher_->set_policies(std::make_shared<const PolicySet>(policies));
+    }
+    void apply(const std::vector<PlainRow>& keys) {
+        std::vector<Change> changes;
+        for (const PlainRow& one : keys) {
+            changes.push_back({Change::Kind::kUpsert, one.row});
+        }
+        const int before = told_;
+        publisher_->apply(changes, told());
+        run_until([&] { return told_ == before + 1; });
+    }
+    /// Has a generation built for keys that the live one has no room for.
+    void grow(unsigned from) {
+        const uint32_t before = publisher_->current()->number();
+        std::vector<PlainRow> many;
+        for (unsigned i = 0; i < 900; ++i) {
+            many.push_back(key(from + i));
+        }
+        apply(many);
+        ASSERT_NE(publisher_->current()->number(), before);
+    }
+    apikey_client* open(const apikey_options& asked = {}) {
+        apikey_options options = asked;
+        options.size = sizeof options;
+        options.directory = directory_.path().c_str();
+        apikey_client* made = nullptr;
+        EXPECT_EQ(apikey_open(&options, &made), APIKEY_OK);
+        return made;
+    }
+    apikey_client* the_client() {
+        client_ = client_ != nullptr ? client_ : open();
+        return client_;
+    }
+    apikey_code ask(const PlainRow& presented, const apikey_request& request = APIKEY_REQUEST_INIT) {
+        apikey_verdict verdict;
+        EXPECT_EQ(apikey_validate_request(the_client(), presented.text.data(), presented.text.size(),
+                                          &request, &verdict),
+                  APIKEY_OK);
+        flags_ = verdict.flags & ~APIKEY_FLAG_STALE;  // nobody beats here
+        return verdict.code;
+    }
+    apikey_code ask_scopes(const PlainRow& presented, const std::string& expression) {
+        apikey_scopes* scopes = nullptr;
+        size_t offset = 0;
+        EXPECT_EQ(apikey_scopes_compile(the_client(), expression.c_str(), &scopes, &offset), APIKEY_OK)
+            << expression << " at " << offset;
+        apikey_request request = APIKEY_REQUEST_INIT;
+        request.scopes = scopes;
+        const apikey_code code = ask(presented, request);
+        EXPECT_EQ(ask(presented, request), code) << "as it was, by the masks that were kept";
+        apikey_scopes_free(scopes);
+        return code;
+    }
+    unsigned passes(const PlainRow& presented, unsigned times) {
+        unsigned passed = 0;
+        for (unsigned i = 0; i < times; ++i) {
+            passed += ask(presented) == APIKEY_VALID ? 1 : 0;
+        }
+        return passed;
+    }
+
+    apikey_client* client_ = nullptr;
+    uint32_t flags_ = 0;
+};
+INSTANTIATE_TEST_SUITE_P(Loop, PoliciesTest, testing::Values(LoopKind::epoll), loop_param_name);
+
+TEST_P(PoliciesTest, ScopesAreGrantedByNameAndByBranch) {
+    set({.scopes = {"reports.read", "reports.write", "billing.read"}, .plans = {}, .owners = {}});
+    const PlainRow one = key(1, {.scopes = {"reports.read"}});
+    const PlainRow branch = key(2, {.scopes = {"reports.*"}});
+    const PlainRow all = key(3, {.scopes = {"*"}});
+    const PlainRow none = key(4);
+    apply({one, branch, all, none});
+    for (const auto& [expression, expected] : std::vector<std::pair<std::string, std::string>>{
+             {"reports.read", "1110"},
+             {"reports.write", "0110"},
+             {"reports.*", "0110"},
+             {"billing.read", "0010"},
+             {"reports.read AND billing.read", "0010"},
+             {"reports.write OR billing.read", "0110"},
+             {"reports.read AND reports.write OR billing.read", "0110"},
+             {"reports.read AND (reports.write OR billing.read)", "0110"},
+             {"((reports.read))", "1110"},
+         }) {
+        std::string granted;
+        for (const PlainRow* presented : {&one, &branch, &all, &none}) {
+            const apikey_code code = ask_scopes(*presented, expression);
+            EXPECT_TRUE(code == APIKEY_VALID || code == APIKEY_INSUFFICIENT_PERMISSIONS);
+            granted += code == APIKEY_VALID ? '1' : '0';
+        }
+        EXPECT_EQ(granted, expected) << expression;
+    }
+    EXPECT_EQ(ask(none), APIKEY_VALID) << "who asks for nothing";
+}
+
+TEST_P(PoliciesTest, AnExpressionHoldsAcrossGenerationsAndScopesThatComeLater) {
+    set({.scopes = {"a.x", "b.x"}, .plans = {}, .owners = {}});
+    PlainRow granted = key(1, {.scopes = {"b.x"}});
+    apply({granted});
+    apikey_scopes* scopes = nullptr;
+    ASSERT_EQ(apikey_scopes_compile(the_client(), "b.x", &scopes, nullptr), APIKEY_OK);
+    apikey_request request = APIKEY_REQUEST_INIT;
+    request.scopes = scopes;
+    EXPECT_EQ(ask(granted, request), APIKEY_VALID);
+    grow(100);
+    EXPECT_EQ(ask(granted, request), APIKEY_VALID);
+    PlainRow other = key(1, {.scopes = {"b.*"}});
+    apply({other});
+    EXPECT_EQ(ask(granted, request), APIKEY_VALID) << "by a branch that was granted later";
+    apply({key(1, {.scopes = {"a.x"}})});
+    EXPECT_EQ(ask(granted, request), APIKEY_INSUFFICIENT_PERMISSIONS);
+    apikey_scopes_free(scopes);
+}
+
+TEST_P(PoliciesTest, BadExpressionsSayWhere) {
+    set({.scopes = {"a", "b"}, .plans = {}, .owners = {}});
+    apply({key(1)});
+    const auto fault = [&](const char* expression) {
+        apikey_scopes* scopes = nullptr;
+        size_t offset = 999;
+        const apikey_result result = apikey_scopes_compile(the_client(), expression, &scopes, &offset);
+        EXPECT_EQ(scopes, nullptr);
+        return std::pair(result, offset);
+    };
+    const auto bad = [](size_t offset) { return std::pair(APIKEY_BAD_EXPRESSION, offset); };
+    EXPECT_EQ(fault(""), bad(0));
+    EXPECT_EQ(fault("a AND"), bad(5));
+    EXPECT_EQ(fault("(a OR b"), bad(7));
+    EXPECT_EQ(fault("a)"), bad(1));
+    EXPECT_EQ(fault("a b"), bad(2));
+    EXPECT_EQ(fault("a AND OR b"), bad(6));
+    EXPECT_EQ(fault("()"), bad(1));
+    EXPECT_EQ(fault("a..b"), bad(0));
+    EXPECT_EQ(fault("a AND c"), std::pair(APIKEY_UNKNOWN_SCOPE, size_t{6}));
+    std::string many = "a";
+    for (int i = 0; i < 32; ++i) {
+        many += " OR a";
+    }
+    EXPECT_EQ(fault(many.c_str()).first, APIKEY_BAD_EXPRESSION) << "more than 32 names";
+    const std::string deep = std::string(100, '(') + "a" + std::string(100, ')');
+    EXPECT_EQ(fault(deep.c_str()).first, APIKEY_BAD_EXPRESSION);
+}
+
+TEST_P(PoliciesTest, AddressesBindAKey) {
+    set({});
+    PlainRow bound = key(
+        1, {.addresses = {*parse_address_range("192.0.2.0/24"), *parse_address_range("2001:db8:8000::/33")}});
+    const PlainRow free = key(2);
+    apply({bound, free});
+    const auto from = [&](const PlainRow& presented, const std::string& text) {
+        apikey_address address;
+        EXPECT_EQ(apikey_address_parse(text.data(), text.size(), &address), APIKEY_OK) << text;
+        apikey_request request = APIKEY_REQUEST_INIT;
+        request.address = &address;
+        return ask(presented, request);
+    };
+    EXPECT_EQ(from(bound, "192.0.2.255"), APIKEY_VALID);
+    EXPECT_EQ(from(bound, "::ffff:192.0.2.1"), APIKEY_VALID);
+    EXPECT_EQ(from(bound, "192.0.3.1"), APIKEY_IP_NOT_ALLOWED);
+    EXPECT_EQ(from(bound, "2001:db8:ffff::1"), APIKEY_VALID);
+    EXPECT_EQ(from(bound, "2001:db8:7fff::1"), APIKEY_IP_NOT_ALLOWED);
+    EXPECT_EQ(ask(bound), APIKEY_IP_NOT_ALLOWED) << "an address that nobody gave is none of them";
+    EXPECT_EQ(from(free, "192.0.3.1"), APIKEY_VALID);
+    apikey_address address;
+    for (const std::string text : {"", "192.0.2", "192.0.2.1.1", "1:2", "::g", "192.0.2.1 "}) {
+        EXPECT_EQ(apikey_address_parse(text.data(), text.size(), &address), APIKEY_BAD_ARGUMENT) << text;
+    }
+}
+
+TEST_P(PoliciesTest, AClientMayRequireAnEnvironment) {
+    set({});
+    PlainRow live = key(1);
+    PlainRow test = key(2);
+    test.row.environment = "test";
+    apply({live, test});
+    apikey_options options{};
+    options.required_environment = "test";
+    client_ = open(options);
+    EXPECT_EQ(ask(test), APIKEY_VALID);
+    EXPECT_EQ(ask(live), APIKEY_INSUFFICIENT_PERMISSIONS);
+    const apikey_key keys[] = {{live.text.data(), live.text.size()}, {test.text.data(), test.text.size()}};
+    apikey_verdict verdicts[2];
+    EXPECT_EQ(apikey_validate_many(client_, keys, 2, verdicts), 1u);
+    EXPECT_EQ(verdicts[0].code, APIKEY_INSUFFICIENT_PERMISSIONS);
+}
+
+TEST_P(PoliciesTest, AllOfARequestsLimitsOrNone) {
+    set({.scopes = {},
+         .plans = {{"free",
+                    {limit("hourly", "5/h"), limit("daily", "3/day"), limit("monthly", "100/month")}}},
+         .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    EXPECT_EQ(passes(limited, 2), 2u);
+    apikey_limits limits{};
+    limits.size = sizeof limits;
+    apikey_request request = APIKEY_REQUEST_INIT;
+    request.limits = &limits;
+    EXPECT_EQ(ask(limited, request), APIKEY_VALID);
+    EXPECT_STREQ(limits.quota.name, "daily");
+    EXPECT_EQ(limits.quota.allowance, 3u);
+    EXPECT_EQ(limits.quota.remaining, 0u);
+    EXPECT_LE(limits.quota.reset_ms, 86'400'000u);
+    EXPECT_STREQ(limits.rate.name, "hourly");
+    EXPECT_EQ(limits.rate.remaining, 2u);
+    EXPECT_EQ(ask(limited, request), APIKEY_USAGE_EXCEEDED);
+    EXPECT_STREQ(limits.quota.name, "daily");
+    EXPECT_EQ(limits.quota.retry_after_ms, limits.quota.reset_ms);
+    EXPECT_STREQ(limits.rate.name, "") << "nothing was asked of it";
+    // A plan that changes holds at once, and nothing was spent by what was refused.
+    set({.scopes = {},
+         .plans = {{"free",
+                    {limit("hourly", "5/h"), limit("daily", "30/day"), limit("monthly", "100/month")}}},
+         .owners = {}});
+    EXPECT_EQ(passes(limited, 5), 2u);
+    EXPECT_EQ(ask(limited, request), APIKEY_RATE_LIMITED);
+    EXPECT_STREQ(limits.rate.name, "hourly");
+    EXPECT_GT(limits.rate.retry_after_ms, 0u);
+    EXPECT_LE(limits.rate.retry_after_ms, 3'600'000u / 5);
+}
+
+TEST_P(PoliciesTest, ACostIsSpentWholeOrNotAtAll) {
+    set({.scopes = {}, .plans = {{"free", {limit("daily", "10/day")}}}, .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    apikey_request request = APIKEY_REQUEST_INIT;
+    apikey_limits limits{};
+    limits.size = sizeof limits;
+    request.limits = &limits;
+    request.cost = 7;
+    EXPECT_EQ(ask(limited, request), APIKEY_VALID);
+    EXPECT_EQ(ask(limited, request), APIKEY_USAGE_EXCEEDED);
+    EXPECT_EQ(limits.quota.remaining, 3u);
+    request.cost = UINT32_MAX;
+    EXPECT_EQ(ask(limited, request), APIKEY_USAGE_EXCEEDED);
+    EXPECT_EQ(limits.quota.retry_after_ms, UINT64_MAX);
+    request.cost = 3;
+    EXPECT_EQ(ask(limited, request), APIKEY_VALID);
+    request.cost = 0;
+    apikey_verdict verdict;
+    EXPECT_EQ(apikey_validate_request(client_, limited.text.data(), limited.text.size(), &request, &verdict),
+              APIKEY_BAD_ARGUMENT);
+    EXPECT_EQ(verdict.code, APIKEY_UNAVAILABLE);
+}
+
+TEST_P(PoliciesTest, OwnersShareAndKeysOverride) {
+    set({.scopes = {},
+         .plans = {{"free", {limit("daily", "3/day")}}, {"team", {limit("together", "5/day")}}},
+         .owners = {{"acme", "team"}}});
+    const PlainRow first = key(1, {.plan = "free"}, "acme");
+    const PlainRow second = key(2, {.plan = "free", .overrides = {limit("daily", "100/day")}}, "acme");
+    const PlainRow without = key(3, {}, "acme");
+    const PlainRow stranger = key(4, {.plan = "free"}, "other");
+    apply({first, second, without, stranger});
+    EXPECT_EQ(passes(first, 5), 3u);
+    EXPECT_EQ(passes(without, 1), 1u);
+    EXPECT_EQ(passes(second, 5), 1u) << "five together";
+    EXPECT_EQ(passes(stranger, 5), 3u);
+    set({.scopes = {},
+         .plans = {{"free", {limit("daily", "3/day")}}, {"team", {limit("together", "50/day")}}},
+         .owners = {}});
+    EXPECT_EQ(passes(second, 20), 20u) << "an owner whose plan is gone";
+    EXPECT_EQ(passes(without, 20), 20u);
+    EXPECT_EQ(passes(first, 1), 0u);
+}
+
+TEST_P(PoliciesTest, AShadowRefusesNothingAndCounts) {
+    set({.scopes = {}, .plans = {{"free", {limit("daily", "2/day", 0, true)}}}, .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    EXPECT_EQ(passes(limited, 2), 2u);
+    EXPECT_EQ(flags_, 0u);
+    EXPECT_EQ(passes(limited, 3), 3u);
+    EXPECT_EQ(flags_, APIKEY_FLAG_SHADOW);
+    const shm::CellsView& cells = publisher_->current()->cells();
+    EXPECT_EQ(sum_code(cells, APIKEY_SHADOW_USAGE_EXCEEDED), 3u);
+    EXPECT_EQ(sum_code(cells, APIKEY_VALID), 5u);
+}
+
+TEST_P(PoliciesTest, MetersGoOnInTheNextGeneration) {
+    set({.scopes = {},
+         .plans = {{"free", {limit("daily", "10/day"), limit("hourly", "10/h")}},
+                   {"team", {limit("t", "25/day")}}},
+         .owners = {{"acme", "team"}}});
+    const PlainRow first = key(1, {.plan = "free"}, "acme");
+    const PlainRow second = key(2, {.plan = "free"}, "acme");
+    const PlainRow third = key(3, {.plan = "free"}, "acme");
+    apply({first, second, third});
+    EXPECT_EQ(passes(first, 6), 6u);
+    EXPECT_EQ(passes(second, 10), 10u);
+    grow(1000);
+    EXPECT_EQ(passes(first, 6), 4u);
+    EXPECT_EQ(passes(second, 6), 0u);
+    grow(2000);
+    EXPECT_EQ(passes(first, 6), 0u);
+    EXPECT_EQ(passes(third, 6), 5u) << "25 together, 20 were spent by the others";
+}
+
+TEST_P(PoliciesTest, AClientThatIsLeftBehindSpendsWhereTheOthersDo) {
+    set({.scopes = {}, .plans = {{"free", {limit("daily", "10/day")}}}, .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    apikey_client* behind = open();
+    apikey_verdict verdict;
+    ASSERT_EQ(apikey_validate(behind, limited.text.data(), limited.text.size(), &verdict), APIKEY_VALID);
+    apikey_refresh(behind);  // as a housekeeping: for some time its requests stay where they are
+    grow(1000);
+    grow(2000);
+    EXPECT_EQ(passes(limited, 5), 5u);
+    for (int i = 0; i < 4; ++i) {
+        EXPECT_EQ(apikey_validate(behind, limited.text.data(), limited.text.size(), &verdict), APIKEY_VALID);
+    }
+    EXPECT_EQ(apikey_validate(behind, limited.text.data(), limited.text.size(), &verdict),
+              APIKEY_USAGE_EXCEEDED);
+    apikey_close(behind);
+}
+
+TEST_P(PoliciesTest, APlanThatAFileCannotSayIsLookedForInTheCurrentOne) {
+    set({.scopes = {}, .plans = {{"free", {limit("daily", "10/day")}}}, .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    EXPECT_EQ(passes(limited, 1), 1u);
+    apikey_refresh(client_);  // as a housekeeping: its requests may stay where they are
+    grow(1000);
+    ASSERT_EQ(publisher_->superseded().size(), 1u);
+    publisher_->superseded()[0]->table().policies().set_plan_elsewhere("free");
+    EXPECT_EQ(passes(limited, 20), 9u);
+    apikey_status_info info{};
+    info.size = sizeof info;
+    apikey_status(client_, &info);
+    EXPECT_EQ(info.generation, publisher_->current()->number());
+    publisher_->current()->table().policies().set_plan_elsewhere("free");
+    EXPECT_EQ(ask(limited), APIKEY_UNAVAILABLE) << "it is nowhere else";
+}
+
+TEST_P(PoliciesTest, APlanTooLargeForTheTableIsBuilt) {
+    set({.scopes = {}, .plans = {{"free", {limit("a", "10/day")}}}, .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    EXPECT_EQ(passes(limited, 4), 4u);
+    std::vector<LimitRow> many;
+    for (const char* name : {"a", "b", "c", "d", "e", "f"}) {
+        many.push_back(limit(name, "8/day"));
+    }
+    const uint32_t before = publisher_->current()->number();
+    set({.scopes = {}, .plans = {{"free", many}}, .owners = {}});
+    int told_before = told_;
+    publisher_->make_room_for({}, told());
+    run_until([&] { return told_ > told_before; });
+    EXPECT_NE(publisher_->current()->number(), before);
+    EXPECT_EQ(passes(limited, 10), 4u) << "of `a` four were spent already";
+}
+
+TEST_P(PoliciesTest, CellsThatCannotBeWrittenAreNoMeters) {
+    set({.scopes = {}, .plans = {{"free", {limit("daily", "1/day")}}}, .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    const PlainRow plain = key(2);
+    apply({limited, plain});
+    for (const apikey_metering metering : {APIKEY_METERING_REQUIRED, APIKEY_METERING_OPTIONAL}) {
+        apikey_options options{};
+        options.metering = metering;
+        apikey_client* reader = open(options);
+        uint8_t* base = nullptr;
+        {  // as one that may not write would have it
+            const client::Reading reading(reader);
+            base = std::exchange(reading.mapping()->generation.cells.base, nullptr);
+        }
+        apikey_verdict verdict;
+        EXPECT_EQ(apikey_validate(reader, plain.text.data(), plain.text.size(), &verdict), APIKEY_VALID);
+        const apikey_code code = apikey_validate(reader, limited.text.data(), limited.text.size(), &verdict);
+        EXPECT_EQ(code, metering == APIKEY_METERING_OPTIONAL ? APIKEY_VALID : APIKEY_UNAVAILABLE);
+        EXPECT_EQ((verdict.flags & APIKEY_FLAG_NOT_METERED) != 0, metering == APIKEY_METERING_OPTIONAL);
+        {
+            const client::Reading reading(reader);
+            reading.mapping()->generation.cells.base = base;
+        }
+        apikey_close(reader);
+    }
+}
+
+TEST_P(PoliciesTest, ScribbledMetersAreBounded) {
+    set({.scopes = {},
+         .plans = {{"free", {limit("daily", "10/day"), limit("fast", "100/s", 10)}}},
+         .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    std::mt19937_64 random(5);
+    const shm::CellsView& cells = publisher_->current()->cells();
+    const uint64_t index = found(limited.row).index;
+    for (int i = 0; i < 2000; ++i) {
+        cells.meter(index, static_cast<uint32_t>(i % 2)).store(i % 5 == 0 ? ~uint64_t{0} : random());
+        const apikey_code code = ask(limited);
+        ASSERT_TRUE(code == APIKEY_VALID || code == APIKEY_RATE_LIMITED || code == APIKEY_USAGE_EXCEEDED)
+            << apikey_code_name(code);
+    }
+    cells.meter(index, 0).store(0);
+    cells.meter(index, 1).store(0);
+    EXPECT_EQ(passes(limited, 11), 10u);
+}
+
+/// Limits by the book: a list of what each let pass.
+class SlowLimit {
+  public:
+    SlowLimit(const LimitRow& row) : row_(row) {}
+    bool fits(uint64_t now_ns, uint32_t cost) const {
+        if (row_.form != LimitForm::kRate) {
+            return used(now_ns) + cost <= row_.requests;
+        }
+        return backlog(now_ns) + cost * interval() <= row_.burst * interval();
+    }
+    void take(uint64_t now_ns, uint32_t cost) {
+        if (row_.form == LimitForm::kRate) {
+            full_at_ = now_ns / 8 + backlog(now_ns) + cost * interval();
+        } else {
+            spent_[period(now_ns)] += cost;
+        }
+    }
+    bool shadow() const { return row_.shadow; }
+
+  private:
+    uint64_t interval() const {
+        return (row_.rate_seconds * uint64_t{125'000'000} + row_.requests - 1) / row_.requests;
+    }
+    uint64_t backlog(uint64_t now_ns) const { return full_at_ > now_ns / 8 ? full_at_ - now_ns / 8 : 0; }
+    std::string period(uint64_t now_ns) const {
+        const time_t now = static_cast<time_t>(now_ns / 1'000'000'000);
+        tm date{};
+        gmtime_r(&now, &date);
+        char text[32];
+        strftime(text, sizeof text,
+                 row_.form == LimitForm::kQuotaPerMonth ? "%Y-%m"
+                 : row_.form == LimitForm::kQuotaPerDay ? "%Y-%m-%d"
+                                                        : "%Y-%m-%dT%H",
+                 &date);
+        return text;
+    }
+    uint64_t used(uint64_t now_ns) const {
+        const auto found = spent_.find(period(now_ns));
+        return found != spent_.end() ? found->second : 0;
+    }
+
+    LimitRow row_;
+    uint64_t full_at_ = 0;
+    std::map<std::string, uint64_t> spent_;
+};
+
+LimitRow random_limit(std::mt19937_64& random, const std::string& name) {
+    LimitRow row;
+    row.name = name;
+    row.form = static_cast<LimitForm>(random() % 4);
+    row.requests = 1 + random() % 50;
+    if (row.form == LimitForm::kRate) {
+        row.rate_seconds = std::vector<uint32_t>{1, 60, 3600}[random() % 3];
+        row.burst = static_cast<uint32_t>(1 + random() % 40);
+    }
+    row.shadow = random() % 5 == 0;
+    return row;
+}
+
+TEST_P(PoliciesTest, RandomPlansAgreeWithLimitsByTheBook) {
+    std::mt19937_64 random(11);
+    std::vector<PlanRow> plans;
+    constexpr unsigned kPlans = 40;
+    for (unsigned i = 0; i < kPlans; ++i) {
+        PlanRow plan{"plan" + std::to_string(i), {}};
+        for (unsigned j = 0; j <= random() % 6; ++j) {
+            plan.limits.push_back(random_limit(random, "limit" + std::to_string(j)));
+        }
+        plans.push_back(std::move(plan));
+    }
+    set({.scopes = {}, .plans = plans, .owners = {{"acme", "plan0"}}});
+    std::vector<PlainRow> keys;
+    for (unsigned i = 0; i < kPlans; ++i) {
+        keys.push_back(key(i, {.plan = "plan" + std::to_string(i)}, i % 2 == 0 ? "acme" : ""));
+    }
+    apply(keys);
+    client::Mapping mapping{};
+    const shm::AttachOptions options{publisher_->directory().path().c_str(), shm::kAnyOwner};
+    ASSERT_EQ(shm::attach_control(options, &mapping.control), shm::AttachResult::kOk);
+    ASSERT_EQ(shm::attach_generation(options, *mapping.control.control, publisher_->current()->number(),
+                                     &mapping.generation),
+              shm::AttachResult::kOk);
+    std::vector<std::vector<SlowLimit>> slow(kPlans);
+    std::vector<SlowLimit> shared;
+    for (unsigned i = 0; i < kPlans; ++i) {
+        slow[i].assign(plans[i].limits.begin(), plans[i].limits.end());
+    }
+    shared.assign(plans[0].limits.begin(), plans[0].limits.end());
+    uint64_t now_ns = client::coarse_now_ns() + 86'400'000'000'000;  // never behind the real clock
+    unsigned passed = 0;
+    for (unsigned step = 0; step < 40'000; ++step) {
+        now_ns += random() % 4 == 0 ? random() % 600'000'000'000 : random() % 50'000'000;
+        const unsigned number = static_cast<unsigned>(random() % kPlans);
+        const auto cost = static_cast<uint32_t>(1 + random() % (random() % 8 == 0 ? 60 : 3));
+        bool expected = true;
+        const auto all = [&](auto visit) {
+            for (SlowLimit& one : slow[number]) {
+                visit(one);
+            }
+            for (SlowLimit& one : shared) {
+                if (number % 2 == 0) {
+                    visit(one);
+                }
+            }
+        };
+        all([&](SlowLimit& one) { expected = expected && (one.shadow() || one.fits(now_ns, cost)); });
+        if (expected) {
+            all([&](SlowLimit& one) {
+                if (one.fits(now_ns, cost)) {
+                    one.take(now_ns, cost);
+                }
+            });
+        }
+        const shm::Found place = found(keys[number].row);
+        shm::Policy policy;
+        read_policy(mapping.generation.table, place.meta, &policy);
+        client::Bill bill;
+        client::Bill::Owed owed;
+        ASSERT_EQ(bill.draw_up(mapping, {place.index, keys[number].row.digest.data(),
+                                         keys[number].row.id.data(), &policy}),
+                  client::Spent::kAll);
+        ASSERT_EQ(bill.spend(cost, now_ns, &owed) == client::Spent::kAll, expected) << "step " << step;
+        passed += expected ? 1 : 0;
+    }
+    EXPECT_GT(passed, 4000u);
+    EXPECT_LT(passed, 36'000u);
+    shm::detach_generation(&mapping.generation);
+    shm::detach_control(&mapping.control);
+}
+
+TEST_P(PoliciesTest, ATableTellsItsPoliciesBack) {
+    PolicySet policies{.scopes = {"a.b", "c.d"},
+                       .plans = {{"free", {limit("x", "5/min", 9), limit("y", "7/month", 0, true)}},
+                                 {"team", {limit("z", "100/d")}}},
+                       .owners = {{"acme", "team"}}};
+    set(policies);
+    const PlainRow full = key(1,
+                              {.scopes = {"a.*", "c.d"},
+                               .plan = "free",
+                               .addresses = {*parse_address_range("10.0.0.0/8")},
+                               .overrides = {limit("x", "6/s", 3)}},
+                              "acme");
+    apply({full});
+    const shm::TableView& table = publisher_->current()->table().view();
+    EXPECT_EQ(policies_of(table), policies);
+    std::optional<KeyRow> stored = row_of_slot(table, found(full.row).index);
+    ASSERT_TRUE(stored);
+    stored->digest = full.row.digest;
+    EXPECT_EQ(*stored, full.row);
+    EXPECT_TRUE(publisher_->current()->table().scan());
+}
+
+TEST_P(PoliciesTest, TenThousandPlans) {
+    PolicySet policies;
+    std::vector<PlainRow> keys;
+    for (unsigned i = 0; i < 10'000; ++i) {
+        policies.plans.push_back(
+            {"plan" + std::to_string(i), {limit("daily", std::to_string(i % 7 + 1) + "/day")}});
+    }
+    set(policies);
+    for (unsigned i = 0; i < 10'000; i += 97) {
+        keys.push_back(key(i, {.plan = "plan" + std::to_string(i)}));
+    }
+    apply(keys);
+    for (size_t i = 0; i < keys.size(); i += 7) {
+        EXPECT_EQ(passes(keys[i], 10), (i * 97) % 7 + 1);
+    }
+}
+
+}  // namespace
+}  // namespace apikeyd
