@@ -157,6 +157,13 @@ uint64_t to_ms(uint64_t ns) {
     return (ns + 999'999) / 1'000'000;
 }
 
+/// True when this generation's meters may have gone on to another one, for who has acquired a mark.
+bool has_moved_on(const Mapping& mapping) {
+    const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
+    return shm::current_of(word) != mapping.current_while ||
+           shm::next_of(word) > mapping.generation.table.generation;
+}
+
 /// What one charge has left.
 apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool refused) {
     apikey_limit state{};
@@ -288,11 +295,11 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
     const auto refusal = [](const Charge& charge) {
         return is_rate(charge.limit) ? Spent::kRateLimited : Spent::kUsageExceeded;
     };
+    owed->count = 0;
     // All are looked at before any is taken from, so that what is refused is rarely taken and given back.
     for (uint32_t i = 0; count_ > 1 && i < count_; ++i) {
         const shm::Taken passes = look(charges_[i], cost, now_ns);
         if (passes == shm::Taken::kMoved) {
-            owed->count = 0;
             return Spent::kMoved;
         }
         if (passes == shm::Taken::kNo && (charges_[i].limit.flags & shm::kLimitShadow) == 0) {
@@ -320,15 +327,22 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
     return Spent::kAll;
 }
 
-void Bill::make_fresh() {
+bool Bill::mend_scribbled(const Mapping& mapping) {
     for (uint32_t i = 0; i < count_; ++i) {
-        // Relaxed: takers look again.
-        uint64_t seen = charges_[i].word->load(std::memory_order_relaxed);
-        if ((seen & shm::kMovedBit) != 0) {
-            charges_[i].word->compare_exchange_strong(seen, 0, std::memory_order_relaxed,
-                                                      std::memory_order_relaxed);
+        // SYNC meter-moved: acquire, so that who meets a mark that is none of a scribbler's finds another
+        // generation announced. Looked for at each word: the next one may be marked by now.
+        uint64_t seen = charges_[i].word->load(std::memory_order_acquire);
+        if ((seen & shm::kMovedBit) == 0) {
+            continue;
         }
+        if (has_moved_on(mapping)) {
+            return false;
+        }
+        // Relaxed: takers look again.
+        charges_[i].word->compare_exchange_strong(seen, 0, std::memory_order_relaxed,
+                                                  std::memory_order_relaxed);
     }
+    return true;
 }
 
 bool Bill::shadowed(bool rate) const {

@@ -56,8 +56,9 @@ class Bill {
     /// Spends `cost` of each, or of none. `now_ns` is the coarse clock's. With kMoved, `owed` has what is to
     /// be given back in the next generation.
     Spent spend(uint32_t cost, uint64_t now_ns, Owed* owed);
-    /// For meters that are marked as moved and cannot be: nothing was taken of them yet.
-    void make_fresh();
+    /// After kMoved: begins those meters anew that are marked as moved and cannot be, by somebody who
+    /// scribbled on them. False: they have moved indeed.
+    bool mend_scribbled(const Mapping& mapping);
     /// True when a limit in shadow mode would have refused; of a rate, else of a quota.
     bool shadowed(bool rate) const;
     /// Tells what is left, after spend(); `out` has its size set.

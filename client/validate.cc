@@ -205,14 +205,6 @@ void count_shadows(const Moment& moment, const Bill& bill, Terms* terms) {
     }
 }
 
-/// True when this generation's meters may have gone on to another one. To be asked after a moved one was
-/// met: relaxed, since whoever marks one has announced that other generation before (SYNC meter-moved).
-bool has_moved_on(const Mapping& mapping) {
-    const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
-    return shm::current_of(word) != mapping.current_while ||
-           shm::next_of(word) > mapping.generation.table.generation;
-}
-
 Terms not_metered(const apikey_client& client) {
     return client.metering == APIKEY_METERING_OPTIONAL
                ? Terms{APIKEY_VALID, Decided::kYes, APIKEY_FLAG_NOT_METERED}
@@ -235,8 +227,7 @@ Terms spend(const apikey_client& client, const Moment& moment, const KeyPlace& p
             return {APIKEY_VALID, Decided::kAlone, 0};
         }
         spent = bill.spend(asked.cost, moment.now_ns, owed != nullptr ? owed : &none);
-        if (spent == Spent::kMoved && !has_moved_on(*moment.mapping)) [[unlikely]] {
-            bill.make_fresh();  // somebody scribbled on a meter: its limit begins anew
+        if (spent == Spent::kMoved && bill.mend_scribbled(*moment.mapping)) [[unlikely]] {
             spent = bill.spend(asked.cost, moment.now_ns, owed != nullptr ? owed : &none);
         }
     }

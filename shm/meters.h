@@ -195,8 +195,8 @@ Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock
         taking->written = RateWord::make(rate.tag, now + ahead);
         // SYNC meter-time: release. All other changes of the word are read-modify-writes, too, so whoever
         // acquires what one of them left acquires this as well.
-        if (word.compare_exchange_weak(seen, taking->written, std::memory_order_release,
-                                       std::memory_order_relaxed)) {
+        const uint64_t left = taking->written;
+        if (word.compare_exchange_weak(seen, left, std::memory_order_release, std::memory_order_relaxed)) {
             return fits ? Taken::kYes : Taken::kNo;
         }
     }
@@ -218,9 +218,9 @@ Taken take_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period,
         if (!fits && !before.clamped) {
             return Taken::kNo;
         }
+        const uint64_t left = QuotaWord::make(quota.tag, before.period, taking->used);
         // SYNC meter-time: release, as in take_rate().
-        if (word.compare_exchange_weak(seen, QuotaWord::make(quota.tag, before.period, taking->used),
-                                       std::memory_order_release, std::memory_order_relaxed)) {
+        if (word.compare_exchange_weak(seen, left, std::memory_order_release, std::memory_order_relaxed)) {
             return fits ? Taken::kYes : Taken::kNo;
         }
     }
