@@ -191,7 +191,7 @@ void Publisher::make_room_for(std::vector<Change> changes, Done done) {
 Result<void> Publisher::reaches_all(const std::vector<Change>& changes) const {
     const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
         return change.kind == Change::Kind::kRemove || change.row.state != KeyState::kActive ||
-               change.row.expires_s.has_value();
+               change.row.expires_s.has_value() || change.row.terms != nullptr;
     });
     const auto mapped = std::find_if(unread_.begin(), unread_.end(), [this](uint32_t number) {
         return Generation::is_mapped(directory_.fd(), number);

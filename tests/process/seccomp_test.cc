@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "apikey/apikey.h"
+#include "support/daemon_process.h"
+#include "support/site.h"
 #include "tests/support/child.h"
 #include "tests/support/test_instance.h"
 
@@ -119,6 +121,77 @@ TEST_F(Seccomp, AMillionValidationsMakeNoSyscall) {
     }
     EXPECT_EQ(answered, 2 * kValidations + 1);
     EXPECT_EQ(sum_code(instance_.current().cells(), APIKEY_VALID), 2 * kValidations / kKeys * valid_ + 1);
+}
+
+/// Requests that ask for everything there is, of a key with every kind of limit.
+class SeccompTerms : public testing::Test {
+  protected:
+    SeccompTerms() : daemon_(site_.config()) {
+        std::minstd_rand random(3);
+        key_ = apikeyd::test::draw_key(random);
+        site_.write(
+            "keys.yaml",
+            "scopes: [reports.read, reports.write]\n"
+            "plans:\n"
+            "  - name: own\n"
+            "    limits:\n"
+            "      - {name: fast, rate: 1000000/s, burst: 10}\n"  // by the fine clock
+            "      - {name: slow, rate: 60000000/min}\n"
+            "      - {name: hourly, quota: 100000/hour, shadow: true}\n"
+            "      - {name: daily, quota: 100000000/day}\n"
+            "      - {name: monthly, quota: 150000/month}\n"
+            "  - name: shared\n"
+            "    limits: [{name: together, quota: 100000000/month}]\n"
+            "owners: [{name: test, plan: shared}]\n"
+            "keys:\n" +
+                key_.row(", plan: own, limits: [{name: slow, rate: 61000000/min}], scopes: [reports.*], "
+                         "addresses: [192.0.2.0/24, '2001:db8::/32']"));
+    }
+
+    apikeyd::test::Site site_;
+    apikeyd::test::DaemonProcess daemon_;
+    apikeyd::test::PlainKey key_;
+};
+
+TEST_F(SeccompTerms, ScopesAddressesAndLimitsMakeNoSyscall) {
+    daemon_.start();
+    daemon_.wait_ready();
+    site_.await_applied();
+    const int status = in_child([&] {
+        apikey_client* client = site_.open_client();
+        apikey_request request = APIKEY_REQUEST_INIT;
+        apikey_scopes* scopes = nullptr;
+        if (apikey_scopes_compile(client, "reports.read AND (reports.write OR reports.*)", &scopes,
+                                  nullptr) != APIKEY_OK) {
+            return 97;
+        }
+        apikey_limits limits{};
+        limits.size = sizeof limits;
+        apikey_address address;
+        request.scopes = scopes;
+        request.address = &address;
+        request.limits = &limits;
+        uint64_t by_code[16] = {};
+        const auto ask = [&](const char* from, size_t length) {
+            apikey_verdict verdict;
+            apikey_address_parse(from, length, &address);
+            apikey_validate_request(client, key_.text.data(), key_.text.size(), &request, &verdict);
+            ++by_code[verdict.code % 16];
+        };
+        ask("192.0.2.9", 9);
+        if (!forbid_syscalls()) {
+            return 98;
+        }
+        for (int i = 0; i < 300'000; ++i) {
+            i % 8 == 7 ? ask("198.51.100.1", 12) : ask("2001:db8::9", 11);
+        }
+        const bool all_kinds = by_code[APIKEY_VALID] > 0 && by_code[APIKEY_VALID] <= 150'000 &&
+                               by_code[APIKEY_IP_NOT_ALLOWED] == 300'000 / 8 &&
+                               by_code[APIKEY_RATE_LIMITED] + by_code[APIKEY_USAGE_EXCEEDED] > 0;
+        leave(all_kinds ? 0 : 1);
+    });
+    EXPECT_EQ(status, 0) << "128 + 31 is death by SIGSYS";
+    EXPECT_EQ(daemon_.terminate(), 0);
 }
 
 TEST_F(Seccomp, APlantedWriteDies) {
