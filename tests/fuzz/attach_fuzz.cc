@@ -25,6 +25,7 @@ using namespace apikey::shm;
 constexpr uint32_t kGeneration = 7;
 constexpr uint64_t kSlots = 64;
 constexpr uint32_t kShards = 2;
+constexpr uint64_t kOwners = 2;
 constexpr uint64_t kSeed = 42;
 constexpr uint8_t kUid[kUidLength] = {1, 2, 3, 4};
 constexpr unsigned kKeys = 24;
@@ -66,6 +67,9 @@ const std::vector<uint8_t>& valid_table() {
         TableGeometry geometry{};
         geometry.slot_count = kSlots;
         geometry.policy_capacity = 2;
+        geometry.plan_capacity = 2;
+        geometry.owner_capacity = kOwners;
+        geometry.scope_capacity = 2;
         geometry.details_bytes = 2048;
         Block block(geometry.file_bytes());
         TableWriter::format(block.data(), geometry, kGeneration, 0, kUid, kSeed);
@@ -107,7 +111,9 @@ const std::vector<uint8_t>& valid_cells() {
         header.denied_offset = offsetof(Cell, denied);
         header.meters_offset = sizeof(Cell);
         header.layout_hash = layout_hash();
-        header.dirty_offset = header.cells_offset + kShards * header.shard_stride;
+        header.owners_offset = header.cells_offset + kShards * header.shard_stride;
+        header.owner_count = kOwners;
+        header.dirty_offset = header.owners_offset + kOwners * sizeof(OwnerMeters);
         header.dirty_shift = 4;
         header.dirty_bytes = kSlots >> header.dirty_shift;
         header.file_bytes = header.dirty_offset + header.dirty_bytes;
