@@ -138,9 +138,13 @@ apikey_result apikey_validate_request(apikey_client* client, const char* key, si
         return APIKEY_BAD_ARGUMENT;
     }
     // What is kept with an expression changes what nobody can see of it.
+    apikey_limits limits{};
     const apikey::client::Asked asked{const_cast<apikey_scopes*>(known.scopes), known.address, known.cost,
-                                      known.limits};
+                                      known.limits != nullptr ? &limits : nullptr};
     apikey::client::validate(client, key, key_len, asked, verdict);
+    if (known.limits != nullptr) {
+        give(known.limits, limits);
+    }
     return APIKEY_OK;
 }
 

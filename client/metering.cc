@@ -355,7 +355,6 @@ bool Bill::shadowed(bool rate) const {
 }
 
 void Bill::tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const {
-    apikey_limits limits{};
     for (uint32_t i = 0; i < count_; ++i) {
         const Charge& charge = charges_[i];
         // Where one refused, others may not have been looked at.
@@ -363,11 +362,8 @@ void Bill::tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out)
             continue;
         }
         keep_tighter(state_of(charge, cost, now_ns, charge.refused),
-                     is_rate(charge.limit) ? &limits.rate : &limits.quota);
+                     is_rate(charge.limit) ? &out->rate : &out->quota);
     }
-    const size_t size = out->size;
-    limits.size = size;
-    std::memcpy(static_cast<void*>(out), &limits, size < sizeof limits ? size : sizeof limits);
 }
 
 void Bill::pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed) {

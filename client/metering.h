@@ -61,7 +61,7 @@ class Bill {
     bool mend_scribbled(const Mapping& mapping);
     /// True when a limit in shadow mode would have refused; of a rate, else of a quota.
     bool shadowed(bool rate) const;
-    /// Tells what is left, after spend(); `out` has its size set.
+    /// Tells what is left, after spend(), in `out`, which is all zeroes.
     void tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const;
 
     /// Gives back what is owed, in the generation that the key's meters have gone on to.

@@ -1,6 +1,9 @@
 #include "client/scopes.h"
 
 #include <cstring>
+#include <string_view>
+
+#include "shm/scope_name.h"
 
 namespace apikey::client {
 namespace {
@@ -14,16 +17,8 @@ uint64_t key_of(const shm::TableView& table) {
     return uint64_t{table.generation} << 32 | (names + 1);  // not 0
 }
 
-/// True when who has `granted` may do what `required` names; both NUL-padded.
-bool covers(const char* granted, const char* required) {
-    const size_t length = strnlen(granted, kScopeNameBytes);
-    if (length == 0) {
-        return false;
-    }
-    if (granted[length - 1] == '*') {
-        return std::memcmp(granted, required, length - 1) == 0;  // `*` alone covers all
-    }
-    return std::strncmp(granted, required, kScopeNameBytes) == 0;
+std::string_view text_of(const char (&padded)[kScopeNameBytes]) {
+    return {padded, strnlen(padded, kScopeNameBytes)};
 }
 
 void work_out(const shm::TableView& table, uint64_t key, const apikey_scopes& expression,
@@ -35,7 +30,7 @@ void work_out(const shm::TableView& table, uint64_t key, const apikey_scopes& ex
         shm::ScopeName scope;
         shm::read_plain(&scope, &table.scopes[bit], sizeof scope);
         for (unsigned name = 0; name < expression.name_count; ++name) {
-            if (covers(scope.text, expression.names[name])) {
+            if (shm::scope_covers(text_of(scope.text), text_of(expression.names[name]))) {
                 masks->of_name[name][bit / 64] |= uint64_t{1} << bit % 64;
             }
         }
@@ -105,47 +100,21 @@ bool is_name_char(char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' || c == '*';
 }
 
-/// Words of the form that a key set may define or grant.
-bool is_name(const char* name, size_t length) {
-    if (length == 0 || length >= kScopeNameBytes) {
-        return false;
-    }
-    for (size_t at = 0;;) {
-        size_t end = at;
-        while (end < length && name[end] != '.') {
-            ++end;
-        }
-        const bool star = end - at == 1 && name[at] == '*';
-        if (end == at || (star && end != length)) {
-            return false;
-        }
-        for (size_t i = at; i < end && !star; ++i) {
-            if (name[i] == '*') {
-                return false;
-            }
-        }
-        if (end == length) {
-            return true;
-        }
-        at = end + 1;
-    }
-}
-
-bool is_defined(const shm::TableView& table, const char* required) {
+/// True for what the key set defines or grants, and for a branch that something defined is in.
+bool is_defined(const shm::TableView& table, std::string_view required) {
     const uint64_t used = table.header().scopes_used.load(std::memory_order_acquire);  // SYNC scope-named
     for (uint64_t bit = 0; bit < used && bit < table.scope_count; ++bit) {
         shm::ScopeName scope;
         shm::read_plain(&scope, &table.scopes[bit], sizeof scope);
-        const bool branch = scope.text[strnlen(scope.text, sizeof scope.text) - 1] == '*';
-        if ((!branch && covers(required, scope.text)) ||
-            std::strncmp(scope.text, required, sizeof scope.text) == 0) {
+        const std::string_view name = text_of(scope.text);
+        if (name == required || (!shm::is_branch(name) && shm::scope_covers(required, name))) {
             return true;
         }
     }
     return false;
 }
 
-/// Recursive descent with an explicit stack of operators (E. Dijkstra's shunting yard, 1961).
+/// From infix to postfix by a stack of operators (E. Dijkstra's shunting yard, 1961).
 class Compiler {
   public:
     Compiler(const shm::TableView* table, const char* text, apikey_scopes* out)
@@ -228,12 +197,13 @@ class Compiler {
         while (is_name_char(text_[at_ + length])) {
             ++length;
         }
-        if (!is_name(text_ + at_, length) || out_->name_count == apikey_scopes::kNamesMax) {
+        const std::string_view name(text_ + at_, length);
+        if (length >= kScopeNameBytes || !shm::is_scope_name(name) ||
+            out_->name_count == apikey_scopes::kNamesMax) {
             return APIKEY_BAD_EXPRESSION;
         }
-        char* stored = out_->names[out_->name_count];
-        std::memcpy(stored, text_ + at_, length);
-        if (table_ != nullptr && !is_defined(*table_, stored)) {
+        std::memcpy(out_->names[out_->name_count], name.data(), length);
+        if (table_ != nullptr && !is_defined(*table_, name)) {
             return APIKEY_UNKNOWN_SCOPE;
         }
         out_->steps[out_->step_count++] = static_cast<unsigned char>(out_->name_count++);

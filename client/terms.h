@@ -12,7 +12,7 @@ struct Asked {
     apikey_scopes* scopes = nullptr;
     const apikey_address* address = nullptr;
     uint32_t cost = 1;
-    apikey_limits* limits = nullptr;
+    apikey_limits* limits = nullptr;  ///< out, all zeroes; nullptr: not wanted
 };
 
 /// The code of a key that is valid up to here: APIKEY_VALID, or what its environment, addresses or scopes do

@@ -399,15 +399,6 @@ bool is_kept(const apikey_client& client, const Mapping& mapping, uint64_t now_n
     }
 }
 
-/// Says nothing until a limit was looked at.
-[[gnu::cold, gnu::noinline]] void clear_limits(apikey_limits* limits) {
-    const size_t size = limits->size;
-    if (size <= sizeof *limits) {
-        std::memset(static_cast<void*>(limits), 0, size);
-        limits->size = size;
-    }
-}
-
 /// Hashes the key, when it may be known at all, and looks for it in this generation.
 APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& moment, const apikey_key& key) {
     Presented presented = present(key, moment.mapping->generation.table.hash_seed);
@@ -573,9 +564,6 @@ bool hold_and_validate_group(apikey_client* client, const apikey_key* keys, size
 apikey_code validate(apikey_client* client, const char* data, size_t length, const Asked& asked,
                      apikey_verdict* verdict) {
     const apikey_key key{data, length};
-    if (asked.limits != nullptr) [[unlikely]] {
-        clear_limits(asked.limits);
-    }
     Reading reading(client);
     if (reading.busy()) [[unlikely]] {
         clear_verdict(verdict, APIKEY_UNAVAILABLE, 0);

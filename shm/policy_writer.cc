@@ -222,6 +222,16 @@ void PolicyWriter::set_plan_elsewhere(std::string_view name) {
 }
 
 bool PolicyWriter::set_owner(std::string_view name, std::string_view plan_name) {
+    const bool placed = place_owner(name, plan_name);
+    if (placed) {
+        owners_without_room_.erase(std::string(name));
+    } else {
+        owners_without_room_.emplace(name);
+    }
+    return placed;
+}
+
+bool PolicyWriter::place_owner(std::string_view name, std::string_view plan_name) {
     const std::optional<uint32_t> plan_number = known_plan(plan_name);
     if (!plan_number) {
         return false;
@@ -270,7 +280,7 @@ std::optional<uint32_t> PolicyWriter::policy(const PolicyText& text) {
     const std::optional<uint32_t> plan_number = known_plan(text.plan);
     const std::optional<uint32_t> addresses = intern_list(text.addresses);
     const std::optional<uint32_t> overridden = intern_list(std::span<const Limit>(overrides));
-    if (!plan_number || !addresses || !overridden) {
+    if (!plan_number || !addresses || !overridden || owners_without_room_.contains(std::string(text.owner))) {
         return std::nullopt;
     }
     made.plan = *plan_number;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -40,7 +41,8 @@ class PolicyWriter {
     bool set_plan(std::string_view name, std::span<const Limit> limits);
     /// For a plan that this table cannot say: its keys are looked for in the current one.
     void set_plan_elsewhere(std::string_view name);
-    /// The plan whose limits all keys of an owner share, by one store; "": none. False: there is no room.
+    /// The plan whose limits all keys of an owner share, by one store; "": none. False: there is no room, and
+    /// until there is, none for policies of the owner's keys either.
     bool set_owner(std::string_view name, std::string_view plan);
     /// The owner's number; 0: it never had a plan here.
     uint32_t owner(std::string_view name) const;
@@ -67,6 +69,7 @@ class PolicyWriter {
     template <typename Element>
     void note_list(uint32_t reference);
     void note_policy(uint32_t number, const Policy& policy);
+    bool place_owner(std::string_view name, std::string_view plan);
     std::optional<Limit> with_word(Limit limit, const ListReader<Limit>& before, uint32_t* words_used) const;
 
     uint8_t* base_;
@@ -76,6 +79,7 @@ class PolicyWriter {
     Numbers scopes_;
     Numbers plans_;
     Numbers owners_;
+    boost::unordered_flat_set<std::string> owners_without_room_;
     // By a hash of what they say; compared before they are taken for the same.
     boost::unordered_flat_map<uint64_t, uint32_t> lists_;
     boost::unordered_flat_map<uint64_t, uint32_t> policies_;

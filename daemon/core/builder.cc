@@ -196,9 +196,8 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         }
     }
     return fail(
-        "the table cannot be built: more than 15 environments, more than 4 million different policies, a "
-        "plan "
-        "that nobody defined, or no seed spreads these keys");
+        "the table cannot be built: more than 15 environments, more than 4 million different policies, "
+        "a plan that nobody defined, or no seed spreads these keys");
 }
 
 }  // namespace apikeyd

@@ -96,6 +96,12 @@ Result<void> Publisher::adopt() {
         if (number == announced && generation->table().scan()) {
             if (control_.next() > control_.current()) {
                 if (!superseded_.empty() && superseded_.back()->number() == control_.current()) {
+                    if (superseded_.back()->cells_wait()) {
+                        return fail(
+                            "cells." + std::to_string(control_.current()) +
+                            ": cannot be opened now (no descriptor, or no memory); the switch to table." +
+                            std::to_string(number) + " waits for its meters, and its servers go on");
+                    }
                     move_meters(*superseded_.back(), *generation);
                 }
                 control_.publish();
@@ -138,8 +144,10 @@ bool Publisher::make(const Change& change) {
     } else {
         made = current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse);
     }
+    if (building_ && next_ == nullptr) {
+        log_of_changes_.push_back(change);
+    }
     if (building_) {
-        log_of_changes_.push_back(change);  // of no use any more once the new one is announced
         // What waits for the next build must not bring back an older state of this key.
         for (Waiting& waiting : waiting_) {
             waiting.changes.replace(change);
@@ -268,12 +276,13 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
     }
     GenerationPtr built = guarded(std::move(*build->built));
     // Set while it was built, perhaps; what it has no room for is built once more.
-    policies_made_ = apikeyd::set_policies(built->table(), *policies_);
+    const bool policies_made = apikeyd::set_policies(built->table(), *policies_);
     build->unmade = replay_log(*built);
     if (Result<void> announced = announce(std::move(built)); !announced) {
         conclude(*build, std::move(announced));
         return;
     }
+    policies_made_ = policies_made;
     const bool moves = current_ != nullptr && has_meters(*current_);
     const auto move = [from = current_, to = next_] { move_meters(*from, *to); };
     const auto publish_it = [this, build] {

@@ -1,10 +1,10 @@
 #include "core/table_policies.h"
 
 #include <algorithm>
-#include <bit>
-#include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
 
 #include "shm/meters.h"
+#include "shm/scope_name.h"
 
 namespace apikeyd {
 
@@ -153,15 +153,15 @@ bool set_policies(shm::TableWriter& table, const PolicySet& set) {
     for (const PlanRow& plan : set.plans) {
         all = writer.set_plan(plan.name, limits_of(plan.limits)) && all;
     }
-    boost::unordered_flat_map<std::string_view, std::string_view> planned;
+    boost::unordered_flat_set<std::string_view> known;
     for (const OwnerRow& owner : set.owners) {
-        planned.emplace(owner.name, owner.plan);
+        known.insert(owner.name);
         all = writer.set_owner(owner.name, owner.plan) && all;
     }
     const shm::TableView& view = table.view();
     for (uint64_t number = 1; number < view.header().owners_used.load(std::memory_order_relaxed); ++number) {
         const std::string name = name_at(view, view.owners[number].name);
-        if (!planned.contains(name)) {
+        if (!known.contains(name)) {
             all = writer.set_owner(name, "") && all;
         }
     }
@@ -187,7 +187,7 @@ PolicySet policies_of(const shm::TableView& table) {
     };
     for (uint64_t bit = 0; bit < used(header.scopes_used, table.scope_count); ++bit) {
         std::string name = scope_name(table, bit);
-        if (!name.ends_with('*')) {  // a branch, which the keys bring
+        if (!shm::is_branch(name)) {  // a branch, which the keys bring
             set.scopes.push_back(std::move(name));
         }
     }

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "shm/meters.h"
+#include "shm/scope_name.h"
 
 namespace apikeyd {
 
@@ -175,20 +176,10 @@ std::optional<std::string> scope_fault(std::string_view name) {
     if (name.empty() || name.size() > kScopeNameBytesMax) {
         return "want 1 to " + std::to_string(kScopeNameBytesMax) + " characters";
     }
-    for (size_t at = 0;;) {
-        const size_t dot = std::min(name.find('.', at), name.size());
-        const std::string_view word = name.substr(at, dot - at);
-        const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
-            return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-        });
-        if (!plain && !(word == "*" && dot == name.size())) {
-            return "want words of a-z, 0-9, _ and - with dots between them, the last one may be *";
-        }
-        if (dot == name.size()) {
-            return std::nullopt;
-        }
-        at = dot + 1;
-    }
+    return shm::is_scope_name(name)
+               ? std::nullopt
+               : std::optional<std::string>(
+                     "want words of a-z, 0-9, _ and - with dots between them, the last one may be *");
 }
 
 std::optional<std::string> terms_fault(const KeyTerms& terms, const PolicySet& set) {
@@ -211,20 +202,14 @@ std::optional<std::string> terms_fault(const KeyTerms& terms, const PlanRow* pla
         }
     }
     for (const std::string& scope : terms.scopes) {
-        const bool covers = std::any_of(scopes.begin(), scopes.end(),
-                                        [&](const std::string& one) { return scope_covers(scope, one); });
+        const bool covers = std::any_of(scopes.begin(), scopes.end(), [&](const std::string& one) {
+            return shm::scope_covers(scope, one);
+        });
         if (!covers) {
             return "scopes: '" + scope + "' is defined nowhere (want it under scopes:)";
         }
     }
     return std::nullopt;
-}
-
-bool scope_covers(std::string_view granted, std::string_view required) {
-    if (granted == required || granted == "*") {
-        return true;
-    }
-    return granted.ends_with(".*") && required.starts_with(granted.substr(0, granted.size() - 1));
 }
 
 }  // namespace apikeyd

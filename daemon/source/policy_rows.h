@@ -84,10 +84,7 @@ std::optional<std::string> terms_fault(const KeyTerms& terms, const PolicySet& s
 std::optional<std::string> terms_fault(const KeyTerms& terms, const PlanRow* plan,
                                        const std::vector<std::string>& scopes);
 
-/// A scope that may be granted: words of a-z, 0-9, `_` and `-` with dots between them; its last word, or all
-/// of it, may be `*`. nullopt when it is one, else what is wrong.
+/// What is wrong with the name of a scope (shm/scope_name.h); nullopt when it is one.
 std::optional<std::string> scope_fault(std::string_view name);
-/// True when who has `granted` may do what `required` names: the same, or a branch of it.
-bool scope_covers(std::string_view granted, std::string_view required);
 
 }  // namespace apikeyd

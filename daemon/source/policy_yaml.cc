@@ -4,6 +4,7 @@
 #include <functional>
 #include <set>
 
+#include "shm/scope_name.h"
 #include "source/limit_text.h"
 #include "source/metadata_json.h"
 #include "source/text_check.h"
@@ -104,7 +105,7 @@ void PolicyYaml::read_scopes(const YamlNode& node, PolicySet& set) {
         const auto fault = name.kind == YamlNode::Kind::kScalar
                                ? scope_fault(name.text)
                                : std::optional<std::string>("want a dotted name");
-        if (fault || name.text.ends_with('*')) {
+        if (fault || apikey::shm::is_branch(name.text)) {
             error(name.place, label,
                   quoted(name) + " is no scope (" + fault.value_or("a branch is granted, not defined") + ")");
         } else if (!defined_scopes_.emplace(name.text, name.place).second) {
@@ -346,7 +347,7 @@ std::vector<std::string> PolicyYaml::check_references(const PolicySet& set) {
             error(use.place, use.label, *fault);
         }
         granted.insert(granted.end(), use.terms.scopes.begin(), use.terms.scopes.end());
-        branches += !use.terms.scopes.empty() && use.terms.scopes.front().ends_with('*') ? 1 : 0;
+        branches += !use.terms.scopes.empty() && apikey::shm::is_branch(use.terms.scopes.front()) ? 1 : 0;
     }
     if (set.scopes.size() + branches > kScopesMax) {
         error({}, "scopes: ",
@@ -355,9 +356,9 @@ std::vector<std::string> PolicyYaml::check_references(const PolicySet& set) {
     }
     std::vector<std::string> unused;
     for (const auto& [defined, place] : defined_scopes_) {
-        const bool is_granted =
-            std::any_of(granted.begin(), granted.end(),
-                        [&, &scope = defined](const auto& one) { return scope_covers(one, scope); });
+        const bool is_granted = std::any_of(
+            granted.begin(), granted.end(),
+            [&, &scope = defined](const auto& one) { return apikey::shm::scope_covers(one, scope); });
         if (!is_granted) {
             unused.push_back(reporter_.word(place) + ": scopes: " + yaml_quote(defined) +
                              " is granted to no key");

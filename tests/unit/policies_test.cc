@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "apikey/apikey.h"
@@ -421,6 +424,53 @@ TEST_P(PoliciesTest, APlanTooLargeForTheTableIsBuilt) {
     run_until([&] { return told_ > told_before; });
     EXPECT_NE(publisher_->current()->number(), before);
     EXPECT_EQ(passes(limited, 10), 4u) << "of `a` four were spent already";
+}
+
+TEST_P(PoliciesTest, APlanThatWaitsForAGenerationWaitsOnWhenThatCannotBeNamed) {
+    set({.plans = {{"free", {limit("a", "10/day")}}}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    std::vector<LimitRow> many;
+    for (const char* name : {"a", "b", "c", "d"}) {
+        many.push_back(limit(name, "4/day"));
+    }
+    // Whatever number comes next is taken already.
+    std::vector<std::string> taken;
+    for (uint32_t i = 1; i < 300; ++i) {
+        taken.push_back(publisher_->directory().path() + "/cells." +
+                        std::to_string(publisher_->current()->number() + i));
+        std::ofstream(taken.back()) << "somebody's";
+    }
+    set({.plans = {{"free", many}}});
+    std::optional<Result<void>> outcome;
+    publisher_->make_room_for({}, [&](Result<void> result) { outcome = std::move(result); });
+    run_until([&] { return outcome.has_value(); });
+    EXPECT_FALSE(*outcome);
+    EXPECT_EQ(passes(limited, 1), 1u) << "what was in force goes on";
+    for (const std::string& path : taken) {
+        std::filesystem::remove(path);
+    }
+    const int before = told_;
+    publisher_->make_room_for({}, told());
+    run_until([&] { return told_ > before; });
+    EXPECT_EQ(passes(limited, 10), 3u) << "of four, one was spent";
+}
+
+TEST_P(PoliciesTest, AnOwnerThatAFileHasNoRoomForIsLookedForInTheCurrentOne) {
+    set({});
+    const PlainRow shared = key(1, {}, "owner99");
+    apply({shared});
+    EXPECT_EQ(passes(shared, 1), 1u);
+    apikey_refresh(client_);  // as a housekeeping: its requests may stay where they are
+    grow(1000);
+    PolicySet policies{.plans = {{"team", {limit("together", "3/day")}}}};
+    for (int i = 0; i < 100; ++i) {
+        policies.owners.push_back({"owner" + std::to_string(i), "team"});
+    }
+    set(policies);
+    apply({shared});  // as a load would have it changed
+    ASSERT_EQ(publisher_->superseded().size(), 2u);
+    EXPECT_EQ(passes(shared, 10), 3u);
 }
 
 TEST_P(PoliciesTest, CellsThatCannotBeWrittenAreNoMeters) {
