@@ -138,6 +138,9 @@ Result<AddressRangeRow> parse_address_range(std::string_view text) {
     const std::string address(text.substr(0, slash));
     AddressRangeRow range;
     uint64_t bits_max = 128;
+    if (address.find('\0') != std::string::npos) {
+        return fail(kWant);  // inet_pton() would end there
+    }
     if (inet_pton(AF_INET6, address.c_str(), range.address.data()) != 1) {
         std::copy(std::begin(kMappedPrefix), std::end(kMappedPrefix), range.address.begin());
         bits_max = 32;

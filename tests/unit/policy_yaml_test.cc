@@ -150,6 +150,8 @@ TEST(source_PolicyYaml, Addresses) {
     EXPECT_EQ(address("10.0.0.0/33"), place + "'10.0.0.0/33' has no length of 0 to 32 behind the slash");
     EXPECT_EQ(address("10.0.0"),
               place + "'10.0.0' is no address (want e.g. 192.0.2.0/24, 2001:db8::/32 or one address)");
+    const std::string cut = error_of("keys:\n" + row("    addresses: [\"10.0.0.1\\0junk\"]\n"));
+    EXPECT_NE(cut.find(" is no address "), std::string::npos) << cut;
 }
 
 TEST(source_PolicyYaml, TheEditorKeepsTermsAndKnowsWhatIsDefined) {
