@@ -254,25 +254,39 @@ inline bool give_back_quota(Word& word, const Quota& quota, const QuotaTaking& t
     return false;
 }
 
-/// Whether a request of this cost would be passed, and what is taken now; changes nothing.
+/// Whether a request of this cost would be passed, and what is taken now. Changes nothing, but that a word
+/// too far ahead is brought back as by take_rate(): who is refused here takes from nothing, and it would be
+/// so for as long as the word is ahead.
 template <typename Clock>
-Taken look_at_rate(const Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock,
-                   uint64_t* ahead) {
-    const uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
+Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock, uint64_t* ahead) {
+    uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
     if ((seen & kMovedBit) != 0) [[unlikely]] {
         return Taken::kMoved;
     }
-    *ahead = meters::see_rate(seen, rate, &now, clock).ahead;
+    const meters::RateSeen found = meters::see_rate(seen, rate, &now, clock);
+    *ahead = found.ahead;
+    if (found.clamped) [[unlikely]] {
+        // Relaxed: no look at the clock counts on it, since nothing was taken. Who changed the word has done
+        // it.
+        word.compare_exchange_strong(seen, RateWord::make(rate.tag, now + found.ahead),
+                                     std::memory_order_relaxed, std::memory_order_relaxed);
+    }
     return meters::fits_rate(rate, *ahead, cost) ? Taken::kYes : Taken::kNo;
 }
 template <typename Clock>
-Taken look_at_quota(const Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
+Taken look_at_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
                     uint64_t* used) {
-    const uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
+    uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
     if ((seen & kMovedBit) != 0) [[unlikely]] {
         return Taken::kMoved;
     }
-    *used = meters::see_quota(seen, quota, &period, clock).used;
+    const meters::QuotaSeen found = meters::see_quota(seen, quota, &period, clock);
+    *used = found.used;
+    if (found.clamped) [[unlikely]] {
+        // Relaxed, as for a rate.
+        word.compare_exchange_strong(seen, QuotaWord::make(quota.tag, found.period, found.used),
+                                     std::memory_order_relaxed, std::memory_order_relaxed);
+    }
     return meters::fits_quota(quota, *used, cost) ? Taken::kYes : Taken::kNo;
 }
 

@@ -4,23 +4,17 @@
 //
 // Daemon, tool and this process read one clock, in which this test makes the steps (stepped_clock.cc).
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <cstdlib>
 #include <ctime>
 
 #include "faults_fixture.h"
 #include "source/rfc3339.h"
+#include "stepped_clock.h"
 
 namespace {
 
 using namespace apikeyd::test;
-
-constexpr int64_t kHour_s = 3600;
 
 int64_t now_s() {
     timespec now{};
@@ -28,39 +22,10 @@ int64_t now_s() {
     return now.tv_sec;
 }
 
-/// The step of this process's clock, and of those that it starts while this lives.
-class Clock {
-  public:
-    Clock() {
-        char name[] = "/dev/shm/apikeyd-clock-XXXXXX";
-        fd_ = mkstemp(name);
-        path_ = name;
-        EXPECT_EQ(ftruncate(fd_, sizeof(int64_t)), 0);
-        void* page = mmap(nullptr, sizeof(int64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
-        EXPECT_NE(page, MAP_FAILED);
-        step_ns_ = static_cast<std::atomic<int64_t>*>(page);
-        setenv("APIKEYD_TEST_CLOCK", name, 1);
-        setenv("LD_PRELOAD", getenv("STEPPED_CLOCK"), 1);
-    }
-    ~Clock() {
-        unsetenv("LD_PRELOAD");
-        munmap(step_ns_, sizeof(int64_t));
-        close(fd_);
-        unlink(path_.c_str());
-    }
-    Clock(const Clock&) = delete;
-    Clock& operator=(const Clock&) = delete;
-    void step_to(int64_t seconds) { step_ns_->store(seconds * 1000000000); }
-
-  private:
-    int fd_;
-    std::string path_;
-    std::atomic<int64_t>* step_ns_;
-};
-
 class ClockSteps : public Faults {
   protected:
-    Clock clock_;
+    ~ClockSteps() override { clock_.step_to(0); }
+    SteppedClock& clock_ = SteppedClock::get();
 };
 
 TEST_F(ClockSteps, OfAnHourForthAndBackRefuseNothingAndHoldNothingUp) {

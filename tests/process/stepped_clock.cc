@@ -1,6 +1,6 @@
 // The system clock with a step in it, for programs that load this first (LD_PRELOAD) or link it:
 // CLOCK_REALTIME as the kernel has it, and as many nanoseconds more as the file says that APIKEYD_TEST_CLOCK
-// names. Other clocks are the kernel's.
+// names, and as this process says. Other clocks are the kernel's.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -11,6 +11,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <ctime>
+
+extern "C" {
+std::atomic<int64_t> stepped_clock_own_ns{0};
+}
 
 namespace {
 
@@ -34,7 +38,8 @@ int64_t step_ns() {
         step = path != nullptr ? map_step(path) : nullptr;
         mapped.store(step, std::memory_order_release);
     }
-    return step != nullptr ? step->load(std::memory_order_relaxed) : 0;
+    return (step != nullptr ? step->load(std::memory_order_relaxed) : 0) +
+           stepped_clock_own_ns.load(std::memory_order_relaxed);
 }
 
 }  // namespace

@@ -520,6 +520,31 @@ TEST_P(PoliciesTest, ScribbledMetersAreBounded) {
     EXPECT_EQ(passes(limited, 11), 10u);
 }
 
+TEST_P(PoliciesTest, AMeterTooFarAheadIsBroughtBackByWhoIsRefused) {
+    set({.scopes = {},
+         .plans = {{"free", {limit("daily", "10/day"), limit("fast", "100/s", 10)}}},
+         .owners = {}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    EXPECT_EQ(ask(limited), APIKEY_VALID);
+    const shm::CellsView& cells = publisher_->current()->cells();
+    const uint64_t index = found(limited.row).index;
+    shm::Word& daily = cells.meter(index, 0);
+    shm::Word& fast = cells.meter(index, 1);
+    const uint64_t spent = daily.load();
+    const uint64_t period = shm::QuotaWord::period(spent);
+    daily.store(shm::QuotaWord::make(shm::QuotaWord::tag(spent), period + 300, 10));
+    EXPECT_EQ(ask(limited), APIKEY_USAGE_EXCEEDED);
+    EXPECT_LE(shm::QuotaWord::ahead(daily.load(), period), 1) << "what is spent is this day's";
+    EXPECT_EQ(shm::QuotaWord::used(daily.load()), 10u);
+    daily.store(0);
+    constexpr uint64_t kHour = 3600 * uint64_t{1'000'000'000} / shm::kMeterUnit_ns;
+    fast.store(fast.load() + kHour);
+    EXPECT_EQ(ask(limited), APIKEY_RATE_LIMITED);
+    const uint64_t now = client::coarse_now_ns() / shm::kMeterUnit_ns;
+    EXPECT_LT(shm::RateWord::ahead(fast.load(), now), kHour / 2);
+}
+
 /// Limits by the book: a list of what each let pass.
 class SlowLimit {
   public:
