@@ -132,7 +132,10 @@ apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_l
 apikey_result apikey_validate_request(apikey_client* client, const char* key, size_t key_len,
                                       const apikey_request* request, apikey_verdict* verdict) {
     const apikey_request known = known_part(request);
-    if (known.cost == 0 || known.size < offsetof(apikey_request, reserved)) {
+    // No header had less of either: their sizes were not set.
+    const bool limits_ok = known.limits == nullptr ||
+                           known.limits->size >= offsetof(apikey_limits, quota) + sizeof(apikey_limit);
+    if (known.cost == 0 || known.size < offsetof(apikey_request, reserved) || !limits_ok) {
         std::memset(verdict, 0, sizeof *verdict);
         verdict->code = APIKEY_UNAVAILABLE;
         return APIKEY_BAD_ARGUMENT;
@@ -175,7 +178,8 @@ void apikey_scopes_free(apikey_scopes* scopes) {
 }
 
 apikey_result apikey_address_parse(const char* text, size_t text_len, apikey_address* address) {
-    return apikey::client::parse_address(text, text_len, address) ? APIKEY_OK : APIKEY_BAD_ARGUMENT;
+    return address != nullptr && apikey::client::parse_address(text, text_len, address) ? APIKEY_OK
+                                                                                        : APIKEY_BAD_ARGUMENT;
 }
 
 size_t apikey_validate_many(apikey_client* client, const apikey_key* keys, size_t count,

@@ -58,7 +58,7 @@ apikey_code check_terms(const apikey_client& client, const shm::TableView& table
 bool parse_address(const char* text, size_t length, apikey_address* out) {
     char terminated[INET6_ADDRSTRLEN + 1];
     std::memset(out, 0, sizeof *out);
-    if (length >= sizeof terminated || std::memchr(text, '\0', length) != nullptr) {
+    if (text == nullptr || length >= sizeof terminated || std::memchr(text, '\0', length) != nullptr) {
         return false;
     }
     std::memcpy(terminated, text, length);

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -132,6 +134,20 @@ class PoliciesTest : public PublisherFixture {
             passed += ask(presented) == APIKEY_VALID ? 1 : 0;
         }
         return passed;
+    }
+
+    /// The words of a key and of an owner.
+    std::vector<uint64_t> meters_of(const PlainRow& row, const std::string& owner) {
+        const shm::CellsView& cells = publisher_->current()->cells();
+        std::vector<uint64_t> words;
+        for (uint32_t word = 0; word < cells.meter_words; ++word) {
+            words.push_back(cells.meter(found(row.row).index, word).load());
+        }
+        for (const shm::Word& word :
+             cells.owners[publisher_->current()->table().policies().owner(owner)].words) {
+            words.push_back(word.load());
+        }
+        return words;
     }
 
     apikey_client* client_ = nullptr;
@@ -316,6 +332,102 @@ TEST_P(PoliciesTest, ACostIsSpentWholeOrNotAtAll) {
     EXPECT_EQ(apikey_validate_request(client_, limited.text.data(), limited.text.size(), &request, &verdict),
               APIKEY_BAD_ARGUMENT);
     EXPECT_EQ(verdict.code, APIKEY_UNAVAILABLE);
+}
+
+TEST_P(PoliciesTest, WhatIsNoRequestSpendsAndCountsNothing) {
+    set({.scopes = {"a.read"},
+         .plans = {{"free", {limit("daily", "10/day"), limit("slow", "1/d", 5)}},
+                   {"team", {limit("together", "7/h")}}},
+         .owners = {{"acme", "team"}}});
+    const PlainRow limited = key(1, {.scopes = {"a.read"}, .plan = "free"}, "acme");
+    apply({limited});
+    EXPECT_EQ(ask(limited), APIKEY_VALID);  // so that each meter has been used
+    const std::vector<uint64_t> used = meters_of(limited, "acme");
+    const shm::CellsView& cells = publisher_->current()->cells();
+    const auto counts = [&] {
+        std::vector<uint64_t> all;
+        for (uint32_t code = 0; code < shm::kCodesMax; ++code) {
+            all.push_back(sum_code(cells, code));
+        }
+        const shm::CellSums sums = sum_cell(cells, found(limited.row).index);
+        all.insert(all.end(), {sums.allowed, sums.denied});
+        return all;
+    };
+    const std::vector<uint64_t> counted = counts();
+    const auto refused = [&](const apikey_request* request) {
+        apikey_verdict verdict;
+        std::memset(&verdict, 0xa5, sizeof verdict);
+        EXPECT_EQ(apikey_validate_request(the_client(), limited.text.data(), limited.text.size(), request,
+                                          &verdict),
+                  APIKEY_BAD_ARGUMENT);
+        EXPECT_EQ(verdict.code, APIKEY_UNAVAILABLE);
+        EXPECT_STREQ(verdict.key_id, "");
+        EXPECT_EQ(meters_of(limited, "acme"), used);
+        EXPECT_EQ(counts(), counted);
+    };
+    apikey_request request = APIKEY_REQUEST_INIT;
+    request.cost = 0;
+    refused(&request);
+    refused(nullptr);
+    request = APIKEY_REQUEST_INIT;
+    for (const size_t size : {size_t{0}, size_t{1}, offsetof(apikey_request, cost)}) {
+        request.size = size;
+        refused(&request);
+    }
+    request = APIKEY_REQUEST_INIT;
+    apikey_limits limits{};
+    request.limits = &limits;
+    for (const size_t size : {size_t{0}, sizeof(size_t), sizeof limits - 1}) {
+        limits.size = size;
+        refused(&request);
+    }
+    // What does not compile is no expression, and what does not parse no address, that a request could have.
+    const auto no_scopes = [&](const char* expression, apikey_result result) {
+        apikey_scopes* scopes = nullptr;
+        EXPECT_EQ(apikey_scopes_compile(the_client(), expression, &scopes, nullptr), result);
+        EXPECT_EQ(scopes, nullptr);
+    };
+    no_scopes("a.write", APIKEY_UNKNOWN_SCOPE);
+    no_scopes("(a.read", APIKEY_BAD_EXPRESSION);
+    no_scopes("a.read)", APIKEY_BAD_EXPRESSION);
+    no_scopes("", APIKEY_BAD_EXPRESSION);
+    no_scopes(nullptr, APIKEY_BAD_ARGUMENT);
+    EXPECT_EQ(apikey_scopes_compile(the_client(), "a.read", nullptr, nullptr), APIKEY_BAD_ARGUMENT);
+    apikey_address address;
+    std::memset(&address, 0xa5, sizeof address);
+    EXPECT_EQ(apikey_address_parse(nullptr, 0, &address), APIKEY_BAD_ARGUMENT);
+    EXPECT_EQ(std::count(std::begin(address.bytes), std::end(address.bytes), 0), 16);
+    EXPECT_EQ(apikey_address_parse("192.0.2.1", 9, nullptr), APIKEY_BAD_ARGUMENT);
+    EXPECT_EQ(meters_of(limited, "acme"), used);
+    EXPECT_EQ(counts(), counted);
+    for (const apikey_result result : {APIKEY_BAD_ARGUMENT, APIKEY_BAD_EXPRESSION, APIKEY_UNKNOWN_SCOPE}) {
+        EXPECT_GT(std::strlen(apikey_result_text(result)), 20u) << result;
+    }
+}
+
+TEST_P(PoliciesTest, ACostThatNoMeterCouldHoldIsRefusedForEver) {
+    set({.scopes = {},
+         .plans = {{"slow", {limit("slow", "1/d", 5)}},  // of so many requests the time would not fit 64 bits
+                   {"both", {limit("monthly", "10000000000/month"), limit("slow", "1/d", 5)}}},
+         .owners = {{"acme", "slow"}}});
+    const PlainRow alone = key(1, {.plan = "slow"});
+    const PlainRow both = key(2, {.plan = "both"}, "acme");
+    apply({alone, both});
+    for (const PlainRow* asked : {&alone, &both}) {
+        EXPECT_EQ(ask(*asked), APIKEY_VALID);
+        const std::vector<uint64_t> used = meters_of(*asked, "acme");
+        for (const uint32_t cost : {6u, 2'000'000u, UINT32_MAX}) {
+            apikey_limits limits{};
+            limits.size = sizeof limits;
+            apikey_request request = APIKEY_REQUEST_INIT;
+            request.cost = cost;
+            request.limits = &limits;
+            EXPECT_EQ(ask(*asked, request), APIKEY_RATE_LIMITED) << cost;
+            EXPECT_STREQ(limits.rate.name, "slow");
+            EXPECT_EQ(limits.rate.retry_after_ms, UINT64_MAX);
+            EXPECT_EQ(meters_of(*asked, "acme"), used) << cost;
+        }
+    }
 }
 
 TEST_P(PoliciesTest, OwnersShareAndKeysOverride) {

@@ -217,8 +217,8 @@ APIKEY_API apikey_code apikey_validate(apikey_client* client, const char* key, s
 /** The same for a request that asks for more: scopes, an address, a cost. Checks go in the order of the
  * codes; limits and quotas are spent only by a request that passes all else, all of them or none.
  *
- * \return APIKEY_OK, and the answer in `verdict`; or APIKEY_BAD_ARGUMENT for a cost of 0 or a request without
- * its size: then nothing was looked at or spent, and verdict->code is APIKEY_UNAVAILABLE.
+ * \return APIKEY_OK, and the answer in `verdict`; or APIKEY_BAD_ARGUMENT for a cost of 0, or a request or its
+ * limits without their size: then nothing was looked at or spent, and verdict->code is APIKEY_UNAVAILABLE.
  */
 APIKEY_API apikey_result apikey_validate_request(apikey_client* client, const char* key, size_t key_len,
                                                  const apikey_request* request, apikey_verdict* verdict);
