@@ -1,10 +1,10 @@
 #include "client/metering.h"
 
-#include <chrono>
 #include <cstring>
 
 #include "client/single_rate.h"
 #include "shm/index_hash.h"
+#include "shm/quota_period.h"
 
 namespace apikey::client {
 namespace {
@@ -19,38 +19,6 @@ uint64_t fine_now_ns() {
 
 bool is_rate(const shm::Limit& limit) {
     return limit.kind == shm::LimitKind::kRate;
-}
-
-std::chrono::sys_days day_of(uint64_t now_ns) {
-    return std::chrono::sys_days(std::chrono::days(now_ns / kSecond_ns / 86400));
-}
-
-/// The number of the calendar period of UTC that this time lies in.
-uint64_t period_of(shm::LimitKind kind, uint64_t now_ns) {
-    const uint64_t seconds = now_ns / kSecond_ns;
-    if (kind == shm::LimitKind::kHour) {
-        return seconds / 3600;
-    }
-    if (kind == shm::LimitKind::kDay) {
-        return seconds / 86400;
-    }
-    const std::chrono::year_month_day date(day_of(now_ns));
-    return static_cast<uint64_t>(static_cast<int>(date.year())) * 12 + static_cast<unsigned>(date.month());
-}
-
-/// When that period ends.
-uint64_t period_end_ns(shm::LimitKind kind, uint64_t now_ns) {
-    const uint64_t seconds = now_ns / kSecond_ns;
-    if (kind == shm::LimitKind::kHour) {
-        return (seconds / 3600 + 1) * 3600 * kSecond_ns;
-    }
-    if (kind == shm::LimitKind::kDay) {
-        return (seconds / 86400 + 1) * 86400 * kSecond_ns;
-    }
-    const std::chrono::year_month_day date(day_of(now_ns));
-    const std::chrono::sys_days next =
-        (date.year() / date.month() + std::chrono::months(1)) / std::chrono::day(1);
-    return static_cast<uint64_t>(next.time_since_epoch().count()) * 86400 * kSecond_ns;
 }
 
 shm::Rate rate_of(const shm::Limit& limit) {
