@@ -7,6 +7,9 @@
 //                                       branch is new to the predictor
 //   validate/<keys>/<draw>/batch<n>     apikey_validate_many() with n keys
 //   validate/<keys>/<draw>/percentiles  of the time of a call, 8 calls timed together
+//   validate_limited/<keys>/<limits>/…  known keys, uniform, that spend: of a rate of their own each, of one
+//   that
+//                                       all share through their owner, of a rate and a quota
 //   validate_4k/…                      the same table on 4 KiB pages, where the daemon asks for 2 MiB ones
 //   map_key/…  map_digest/…             boost::unordered_flat_map, private, nothing counted: found by the
 //                                       plaintext ('index only'), and by its SHA-256, computed for each call
@@ -32,6 +35,9 @@ constexpr size_t kBatches[] = {2, 4, 8, 16, 32, kBatchMax};
 constexpr size_t kLearntKeys = 32;
 constexpr size_t kGroup = 8;  // calls timed together for percentiles
 
+/// A limited key costs the same lines of the cells whatever the size; ten million four times take 6 GiB.
+constexpr uint64_t kLimitedKeysMax = 1'000'000;
+
 /// What one_by_one() asks.
 auto validating(apikey_client* client) {
     return [client](const apikey_key& key) {
@@ -45,6 +51,20 @@ auto validating(apikey_client* client) {
 template <bool kDependent, Pages kPages = Pages::kHuge>
 void validate_keys(benchmark::State& state, PrivateSet* set, Draw draw) {
     one_by_one<kDependent>(state, set->stream(draw), validating(set->client(kPages)));
+}
+
+void validate_limited(benchmark::State& state, PrivateSet* set, Limits limits) {
+    one_by_one<false>(state, set->stream(Draw::kHitUniform), validating(set->limited_client(limits)));
+}
+
+void validate_limited_batches(benchmark::State& state, PrivateSet* set, Limits limits) {
+    constexpr size_t kBatch = 16;
+    apikey_client* client = set->limited_client(limits);
+    apikey_verdict verdicts[kBatch];
+    in_batches(
+        state, set->stream(Draw::kHitUniform), kBatch,
+        [&](const apikey_key* keys) { apikey_validate_many(client, keys, kBatch, verdicts); },
+        [&](size_t i) { return verdicts[i].code; });
 }
 
 void validate_learnt(benchmark::State& state, PrivateSet* set, Draw draw) {
@@ -109,10 +129,22 @@ void find_percentiles(benchmark::State& state, PrivateSet* set, Draw draw) {
     });
 }
 
+void register_limited(PrivateSet* set) {
+    for (const Limits limits : kLimits) {
+        std::string name("validate_limited/");
+        name.append(std::to_string(set->keys())).append("/").append(limits_name(limits));
+        benchmark::RegisterBenchmark((name + "/single").c_str(), validate_limited, set, limits);
+        benchmark::RegisterBenchmark((name + "/batch16").c_str(), validate_limited_batches, set, limits);
+    }
+}
+
 }  // namespace
 
 void register_validate(const std::vector<PrivateSet*>& sets) {
     for (PrivateSet* set : sets) {
+        if (set->keys() <= kLimitedKeysMax) {
+            register_limited(set);
+        }
         for (const Draw draw : kDraws) {
             std::string tail("/");  // appended to: g++ 12 warns of nothing at operator+ with a literal first
             tail.append(std::to_string(set->keys())).append("/").append(draw_name(draw)).append("/");

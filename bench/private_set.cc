@@ -14,6 +14,7 @@
 #include "shm/directory.h"
 #include "shm/generation.h"
 #include "shm/index_hash.h"
+#include "shm/meters.h"
 #include "shm/sha256.h"
 
 namespace apikey::bench {
@@ -29,14 +30,49 @@ constexpr char kInstance[] = "private";
     std::exit(1);
 }
 
-shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environment) {
+/// Requests that a limit passes before it first refuses, and a second: more than a core can make.
+constexpr uint32_t kBurst = 1'000'000'000;
+constexpr uint64_t kRate = 100'000'000;
+constexpr uint64_t kQuota = uint64_t{1} << 33;
+constexpr char kPlan[] = "plan";
+constexpr char kOwner[] = "account";
+
+shm::Limit make_limit(const char* name, shm::LimitKind kind) {
+    shm::Limit limit{};
+    limit.kind = kind;
+    std::strncpy(limit.name, name, sizeof limit.name - 1);
+    limit.allowance = kQuota;
+    if (kind == shm::LimitKind::kRate) {
+        limit.burst = kBurst;
+        limit.interval = shm::rate_interval(kRate, 1);
+        limit.allowance = kBurst * limit.interval;
+    }
+    return limit;
+}
+
+/// The policy of all keys; nullopt: no room.
+std::optional<uint32_t> make_policy(shm::PolicyWriter& policies, Limits limits) {
+    std::vector<shm::Limit> of_plan = {make_limit("rate", shm::LimitKind::kRate)};
+    if (limits == Limits::kRateAndQuota) {
+        of_plan.push_back(make_limit("quota", shm::LimitKind::kMonth));
+    }
+    if (limits == Limits::kNone || !policies.set_plan(kPlan, of_plan)) {
+        return limits == Limits::kNone ? std::optional(0u) : std::nullopt;
+    }
+    if (limits == Limits::kOwnersRate) {
+        return policies.set_owner(kOwner, kPlan) ? policies.policy({.owner = kOwner}) : std::nullopt;
+    }
+    return policies.policy({.plan = kPlan});
+}
+
+shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environment, uint32_t policy) {
     std::vector<uint64_t> hashes(keys);
     for (uint64_t i = 0; i < keys; ++i) {
         const GeneratedKey key = known_key(i);
         hashes[i] = shm::index_hash_id(shm::native_key_id(key.data(), key.size()), table.view().hash_seed);
     }
     table.spread(hashes);
-    const uint64_t meta = shm::Meta::make(shm::SlotState::kActive, shm::Meta::kNever, 0, environment);
+    const uint64_t meta = shm::Meta::make(shm::SlotState::kActive, shm::Meta::kNever, policy, environment);
     for (uint64_t i = 0; i < keys; ++i) {
         const GeneratedKey key = known_key(i);
         const char* id = shm::native_key_id(key.data(), key.size());
@@ -55,7 +91,7 @@ shm::Result<void> fill(shm::TableWriter& table, uint64_t keys, uint32_t environm
 
 /// Builds, publishes and attaches. The directory is the caller's to remove.
 shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, uint64_t keys, Pages pages,
-                                             TableBytes* bytes) {
+                                             Limits limits, TableBytes* bytes) {
     auto directory = shm::Directory::open_and_lock(directory_path, kInstance, getegid());
     if (!directory) {
         return tl::unexpected(directory.error());
@@ -69,7 +105,9 @@ shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, 
     const GeneratedKey any = known_key(0);
     shm::DetailText detail;
     detail.id = {shm::native_key_id(any.data(), any.size()), shm::kIdLength};
-    plan.geometry = shm::TableGeometry::for_keys(keys, keys * shm::TableWriter::detail_bytes(detail), {});
+    plan.geometry = shm::TableGeometry::for_keys(keys, keys * shm::TableWriter::detail_bytes(detail) + 4096,
+                                                 {.policies = 1, .plans = 1, .owners = 1});
+    plan.meter_words = limits == Limits::kNone ? 0 : 2;
     plan.cpus = std::max(1u, std::thread::hardware_concurrency());
     plan.shards_budget_bytes = kShardsBudgetBytes;
     plan.clients_group = getegid();
@@ -77,8 +115,12 @@ shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, 
     if (!generation) {
         return tl::unexpected(generation.error());
     }
-    if (auto filled = fill((*generation)->table(), keys, (*generation)->table().environment("live").value());
-        !filled) {
+    shm::TableWriter& table = (*generation)->table();
+    const auto policy = make_policy(table.policies(), limits);
+    if (!policy) {
+        return shm::fail("the table has no room for a policy");
+    }
+    if (auto filled = fill(table, keys, table.environment("live").value(), *policy); !filled) {
         return tl::unexpected(filled.error());
     }
     if (pages == Pages::kHuge) {
@@ -104,6 +146,19 @@ shm::Result<apikey_client*> attach_new_table(const std::string& directory_path, 
         return shm::fail(std::string("cannot attach: ") + apikey_result_text(opened));
     }
     return client;
+}
+
+apikey_client* make_client(uint64_t keys, Pages pages, Limits limits, TableBytes* bytes) {
+    std::string problem;
+    {
+        const TemporaryDirectory directory;
+        auto attached = attach_new_table(directory.path(), keys, pages, limits, bytes);
+        if (attached) {
+            return *attached;
+        }
+        problem = attached.error().message;
+    }
+    give_up(problem);
 }
 
 /// Keys go in in another order than they are asked for; their heap blocks lie in the order of insertion.
@@ -154,6 +209,19 @@ const char* draw_name(Draw draw) {
     }
 }
 
+const char* limits_name(Limits limits) {
+    switch (limits) {
+        case Limits::kRate:
+            return "rate";
+        case Limits::kOwnersRate:
+            return "owners_rate";
+        case Limits::kRateAndQuota:
+            return "rate_and_quota";
+        default:
+            return "none";
+    }
+}
+
 std::string lookup_text(uint64_t number, FoundBy by) {
     const GeneratedKey key = known_key(number);
     if (by == FoundBy::kKey) {
@@ -167,19 +235,16 @@ std::string lookup_text(uint64_t number, FoundBy by) {
 apikey_client* PrivateSet::client(Pages pages) {
     apikey_client*& client = clients_[static_cast<size_t>(pages)];
     if (client == nullptr) {
-        std::string problem;
-        {
-            const TemporaryDirectory directory;
-            auto attached = attach_new_table(directory.path(), keys_, pages, &table_bytes_);
-            if (attached) {
-                client = *attached;
-            } else {
-                problem = attached.error().message;
-            }
-        }
-        if (client == nullptr) {
-            give_up(problem);
-        }
+        client = make_client(keys_, pages, Limits::kNone, &table_bytes_);
+    }
+    return client;
+}
+
+apikey_client* PrivateSet::limited_client(Limits limits) {
+    apikey_client*& client = limited_[static_cast<size_t>(limits)];
+    if (client == nullptr) {
+        TableBytes bytes{};
+        client = make_client(keys_, Pages::kHuge, limits, &bytes);
     }
     return client;
 }

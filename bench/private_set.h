@@ -48,6 +48,12 @@ const char* draw_name(Draw draw);
 /// asks for, or 4 KiB ones, as the heap of the peers is.
 enum class Pages : uint8_t { kHuge, kSmall };
 
+/// What a valid answer spends: nothing, or of limits that never refuse in a run, so that what they cost
+/// shows.
+enum class Limits : uint8_t { kNone, kRate, kOwnersRate, kRateAndQuota };
+inline constexpr std::array kLimits = {Limits::kRate, Limits::kOwnersRate, Limits::kRateAndQuota};
+const char* limits_name(Limits limits);
+
 /// Of all files of a table.
 struct TableBytes {
     uint64_t all;
@@ -59,10 +65,14 @@ struct TableBytes {
 class PrivateSet {
   public:
     explicit PrivateSet(uint64_t keys) : keys_(keys) {}
+    PrivateSet(const PrivateSet&) = delete;
+    PrivateSet& operator=(const PrivateSet&) = delete;
 
     /// A client of a table with the keys. Its files have lost their names already: whatever ends this
     /// program leaves nothing behind.
     apikey_client* client(Pages pages = Pages::kHuge);
+    /// The same where all keys have one plan, or one owner that has it.
+    apikey_client* limited_client(Limits limits);
     /// Of the table with huge pages, once client() has been called.
     TableBytes table_bytes() const { return table_bytes_; }
     const Map& by_key();     ///< plaintext -> row
@@ -72,7 +82,8 @@ class PrivateSet {
 
   private:
     uint64_t keys_;
-    std::array<apikey_client*, 2> clients_{};  // by Pages
+    std::array<apikey_client*, 2> clients_{};                   // by Pages
+    std::array<apikey_client*, kLimits.size() + 1> limited_{};  // by Limits
     TableBytes table_bytes_{};
     std::unique_ptr<Map> by_key_;
     std::unique_ptr<Map> by_digest_;

@@ -15,6 +15,13 @@ DRAWS = {
     "mixed_95_5": "95% known",
 }
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+LIMITS = {
+    "rate": "one rate",
+    "owners_rate": "one rate, shared by all keys of an owner",
+    "rate_and_quota": "a rate and a monthly quota",
+}
+LIMITED_KEYS_MAX = 1_000_000  # as micro_validate.cc
+LIMIT_NS_MAX = 25
 PERCENTILES = {"p50_ns": "50", "p90_ns": "90", "p99_ns": "99", "p99_9_ns": "99.9", "p99_99_ns": "99.99"}
 
 # (what it is called here, its benchmarks' name without _key or _digest, single or pipelined)
@@ -55,6 +62,11 @@ kernel. None of them counts.
   others, one of which it had to wake.
 """
 
+LIMITS_METHOD = """\
+The limits never refuse in a run, so each answer takes from all of them: one compare-and-swap a limit. What several
+processes cost each other that take from one key's rate stands under *One hot key*.
+"""
+
 PERCENTILES_METHOD = """\
 A call of tens of ns is timed in groups, so these are percentiles of a group's mean, which hides part of what a single
 slow call takes; a round trip to a server is timed alone. Each is accurate to 3%, and the median of the repetitions. The
@@ -83,6 +95,17 @@ class Ratio:
 
     def cells(self):
         return f"{self.number(self.median)} | {self.number(self.low)} to {self.number(self.high)}"
+
+
+class Difference:
+    """Of two benchmarks' times in ns, in the same way."""
+
+    def __init__(self, above, below):
+        self.median = statistics.median(above) - statistics.median(below)
+        self.low, _, self.high = statistics.quantiles([a - b for a, b in itertools.product(above, below)], n=4)
+
+    def cells(self):
+        return f"{self.median:.1f} | {self.low:.1f} to {self.high:.1f}"
 
 
 class Value:
@@ -201,6 +224,14 @@ def judged_targets(figures):
             ratio = Ratio(figures.times[above], figures.times[below])
             least = figures.median(floor) / figures.median(below) if floor in figures else None
             yield what, ratio, AT_MOST, bound, least, keeps(ratio.median, AT_MOST, bound)
+    for size in (1000, LIMITED_KEYS_MAX):
+        what = f"a key with one rate, ns more than one without limits, {grouped(size)} keys"
+        added = added_by_limits(figures, size, "rate", "single")
+        if added is None:
+            why = figures.why_not(f"validate_limited/{size}/rate/single")
+            yield what, f"n/a: {why}", AT_MOST, LIMIT_NS_MAX, None, None
+        else:
+            yield what, added, AT_MOST, LIMIT_NS_MAX, None, keeps(added.median, AT_MOST, LIMIT_NS_MAX)
     size = bytes_a_key(figures)
     what = "memory without limits, bytes a key, all files together"
     if size is None:
@@ -212,6 +243,14 @@ def judged_targets(figures):
             yield what, "n/a: --serving not asked for", sign, bound, None, None
         else:
             yield what, Value(value), sign, bound, floor, keeps(value, sign, bound)
+
+
+def added_by_limits(figures, size, limits, way):
+    """What a limited key costs more than one without limits; None where one of both was not measured."""
+    limited, plain = f"validate_limited/{size}/{limits}/{way}", f"validate/{size}/hit_uniform/{way}"
+    if limited not in figures or plain not in figures:
+        return None
+    return Difference(figures.times[limited], figures.times[plain])
 
 
 def summary(figures):
@@ -270,6 +309,18 @@ def batch_table(figures):
         [grouped(size), *(figures.cell(batch_name(size, batch)) for batch in BATCHES)] for size in figures.sizes
     ]
     return table(["keys", *(f"{batch}" for batch in BATCHES)], rows)
+
+
+def limits_table(figures):
+    rows = []
+    for size in (size for size in figures.sizes if size <= LIMITED_KEYS_MAX):
+        for limits, words in LIMITS.items():
+            cells = []
+            for way in ("single", "batch16"):
+                added = added_by_limits(figures, size, limits, way)
+                cells += [figures.cell(f"validate_limited/{size}/{limits}/{way}"), "" if added is None else f"{added.median:.1f}"]
+            rows.append([grouped(size), words, *cells])
+    return table(["keys", "limits of a key", "single", "more than without", "batch of 16", "more than without"], rows)
 
 
 def blocks_table(figures):
@@ -426,6 +477,10 @@ def markdown(figures, about, images):
         "## Known keys by keys in a call, ns a key",
         batch_table(figures),
         images.get("throughput", ""),
+        "## Known keys that have limits, ns a key",
+        LIMITS_METHOD.strip(),
+        limits_table(figures),
+        "## Building blocks",
         blocks_table(figures),
         "## Peers, ns a key",
     ]

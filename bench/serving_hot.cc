@@ -2,8 +2,9 @@
 //
 // One hot key is validated by one thread, by two threads of one process, and by two processes: on a table
 // whose cells are sharded by CPU, as the builder makes small ones, and on one with a single cell a key, as it
-// makes large ones. A figure is the mean time of a call of a thread; on `ratio` see the time that one thread
-// takes. Repetitions of the cases alternate; figures are medians.
+// makes large ones; and where the key has a rate, whose one word all of them take from. A figure is the mean
+// time of a call of a thread; on `ratio` see the time that one thread takes. Repetitions of the cases
+// alternate; figures are medians.
 //
 // The key's cells, summed over the shards, must have grown by the number of VALID answers, and so must the
 // total of that verdict code: one lost or doubled count ends the run.
@@ -86,6 +87,11 @@ void run_case(const Crew::Step& step, HotArea* area) {
     apikey_close(client);
 }
 
+shm::Found find_hot(const shm::TableView& table) {
+    const apikeyd::KeyRow row = row_of_key(kHotKey);
+    return shm::find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
+}
+
 struct Counted {
     uint64_t of_key;
     uint64_t of_code;
@@ -93,9 +99,7 @@ struct Counted {
 
 Counted counted(ServingInstance& instance) {
     const shm::Generation& generation = *instance.publisher().current();
-    const shm::TableView& table = generation.table().view();
-    const apikeyd::KeyRow row = row_of_key(kHotKey);
-    const shm::Found found = shm::find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
+    const shm::Found found = find_hot(generation.table().view());
     return {shm::sum_cell(generation.cells(), found.index).allowed,
             shm::sum_code(generation.cells(), APIKEY_VALID)};
 }
@@ -133,18 +137,28 @@ double measure_case(const ServingOptions& options, uint32_t number, ServingInsta
     return static_cast<double>(took_ns) / static_cast<double>(answers);
 }
 
+enum class HotKey : uint8_t { kUnlimited, kLimited };
+
 void measure_table(const ServingOptions& options, const char* words, uint64_t keys, uint64_t shards_budget,
-                   FigureTable* table) {
+                   HotKey hot, FigureTable* table) {
     const TemporaryDirectory directory;
     const Shared<HotArea> area;
     Crew crew(directory.path(), kProcesses, [&](const Crew::Step& step) { run_case(step, &*area); });
     ServingInstance instance(directory.path(), keys, shards_budget, crew);
+    if (hot == HotKey::kLimited) {
+        instance.limit_key(kHotKey);
+    }
     std::vector<double> times[std::size(kCases)];
     uint64_t answers[std::size(kCases)] = {};
     for (uint32_t repetition = 0; repetition < options.repetitions; ++repetition) {
         for (uint32_t number = 0; number < std::size(kCases); ++number) {
             times[number].push_back(measure_case(options, number, instance, crew, *area, &answers[number]));
         }
+    }
+    const shm::Generation& generation = *instance.publisher().current();
+    if (hot == HotKey::kLimited &&
+        generation.cells().meter(find_hot(generation.table().view()).index, 0).load() == 0) {
+        throw RunEnded(kWrong, "WRONG: hot: nothing was taken of the hot key's rate");
     }
     const double alone_ns = median(times[0]);
     for (uint32_t number = 0; number < std::size(kCases); ++number) {
@@ -161,9 +175,10 @@ void measure_table(const ServingOptions& options, const char* words, uint64_t ke
 
 std::vector<FigureTable> measure_hot(const ServingOptions& options) {
     FigureTable table{"hot", "One hot key: time of a call of each thread; ratio to one thread alone", {}};
-    measure_table(options, "sharded", kSmallTableKeys, kShardsBudgetBytes, &table);
+    measure_table(options, "sharded", kSmallTableKeys, kShardsBudgetBytes, HotKey::kUnlimited, &table);
+    measure_table(options, "sharded, limited", kSmallTableKeys, kShardsBudgetBytes, HotKey::kLimited, &table);
     // A large table has one shard by the builder's own budget; without it so has a small one, in tests.
-    measure_table(options, "one cell", options.keys, kNoShards, &table);
+    measure_table(options, "one cell", options.keys, kNoShards, HotKey::kUnlimited, &table);
     return {table};
 }
 

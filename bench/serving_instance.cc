@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <optional>
 #include <thread>
 
 #include "base/clock.h"
@@ -184,6 +185,23 @@ ServingInstance::BuildTime ServingInstance::publish_next(uint64_t keys) {
     run();
     value_or_end(told);
     return {static_cast<double>(told_ns - asked_ns) * 1e-9, cpu_after_s - cpu_before_s};
+}
+
+void ServingInstance::limit_key(uint64_t number) {
+    apikeyd::LimitRow rate;
+    rate.name = "rate";
+    rate.requests = 100'000'000;
+    rate.rate_seconds = 1;
+    rate.burst = 1'000'000'000;
+    publisher_->set_policies(std::make_shared<const apikeyd::PolicySet>(
+        apikeyd::PolicySet{.plans = {{"plan", {rate}}}, .owners = {}}));
+    KeyRow row = row_of_key(number);
+    row.terms = std::make_shared<const apikeyd::KeyTerms>(apikeyd::KeyTerms{.plan = "plan"});
+    std::optional<apikeyd::Result<void>> told;
+    publisher_->apply({{Change::Kind::kUpsert, row}},
+                      [&](const apikeyd::Result<void>& result) { told = result; });
+    run_until([&] { return told.has_value(); });
+    value_or_end(*told);
 }
 
 void ServingInstance::drop_superseded() {

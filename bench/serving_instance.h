@@ -48,6 +48,9 @@ class ServingInstance {
     };
     /// Has the next generation built and published, as for `keys` more keys that found no room.
     BuildTime publish_next(uint64_t keys);
+    /// Gives key `number` a rate that passes whatever a host can ask for, so that what it costs shows. Takes
+    /// a generation whose cells have meters.
+    void limit_key(uint64_t number);
     /// Until every superseded generation was let go by all clients, and has gone. Not harvested: that takes
     /// time by what was counted in it, and is measured by itself (serving_sweep.cc).
     void drop_superseded();

@@ -1,9 +1,10 @@
 #include "client/metering.h"
 
-#include <chrono>
 #include <cstring>
 
+#include "client/single_rate.h"
 #include "shm/index_hash.h"
+#include "shm/quota_period.h"
 
 namespace apikey::client {
 namespace {
@@ -20,38 +21,6 @@ bool is_rate(const shm::Limit& limit) {
     return limit.kind == shm::LimitKind::kRate;
 }
 
-std::chrono::sys_days day_of(uint64_t now_ns) {
-    return std::chrono::sys_days(std::chrono::days(now_ns / kSecond_ns / 86400));
-}
-
-/// The number of the calendar period of UTC that this time lies in.
-uint64_t period_of(shm::LimitKind kind, uint64_t now_ns) {
-    const uint64_t seconds = now_ns / kSecond_ns;
-    if (kind == shm::LimitKind::kHour) {
-        return seconds / 3600;
-    }
-    if (kind == shm::LimitKind::kDay) {
-        return seconds / 86400;
-    }
-    const std::chrono::year_month_day date(day_of(now_ns));
-    return static_cast<uint64_t>(static_cast<int>(date.year())) * 12 + static_cast<unsigned>(date.month());
-}
-
-/// When that period ends.
-uint64_t period_end_ns(shm::LimitKind kind, uint64_t now_ns) {
-    const uint64_t seconds = now_ns / kSecond_ns;
-    if (kind == shm::LimitKind::kHour) {
-        return (seconds / 3600 + 1) * 3600 * kSecond_ns;
-    }
-    if (kind == shm::LimitKind::kDay) {
-        return (seconds / 86400 + 1) * 86400 * kSecond_ns;
-    }
-    const std::chrono::year_month_day date(day_of(now_ns));
-    const std::chrono::sys_days next =
-        (date.year() / date.month() + std::chrono::months(1)) / std::chrono::day(1);
-    return static_cast<uint64_t>(next.time_since_epoch().count()) * 86400 * kSecond_ns;
-}
-
 shm::Rate rate_of(const shm::Limit& limit) {
     return {limit.tag, limit.interval, limit.allowance};
 }
@@ -59,18 +28,16 @@ shm::Quota quota_of(const shm::Limit& limit) {
     return {limit.tag, limit.allowance};
 }
 
-/// Units of the clock that a rate is metered by: a window shorter than some ticks of the coarse one would
-/// pass one burst a tick.
-struct RateClock {
-    bool fine;
-    uint64_t operator()() const { return (fine ? fine_now_ns() : coarse_now_ns()) / shm::kMeterUnit_ns; }
-};
 struct PeriodClock {
     shm::LimitKind kind;
     uint64_t operator()() const { return period_of(kind, coarse_now_ns()); }
 };
 
-uint64_t now_units(const shm::Limit& limit, uint64_t now_ns) {
+/// What a limit's word is compared with.
+uint64_t now_of(const shm::Limit& limit, uint64_t now_ns) {
+    if (!is_rate(limit)) {
+        return period_of(limit.kind, now_ns);
+    }
     return (limit.flags & shm::kLimitFine) != 0 ? RateClock{true}() : now_ns / shm::kMeterUnit_ns;
 }
 
@@ -164,27 +131,37 @@ bool has_moved_on(const Mapping& mapping) {
            shm::next_of(word) > mapping.generation.table.generation;
 }
 
-/// What one charge has left.
-apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool refused) {
+apikey_limit named_state(const shm::Limit& limit) {
     apikey_limit state{};
-    const shm::Limit& limit = charge.limit;
     std::memcpy(state.name, limit.name, sizeof limit.name);
     state.name[sizeof limit.name - 1] = '\0';
-    if (is_rate(limit)) {
-        const uint64_t ahead = charge.rate.ahead;
-        const uint64_t window = limit.allowance;
-        uint64_t need = 0;
-        const bool ever = !__builtin_mul_overflow(uint64_t{cost}, limit.interval, &need) && need <= window;
-        state.allowance = limit.burst;
-        state.remaining = ahead < window ? (window - ahead) / limit.interval : 0;
-        state.reset_ms = to_ms(ahead * shm::kMeterUnit_ns);
-        if (refused) {
-            state.retry_after_ms =
-                ever ? to_ms((ahead + need > window ? ahead + need - window : 0) * shm::kMeterUnit_ns)
-                     : UINT64_MAX;
-        }
-        return state;
+    return state;
+}
+
+/// What a rate has left, of which `ahead` is taken.
+apikey_limit state_of_rate(const shm::Limit& limit, uint64_t ahead, uint32_t cost, bool refused) {
+    apikey_limit state = named_state(limit);
+    const uint64_t window = limit.allowance;
+    uint64_t need = 0;
+    const bool ever = !__builtin_mul_overflow(uint64_t{cost}, limit.interval, &need) && need <= window;
+    state.allowance = limit.burst;
+    state.remaining = ahead < window ? (window - ahead) / limit.interval : 0;
+    state.reset_ms = to_ms(ahead * shm::kMeterUnit_ns);
+    if (refused) {
+        state.retry_after_ms =
+            ever ? to_ms((ahead + need > window ? ahead + need - window : 0) * shm::kMeterUnit_ns)
+                 : UINT64_MAX;
     }
+    return state;
+}
+
+/// What one charge has left.
+apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool refused) {
+    const shm::Limit& limit = charge.limit;
+    if (is_rate(limit)) {
+        return state_of_rate(limit, charge.rate.ahead, cost, refused);
+    }
+    apikey_limit state = named_state(limit);
     state.allowance = limit.allowance;
     state.remaining = charge.quota.used < limit.allowance ? limit.allowance - charge.quota.used : 0;
     state.reset_ms = to_ms(period_end_ns(limit.kind, now_ns) - now_ns);
@@ -208,6 +185,15 @@ void keep_tighter(const apikey_limit& state, apikey_limit* tightest) {
 }
 
 }  // namespace
+
+uint64_t RateClock::operator()() const {
+    return (fine ? fine_now_ns() : coarse_now_ns()) / shm::kMeterUnit_ns;
+}
+
+void tell_single_rate(const shm::Limit& stored, uint64_t ahead, uint32_t cost, bool refused,
+                      apikey_limits* out) {
+    out->rate = state_of_rate(shm::read_value(stored), ahead, cost, refused);
+}
 
 Spent Bill::add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner) {
     const shm::TableView& table = mapping.generation.table;
@@ -255,25 +241,24 @@ Spent Bill::draw_up(const Mapping& mapping, const KeyPlace& place) {
     return found;
 }
 
-shm::Taken Bill::look(Charge& charge, uint32_t cost, uint64_t now_ns) const {
+shm::Taken Bill::look(Charge& charge, uint32_t cost) {
     const shm::Limit& limit = charge.limit;
     return is_rate(limit)
-               ? shm::look_at_rate(*charge.word, rate_of(limit), cost, now_units(limit, now_ns),
+               ? shm::look_at_rate(*charge.word, rate_of(limit), cost, charge.now,
                                    RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate.ahead)
-               : shm::look_at_quota(*charge.word, quota_of(limit), cost, period_of(limit.kind, now_ns),
-                                    PeriodClock{limit.kind}, &charge.quota.used);
+               : shm::look_at_quota(*charge.word, quota_of(limit), cost, charge.now, PeriodClock{limit.kind},
+                                    &charge.quota.used);
 }
 
-shm::Taken Bill::take(Charge& charge, uint32_t cost, uint64_t now_ns) {
+shm::Taken Bill::take(Charge& charge, uint32_t cost) {
     const shm::Limit& limit = charge.limit;
-    return is_rate(limit)
-               ? shm::take_rate(*charge.word, rate_of(limit), cost, now_units(limit, now_ns),
-                                RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate)
-               : shm::take_quota(*charge.word, quota_of(limit), cost, period_of(limit.kind, now_ns),
-                                 PeriodClock{limit.kind}, &charge.quota);
+    return is_rate(limit) ? shm::take_rate(*charge.word, rate_of(limit), cost, charge.now,
+                                           RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate)
+                          : shm::take_quota(*charge.word, quota_of(limit), cost, charge.now,
+                                            PeriodClock{limit.kind}, &charge.quota);
 }
 
-void Bill::give_back(uint32_t cost, Owed* owed) {
+bool Bill::give_back(uint32_t cost, Owed* owed) {
     owed->count = 0;
     owed->cost = cost;
     for (uint32_t i = 0; i < count_; ++i) {
@@ -289,16 +274,19 @@ void Bill::give_back(uint32_t cost, Owed* owed) {
             owed->charges[owed->count++] = charge;
         }
     }
+    return owed->count == 0;
 }
 
 Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
     const auto refusal = [](const Charge& charge) {
         return is_rate(charge.limit) ? Spent::kRateLimited : Spent::kUsageExceeded;
     };
-    owed->count = 0;
+    for (uint32_t i = 0; i < count_; ++i) {
+        charges_[i].now = now_of(charges_[i].limit, now_ns);
+    }
     // All are looked at before any is taken from, so that what is refused is rarely taken and given back.
     for (uint32_t i = 0; count_ > 1 && i < count_; ++i) {
-        const shm::Taken passes = look(charges_[i], cost, now_ns);
+        const shm::Taken passes = look(charges_[i], cost);
         if (passes == shm::Taken::kMoved) {
             return Spent::kMoved;
         }
@@ -314,13 +302,15 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
             if (is_rate(charge.limit) != rates) {
                 continue;
             }
-            const shm::Taken taken = take(charge, cost, now_ns);
+            const shm::Taken taken = take(charge, cost);
             charge.taken = taken == shm::Taken::kYes;
             charge.refused = taken == shm::Taken::kNo;
             if (taken == shm::Taken::kMoved ||
                 (charge.refused && (charge.limit.flags & shm::kLimitShadow) == 0)) {
-                give_back(cost, owed);
-                return taken == shm::Taken::kMoved || owed->count != 0 ? Spent::kMoved : refusal(charge);
+                if (!give_back(cost, owed)) {
+                    return Spent::kMovedOwing;
+                }
+                return taken == shm::Taken::kMoved ? Spent::kMoved : refusal(charge);
             }
         }
     }
@@ -366,8 +356,9 @@ void Bill::tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out)
     }
 }
 
-void Bill::pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed) {
+bool Bill::pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed) {
     Owed left;
+    left.count = 0;
     left.cost = owed->cost;
     for (uint32_t i = 0; i < owed->count; ++i) {
         Charge& charge = owed->charges[i];
@@ -386,6 +377,7 @@ void Bill::pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed) {
         }
     }
     *owed = left;
+    return left.count == 0;
 }
 
 }  // namespace apikey::client

@@ -21,15 +21,18 @@ enum class Spent : uint8_t {
     kAll,
     kRateLimited,    ///< nothing was spent
     kUsageExceeded,  ///< nothing was spent
-    kMoved,       ///< the meters have gone on to the next generation; nothing was spent, but for what is owed
-    kElsewhere,   ///< this generation cannot tell what the plan is
-    kNotMetered,  ///< the meters cannot be written
+    kMoved,          ///< the meters have gone on to the next generation; nothing was spent
+    kMovedOwing,     ///< the same, but for what is owed
+    kElsewhere,      ///< this generation cannot tell what the plan is
+    kNotMetered,     ///< the meters cannot be written
+    kByBill,         ///< nothing was spent: it takes a Bill to tell (single_rate.h)
 };
 
 /// One limit that a request has to pass, and what was taken of it.
 struct Charge {
     shm::Word* word;
     shm::Limit limit;
+    uint64_t now;  ///< units of the rate's clock, or the quota's period
     bool of_owner;
     bool taken;
     bool refused;  ///< would have been, in shadow mode
@@ -39,13 +42,21 @@ struct Charge {
     };
 };
 
+/// Units of the clock that a rate is metered by: a window shorter than some ticks of the coarse one would
+/// pass one burst a tick.
+struct RateClock {
+    bool fine;
+    uint64_t operator()() const;
+};
+
 /// A request's charges, in the order of the plan, the key's own first.
 class Bill {
   public:
-    /// What of a request that met a moved meter was taken and could not be given back there.
+    /// What of a request that met a moved meter was taken and could not be given back there. Says something
+    /// only after kMovedOwing.
     struct Owed {
-        uint32_t count = 0;
-        uint32_t cost = 0;
+        uint32_t count;
+        uint32_t cost;
         Charge charges[2 * shm::kMeterWordsMax];
     };
 
@@ -53,8 +64,8 @@ class Bill {
     Spent draw_up(const Mapping& mapping, const KeyPlace& place);
     uint32_t count() const { return count_; }
 
-    /// Spends `cost` of each, or of none. `now_ns` is the coarse clock's. With kMoved, `owed` has what is to
-    /// be given back in the next generation.
+    /// Spends `cost` of each, or of none. `now_ns` is the coarse clock's. With kMovedOwing, `owed` has what
+    /// is to be given back in the next generation.
     Spent spend(uint32_t cost, uint64_t now_ns, Owed* owed);
     /// After kMoved: begins those meters anew that are marked as moved and cannot be, by somebody who
     /// scribbled on them. False: they have moved indeed.
@@ -64,14 +75,16 @@ class Bill {
     /// Tells what is left, after spend(), in `out`, which is all zeroes.
     void tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const;
 
-    /// Gives back what is owed, in the generation that the key's meters have gone on to.
-    static void pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed);
+    /// Gives back what is owed, in the generation that the key's meters have gone on to. False: these have
+    /// gone on, too; `owed` has what is left.
+    static bool pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed);
 
   private:
     Spent add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner);
-    shm::Taken look(Charge& charge, uint32_t cost, uint64_t now_ns) const;
-    static shm::Taken take(Charge& charge, uint32_t cost, uint64_t now_ns);
-    void give_back(uint32_t cost, Owed* owed);
+    static shm::Taken look(Charge& charge, uint32_t cost);
+    static shm::Taken take(Charge& charge, uint32_t cost);
+    /// False: there is something owed.
+    bool give_back(uint32_t cost, Owed* owed);
 
     uint32_t count_ = 0;
     Charge charges_[2 * shm::kMeterWordsMax];

@@ -11,6 +11,7 @@
 
 #include <cstring>
 
+#include "client/settle.h"
 #include "client/validate.h"
 #include "shm/index_hash.h"
 #include "shm/key_form.h"
@@ -26,35 +27,6 @@ static_assert(APIKEY_UNAVAILABLE < shm::kCodesMax);
 constexpr uint64_t kHousekeepingMax_ns = 2500000000;
 constexpr unsigned kSwitchesMax = 4;  // a call follows at most so many publications
 constexpr size_t kGroup = 16;         // keys of a batch whose misses overlap; 32 were slower by a tenth
-
-/// What a call knows before it looks at a key.
-struct Moment {
-    const Mapping* mapping;
-    uint64_t now_ns;
-    uint32_t cpu;
-    uint32_t flags;
-    bool current;  ///< the mapping was current when the call began
-    bool asks;     ///< for more than a valid key
-};
-
-/// A presented key on its way to a verdict.
-struct Presented {
-    const char* data;
-    size_t len;
-    const char* id;  ///< in `data`; nullptr when not of the native form
-    uint64_t hash;
-    shm::Probe probe;  ///< from where `hash` leads
-    uint8_t digest[shm::kDigestLength];
-    shm::Found found;  ///< by `hash`, in this generation
-};
-
-/// How a key with terms came out of one generation.
-enum class Decided : uint8_t {
-    kYes,
-    kInCurrent,  ///< is to be looked up in the current generation
-    kInNext,     ///< its meters have gone on to the next one
-    kAlone,      ///< by a call of its own
-};
 
 uint64_t verdict_tag(const shm::DigestKey& key, uint32_t generation) {
     return static_cast<uint64_t>(generation) << 32 | key.tag;
@@ -94,13 +66,6 @@ APIKEY_INLINE Moment moment_of(const apikey_client* client, const Mapping* mappi
         moment.flags = flags_of(*client, *mapping, now_ns);
     }
     return moment;
-}
-
-APIKEY_INLINE void count_answers(const Moment& moment, apikey_code code, uint64_t answers) {
-    const shm::CellsView& cells = moment.mapping->generation.cells;
-    if (cells.base != nullptr) [[likely]] {
-        shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu, answers);
-    }
 }
 
 APIKEY_INLINE void count_for_key(const Moment& moment, apikey_code code, uint64_t index) {
@@ -187,91 +152,6 @@ APIKEY_INLINE apikey_code look_up(const Moment& moment, Presented* key) {
     return is_alive(key->found) ? code_of(key->found.meta, moment.now_ns) : look_up_further(moment, key);
 }
 
-/// What a key that is valid up to here comes to by its terms, and what it spends.
-struct Terms {
-    apikey_code code = APIKEY_VALID;
-    Decided decided = Decided::kYes;
-    uint32_t flags = 0;
-};
-
-void count_shadows(const Moment& moment, const Bill& bill, Terms* terms) {
-    if (bill.shadowed(true)) {
-        count_answers(moment, APIKEY_SHADOW_RATE_LIMITED, 1);
-        terms->flags |= APIKEY_FLAG_SHADOW;
-    }
-    if (bill.shadowed(false)) {
-        count_answers(moment, APIKEY_SHADOW_USAGE_EXCEEDED, 1);
-        terms->flags |= APIKEY_FLAG_SHADOW;
-    }
-}
-
-Terms not_metered(const apikey_client& client) {
-    return client.metering == APIKEY_METERING_OPTIONAL
-               ? Terms{APIKEY_VALID, Decided::kYes, APIKEY_FLAG_NOT_METERED}
-               : Terms{APIKEY_UNAVAILABLE, Decided::kYes, 0};
-}
-
-/// Spends the request's cost. `owed` is nullptr for a key of a batch: one with more than one limit, which
-/// could come to owe, is left to a call of its own.
-Terms spend(const apikey_client& client, const Moment& moment, const KeyPlace& place, const Asked& asked,
-            Bill::Owed* owed) {
-    Terms terms;
-    Bill bill;
-    Bill::Owed none;
-    Spent spent = bill.draw_up(*moment.mapping, place);
-    if (spent == Spent::kNotMetered) {
-        return not_metered(client);
-    }
-    if (spent == Spent::kAll) {
-        if (owed == nullptr && bill.count() > 1) {
-            return {APIKEY_VALID, Decided::kAlone, 0};
-        }
-        spent = bill.spend(asked.cost, moment.now_ns, owed != nullptr ? owed : &none);
-        if (spent == Spent::kMoved && bill.mend_scribbled(*moment.mapping)) [[unlikely]] {
-            spent = bill.spend(asked.cost, moment.now_ns, owed != nullptr ? owed : &none);
-        }
-    }
-    switch (spent) {
-        case Spent::kAll:
-            count_shadows(moment, bill, &terms);
-            break;
-        case Spent::kRateLimited:
-            terms.code = APIKEY_RATE_LIMITED;
-            break;
-        case Spent::kUsageExceeded:
-            terms.code = APIKEY_USAGE_EXCEEDED;
-            break;
-        case Spent::kMoved:
-            terms.decided = Decided::kInNext;
-            return terms;
-        default:
-            terms.decided = Decided::kInCurrent;
-            return terms;
-    }
-    if (asked.limits != nullptr) {
-        bill.tell(asked.cost, moment.now_ns, spent, asked.limits);
-    }
-    return terms;
-}
-
-/// Where a key stands, for its meters.
-KeyPlace place_of(const Presented& key, const shm::Policy& policy) {
-    return {key.found.index, key.digest, key.id, &policy};
-}
-
-/// All that a key's policy and the request have to say. Only for a key that has one, or a request that asks.
-[[gnu::noinline]] Terms settle_terms(const apikey_client& client, const Moment& moment, const Presented& key,
-                                     const Asked& asked, Bill::Owed* owed) {
-    const shm::TableView& table = moment.mapping->generation.table;
-    shm::Policy policy;
-    shm::read_policy(table, key.found.meta, &policy);
-    Terms terms;
-    terms.code = check_terms(client, table, key.found.meta, policy, asked);
-    return terms.code == APIKEY_VALID && (policy.plan != 0 || policy.owner != 0)
-               ? spend(client, moment, place_of(key, policy), asked, owed)
-               : terms;
-}
-
 /// Answers for a key that was looked for, when this generation may answer. Everything is counted here but the
 /// total of valid answers, which the caller adds in one piece.
 APIKEY_INLINE Decided decide(const apikey_client& client, const Moment& moment, Presented* key,
@@ -280,9 +160,10 @@ APIKEY_INLINE Decided decide(const apikey_client& client, const Moment& moment, 
     const bool unsure = code == APIKEY_UNAVAILABLE;
     uint32_t flags = moment.flags;
     if (code == APIKEY_VALID && (moment.asks || shm::Meta::policy(key->found.meta) != 0)) [[unlikely]] {
-        const Terms terms = settle_terms(client, moment, *key, asked, owed);
-        if (terms.decided != Decided::kYes) {
-            return terms.decided;
+        Terms terms;
+        const Decided settled = settle_terms(client, moment, *key, asked, owed, &terms);
+        if (settled != Decided::kYes) {
+            return settled;
         }
         code = terms.code;
         flags |= terms.flags;
@@ -390,13 +271,15 @@ bool is_kept(const apikey_client& client, const Mapping& mapping, uint64_t now_n
     }
 }
 
-/// After a switch that a moved meter asked for: what had been taken before it was met.
-[[gnu::cold, gnu::noinline]] void pay_back(const Moment& moment, const Presented& key, Bill::Owed* owed) {
-    if (is_alive(key.found)) {
-        shm::Policy policy;
-        shm::read_policy(moment.mapping->generation.table, key.found.meta, &policy);
-        Bill::pay_back(*moment.mapping, place_of(key, policy), owed);
+/// After a switch that a moved meter asked for: gives back what had been taken before it was met. False:
+/// these meters have gone on, too.
+[[gnu::cold, gnu::noinline]] bool pay_back(const Moment& moment, const Presented& key, Bill::Owed* owed) {
+    if (!is_alive(key.found)) {
+        return true;
     }
+    shm::Policy policy;
+    shm::read_policy(moment.mapping->generation.table, key.found.meta, &policy);
+    return Bill::pay_back(*moment.mapping, place_of(key, policy), owed);
 }
 
 /// Hashes the key, when it may be known at all, and looks for it in this generation.
@@ -415,39 +298,35 @@ APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& mome
     return presented;
 }
 
-/// The rest of a call that the first generation did not answer, or not alone.
+/// The rest of a call that the first generation did not answer.
 [[gnu::cold, gnu::noinline]] apikey_code validate_further(apikey_client* client, Reading* reading,
                                                           Moment moment, const apikey_key& key,
-                                                          Presented* presented, const Asked& asked,
-                                                          Decided decided, apikey_verdict* verdict) {
-    Bill::Owed owed;
+                                                          const Asked& asked, Decided decided,
+                                                          Bill::Owed* owed, apikey_verdict* verdict) {
     const bool asks = moment.asks;
-    for (unsigned switches = 0;; ++switches) {
-        if (decided == Decided::kAlone) {
-            decided = decide(*client, moment, presented, asked, &owed, verdict);
+    for (unsigned switches = 0; switches < kSwitchesMax; ++switches) {
+        if (!try_switch_mapping(client, reading, moment.now_ns, IfBusy::kSwitchToo,
+                                decided == Decided::kInCurrent ? Target::kCurrent : Target::kNext)) {
+            break;
         }
+        moment = moment_of(client, reading->mapping(), moment.now_ns);
+        moment.asks = asks;
+        if (moment.mapping == nullptr || too_stale(client, moment)) {
+            break;
+        }
+        Presented presented = look_for(client, moment, key);
+        if (decided == Decided::kOwing && !pay_back(moment, presented, owed)) {
+            continue;
+        }
+        decided = decide(*client, moment, &presented, asked, owed, verdict);
         if (decided == Decided::kYes) {
             if (verdict->code == APIKEY_VALID) {
                 count_answers(moment, APIKEY_VALID, 1);
             }
             return verdict->code;
         }
-        if (switches == kSwitchesMax ||
-            !try_switch_mapping(client, reading, moment.now_ns, IfBusy::kSwitchToo,
-                                decided == Decided::kInNext ? Target::kNext : Target::kCurrent)) {
-            return unavailable(moment, verdict);
-        }
-        moment = moment_of(client, reading->mapping(), moment.now_ns);
-        moment.asks = asks;
-        if (moment.mapping == nullptr || too_stale(client, moment)) {
-            return unavailable(moment, verdict);
-        }
-        *presented = look_for(client, moment, key);
-        if (owed.count != 0) {
-            pay_back(moment, *presented, &owed);
-        }
-        decided = Decided::kAlone;
     }
+    return unavailable(moment, verdict);
 }
 
 /// A group's keys of the native form, on their way through one step after the other.
@@ -497,15 +376,22 @@ void find_natives(const Moment& moment, const Natives& natives) {
     }
 }
 
-/// One group of a batch. Keys that this mapping may not answer are marked in `left` for validate().
+/// Keys of a group that the batch's mapping did not answer.
+struct Left {
+    bool key[kGroup];
+    size_t owing = kGroup;  ///< one that owes; those behind it were not looked at
+    Bill::Owed owed;
+};
+
+/// One group of a batch.
 size_t validate_group(const apikey_client* client, const Moment& moment, const apikey_key* keys, size_t count,
-                      apikey_verdict* verdicts, bool* left) {
+                      apikey_verdict* verdicts, Left* left) {
     const uint64_t seed = moment.mapping->generation.table.hash_seed;
     Presented presented[kGroup];
     Natives natives;
     natives.count = 0;
     for (size_t i = 0; i < count; ++i) {
-        left[i] = false;
+        left->key[i] = true;
         presented[i].id = nullptr;
         if (!may_be_known(keys[i])) [[unlikely]] {
             continue;
@@ -525,6 +411,7 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
     for (size_t i = 0; i < count; ++i) {
         if (!may_be_known(keys[i])) [[unlikely]] {
             refuse_by_length(moment, keys[i], &verdicts[i]);
+            left->key[i] = false;
             continue;
         }
         if (presented[i].id == nullptr) [[unlikely]] {
@@ -532,8 +419,13 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
             aim_by_digest(*moment.mapping, &presented[i]);
             presented[i].found = find(moment, presented[i]);
         }
-        left[i] = decide(*client, moment, &presented[i], Asked{}, nullptr, &verdicts[i]) != Decided::kYes;
-        valid += !left[i] && verdicts[i].code == APIKEY_VALID ? 1 : 0;
+        const Decided decided = decide(*client, moment, &presented[i], Asked{}, &left->owed, &verdicts[i]);
+        if (decided == Decided::kOwing) [[unlikely]] {
+            left->owing = i;
+            break;
+        }
+        left->key[i] = decided != Decided::kYes;
+        valid += !left->key[i] && verdicts[i].code == APIKEY_VALID ? 1 : 0;
     }
     if (valid != 0) {
         count_answers(moment, APIKEY_VALID, valid);
@@ -543,7 +435,7 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
 
 /// Holds the mapping for one group. False: nothing was decided, each key goes its own way.
 bool hold_and_validate_group(apikey_client* client, const apikey_key* keys, size_t count,
-                             apikey_verdict* verdicts, bool* left, size_t* valid) {
+                             apikey_verdict* verdicts, Left* left, size_t* valid) {
     Reading reading(client);
     if (reading.busy()) {
         return false;
@@ -557,6 +449,18 @@ bool hold_and_validate_group(apikey_client* client, const apikey_key* keys, size
     }
     *valid = validate_group(client, moment, keys, count, verdicts, left);
     return true;
+}
+
+/// Goes on with a key of a batch that owes: its meters are in another generation than this thread's mapping.
+[[gnu::cold, gnu::noinline]] apikey_code validate_owing(apikey_client* client, const apikey_key& key,
+                                                        Bill::Owed* owed, apikey_verdict* verdict) {
+    Reading reading(client);
+    if (reading.busy()) {
+        clear_verdict(verdict, APIKEY_UNAVAILABLE, 0);
+        return APIKEY_UNAVAILABLE;
+    }
+    const Moment moment = moment_of(client, reading.mapping(), coarse_now_ns());
+    return validate_further(client, &reading, moment, key, Asked{}, Decided::kOwing, owed, verdict);
 }
 
 }  // namespace
@@ -581,9 +485,10 @@ apikey_code validate(apikey_client* client, const char* data, size_t length, con
         return refuse_by_length(moment, key, verdict);
     }
     Presented presented = look_for(client, moment, key);
-    const Decided decided = decide(*client, moment, &presented, asked, nullptr, verdict);
+    Bill::Owed owed;
+    const Decided decided = decide(*client, moment, &presented, asked, &owed, verdict);
     if (decided != Decided::kYes) [[unlikely]] {
-        return validate_further(client, &reading, moment, key, &presented, asked, decided, verdict);
+        return validate_further(client, &reading, moment, key, asked, decided, &owed, verdict);
     }
     if (verdict->code == APIKEY_VALID) [[likely]] {
         count_answers(moment, APIKEY_VALID, 1);
@@ -595,17 +500,19 @@ size_t validate_many(apikey_client* client, const apikey_key* keys, size_t count
     size_t valid = 0;
     for (size_t at = 0; at < count; at += kGroup) {
         const size_t group = count - at < kGroup ? count - at : kGroup;
-        bool left[kGroup];
+        Left left;
         size_t group_valid = 0;
         const bool held =
-            hold_and_validate_group(client, keys + at, group, verdicts + at, left, &group_valid);
+            hold_and_validate_group(client, keys + at, group, verdicts + at, &left, &group_valid);
         for (size_t i = 0; i < group; ++i) {
-            if (!held || left[i]) [[unlikely]] {
-                group_valid += validate(client, keys[at + i].data, keys[at + i].len, Asked{},
-                                        &verdicts[at + i]) == APIKEY_VALID
-                                   ? 1
-                                   : 0;
+            if (held && !left.key[i]) [[likely]] {
+                continue;
             }
+            const apikey_key& key = keys[at + i];
+            apikey_verdict* verdict = &verdicts[at + i];
+            const apikey_code code = i == left.owing ? validate_owing(client, key, &left.owed, verdict)
+                                                     : validate(client, key.data, key.len, Asked{}, verdict);
+            group_valid += code == APIKEY_VALID ? 1 : 0;
         }
         valid += group_valid;
     }

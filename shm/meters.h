@@ -8,7 +8,9 @@
 //  2. A word that has kMovedBit never changes again: what it held goes on in the next generation.
 //  3. Of an announced generation a word of 0 was not carried over yet; once it is another it never is 0
 //  again.
-//  4. The clock is read anew, after the word, before a word is told to be ahead of it.    (SYNC meter-time)
+//  4. The clock is read anew, after the word, before a word is told to be ahead of it, and before a request
+//  is refused.                                                                                (SYNC
+//  meter-time)
 //  5. A rate never passes more than its burst and what its interval allows in the time between, a quota never
 //  more than its maximum in its period, whatever interleaves; too few pass where a taker is killed.
 //
@@ -108,6 +110,7 @@ namespace meters {
 struct RateSeen {
     uint64_t ahead;
     bool clamped;  ///< the word said more than can be
+    bool fits;     ///< so does what is asked for
 };
 
 /// `clock()` tells the time now, in units; it is called when the word is ahead of what `now` explains. A
@@ -115,26 +118,25 @@ struct RateSeen {
 /// likes, and others have taken meanwhile: to believe its `now` would give them all of it back. Whoever wrote
 /// the word had looked at the clock before, so a look after this one that still does not explain it means
 /// that the clock was set back, or the word scribbled on.
+///
+/// Nor is a request refused by a look at the clock that came before another taker's.
 template <typename Clock>
-RateSeen see_rate(uint64_t word, const Rate& rate, uint64_t* now, Clock clock) {
+RateSeen see_rate(uint64_t word, const Rate& rate, uint32_t cost, uint64_t* now, Clock clock) {
+    uint64_t need = 0;
+    const bool ever = !__builtin_mul_overflow(uint64_t{cost}, rate.interval, &need) && need <= rate.window;
     if (RateWord::tag(word) != rate.tag) {
-        return {0, false};
+        return {0, false, ever};
     }
+    const uint64_t room = ever ? rate.window - need : 0;
     uint64_t ahead = RateWord::ahead(word, *now);
-    if (ahead > rate.window) [[unlikely]] {
+    if (ahead > room) [[unlikely]] {
         *now = clock();
         ahead = RateWord::ahead(word, *now);
         if (ahead > rate.window) {
-            return {rate.window, true};
+            return {rate.window, true, false};
         }
     }
-    return {ahead, false};
-}
-
-/// `ahead` is at most a window.
-inline bool fits_rate(const Rate& rate, uint64_t ahead, uint32_t cost) {
-    uint64_t need = 0;
-    return !__builtin_mul_overflow(uint64_t{cost}, rate.interval, &need) && need <= rate.window - ahead;
+    return {ahead, false, ever && ahead <= room};
 }
 
 /// What a quota's word says at a moment.
@@ -142,41 +144,45 @@ struct QuotaSeen {
     uint64_t used;
     uint64_t period;
     bool clamped;
+    bool fits;
 };
-
-/// The same for a quota. A word one period ahead is another taker's, whose clock is a tick further, and is
-/// charged as it stands; one further ahead becomes this period's, with what was counted: a period never
-/// begins twice.
-template <typename Clock>
-QuotaSeen see_quota(uint64_t word, const Quota& quota, uint64_t* period, Clock clock) {
-    if (QuotaWord::tag(word) != quota.tag) {
-        return {0, *period & QuotaWord::kPeriodMask, false};
-    }
-    int32_t ahead = QuotaWord::ahead(word, *period);
-    if (ahead > 1) [[unlikely]] {
-        *period = clock();
-        ahead = QuotaWord::ahead(word, *period);
-        if (ahead > 1) {
-            return {QuotaWord::used(word), *period & QuotaWord::kPeriodMask, true};
-        }
-    }
-    if (ahead < 0) {
-        return {0, *period & QuotaWord::kPeriodMask, false};
-    }
-    return {QuotaWord::used(word), QuotaWord::period(word), false};
-}
 
 /// A quota that was lowered may have been passed already.
 inline bool fits_quota(const Quota& quota, uint64_t used, uint32_t cost) {
     return used <= quota.max && cost <= quota.max - used;
 }
 
+/// The same for a quota. A word one period ahead is another taker's, whose clock is a tick further, and is
+/// charged as it stands; one further ahead becomes this period's, with what was counted: a period never
+/// begins twice.
+template <typename Clock>
+QuotaSeen see_quota(uint64_t word, const Quota& quota, uint32_t cost, uint64_t* period, Clock clock) {
+    const auto seen = [&](uint64_t used, uint64_t of_period, bool clamped) -> QuotaSeen {
+        return {used, of_period & QuotaWord::kPeriodMask, clamped, fits_quota(quota, used, cost)};
+    };
+    if (QuotaWord::tag(word) != quota.tag) {
+        return seen(0, *period, false);
+    }
+    const uint64_t used = QuotaWord::used(word);
+    int32_t ahead = QuotaWord::ahead(word, *period);
+    if (ahead > 1 || (ahead == 0 && !fits_quota(quota, used, cost))) [[unlikely]] {
+        *period = clock();
+        ahead = QuotaWord::ahead(word, *period);
+        if (ahead > 1) {
+            return seen(used, *period, true);
+        }
+    }
+    return ahead < 0 ? seen(0, *period, false) : seen(used, QuotaWord::period(word), false);
+}
+
 }  // namespace meters
 
 /// Takes `cost` requests (not 0) off a rate, if they are there. `now` was read by the caller, in units; a
-/// word too far ahead of it is brought back to a full window, also where nothing can be taken.
+/// word too far ahead of it is brought back to a full window, also where nothing can be taken. Inline, since
+/// most limited keys spend of nothing else: a call would cost a third of it.
 template <typename Clock>
-Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock, RateTaking* taking) {
+[[gnu::always_inline]] inline Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now,
+                                              Clock clock, RateTaking* taking) {
     for (;;) {
         // SYNC meter-time: acquire, so that a look at the clock after this one is no earlier than the
         // writer's was. SYNC meter-moved: and that who finds the word moved finds that generation announced.
@@ -184,11 +190,10 @@ Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock
         if ((seen & kMovedBit) != 0) [[unlikely]] {
             return Taken::kMoved;
         }
-        const meters::RateSeen before = meters::see_rate(seen, rate, &now, clock);
-        const bool fits = meters::fits_rate(rate, before.ahead, cost);
-        const uint64_t ahead = before.ahead + (fits ? cost * rate.interval : 0);
+        const meters::RateSeen before = meters::see_rate(seen, rate, cost, &now, clock);
+        const uint64_t ahead = before.ahead + (before.fits ? cost * rate.interval : 0);
         taking->ahead = ahead;
-        if (!fits && !before.clamped) {
+        if (!before.fits && !before.clamped) {
             return Taken::kNo;
         }
         taking->restore = RateWord::make(rate.tag, now + before.ahead);
@@ -197,7 +202,7 @@ Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock
         // acquires what one of them left acquires this as well.
         const uint64_t left = taking->written;
         if (word.compare_exchange_weak(seen, left, std::memory_order_release, std::memory_order_relaxed)) {
-            return fits ? Taken::kYes : Taken::kNo;
+            return before.fits ? Taken::kYes : Taken::kNo;
         }
     }
 }
@@ -211,17 +216,16 @@ Taken take_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period,
         if ((seen & kMovedBit) != 0) [[unlikely]] {
             return Taken::kMoved;
         }
-        const meters::QuotaSeen before = meters::see_quota(seen, quota, &period, clock);
-        const bool fits = meters::fits_quota(quota, before.used, cost);
-        taking->used = before.used + (fits ? cost : 0);
+        const meters::QuotaSeen before = meters::see_quota(seen, quota, cost, &period, clock);
+        taking->used = before.used + (before.fits ? cost : 0);
         taking->period = before.period;
-        if (!fits && !before.clamped) {
+        if (!before.fits && !before.clamped) {
             return Taken::kNo;
         }
         const uint64_t left = QuotaWord::make(quota.tag, before.period, taking->used);
         // SYNC meter-time: release, as in take_rate().
         if (word.compare_exchange_weak(seen, left, std::memory_order_release, std::memory_order_relaxed)) {
-            return fits ? Taken::kYes : Taken::kNo;
+            return before.fits ? Taken::kYes : Taken::kNo;
         }
     }
 }
@@ -263,7 +267,7 @@ Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Cl
     if ((seen & kMovedBit) != 0) [[unlikely]] {
         return Taken::kMoved;
     }
-    const meters::RateSeen found = meters::see_rate(seen, rate, &now, clock);
+    const meters::RateSeen found = meters::see_rate(seen, rate, cost, &now, clock);
     *ahead = found.ahead;
     if (found.clamped) [[unlikely]] {
         // Relaxed: no look at the clock counts on it, since nothing was taken. Who changed the word has done
@@ -271,7 +275,7 @@ Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Cl
         word.compare_exchange_strong(seen, RateWord::make(rate.tag, now + found.ahead),
                                      std::memory_order_relaxed, std::memory_order_relaxed);
     }
-    return meters::fits_rate(rate, *ahead, cost) ? Taken::kYes : Taken::kNo;
+    return found.fits ? Taken::kYes : Taken::kNo;
 }
 template <typename Clock>
 Taken look_at_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
@@ -280,14 +284,14 @@ Taken look_at_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t peri
     if ((seen & kMovedBit) != 0) [[unlikely]] {
         return Taken::kMoved;
     }
-    const meters::QuotaSeen found = meters::see_quota(seen, quota, &period, clock);
+    const meters::QuotaSeen found = meters::see_quota(seen, quota, cost, &period, clock);
     *used = found.used;
     if (found.clamped) [[unlikely]] {
         // Relaxed, as for a rate.
         word.compare_exchange_strong(seen, QuotaWord::make(quota.tag, found.period, found.used),
                                      std::memory_order_relaxed, std::memory_order_relaxed);
     }
-    return meters::fits_quota(quota, *used, cost) ? Taken::kYes : Taken::kNo;
+    return found.fits ? Taken::kYes : Taken::kNo;
 }
 
 /// Carries a word over to the announced generation that follows its own, for whoever gets there first: the

@@ -16,11 +16,22 @@
 
 namespace apikey::shm {
 
-/// The policy that a meta names. The meta was loaded with acquire, so the entry is complete.
-inline void read_policy(const TableView& table, uint64_t meta, Policy* out) {
+/// A value that stands in the table, read once.
+template <typename Value>
+inline Value read_value(const Value& stored) {
+    Value value;
+    read_plain(&value, &stored, sizeof value);
+    return value;
+}
+
+/// Where the policy stands that a meta names. The meta was loaded with acquire, so the entry is complete.
+inline const Policy& stored_policy(const TableView& table, uint64_t meta) {
     const uint32_t index = Meta::policy(meta);
     // One beyond the area grants nothing, as entry 0.
-    read_plain(out, &table.policies[index < table.policy_count ? index : 0], sizeof *out);
+    return table.policies[index < table.policy_count ? index : 0];
+}
+inline void read_policy(const TableView& table, uint64_t meta, Policy* out) {
+    *out = read_value(stored_policy(table, meta));
 }
 
 /// A list in the details, whose elements are copied one by one.
@@ -43,10 +54,10 @@ class ListReader {
     bool found() const { return elements_ != nullptr; }
     uint32_t count() const { return head_.count; }
     uint32_t words_used() const { return head_.words_used; }
-    Element get(uint32_t number) const {
-        Element element;
-        read_plain(&element, elements_ + number * sizeof element, sizeof element);
-        return element;
+    Element get(uint32_t number) const { return read_value(stored(number)); }
+    /// Where it stands in the table.
+    const Element& stored(uint32_t number) const {
+        return *reinterpret_cast<const Element*>(elements_ + number * sizeof(Element));
     }
 
   private:

@@ -186,6 +186,9 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         TableWriter& table = (*made)->table();
         table.spread(hashes_of(table.view().hash_seed, from, changes));
         if (fill(table, *order.policies, from, changes)) {
+            if (order.quotas != nullptr) {
+                order.quotas->install(**made);
+            }
             (*made)->use_huge_pages();
             return made;
         }

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "core/change.h"
+#include "core/quota_words.h"
 #include "shm/generation.h"
 
 namespace apikeyd {
@@ -19,6 +20,8 @@ struct BuildOrder {
     gid_t clients_group;
     uint64_t capacity_keys;  ///< room for at least so many keys
     std::shared_ptr<const PolicySet> policies = std::make_shared<const PolicySet>();
+    /// For a generation whose meters come from no predecessor; nullptr: nothing was taken.
+    std::shared_ptr<const StoredQuotas> quotas = nullptr;
 };
 
 /// Every live key of `from` (nullptr: none), then `changes`, in files under temporary names. `from` may

@@ -38,6 +38,7 @@ class Daemon {
 
     Result<void> open_workers();
     Result<void> open_instance();
+    Result<void> restore_quotas();
     Result<void> open_notices();
     void first_load();
     Result<void> open_door();
@@ -79,7 +80,8 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
         return tl::unexpected(loop.error());
     }
     std::unique_ptr<Daemon> daemon(new Daemon(config, std::move(*log), std::move(*loop)));
-    for (auto step : {&Daemon::open_workers, &Daemon::open_instance, &Daemon::open_notices}) {
+    for (auto step :
+         {&Daemon::open_workers, &Daemon::open_instance, &Daemon::restore_quotas, &Daemon::open_notices}) {
         if (Result<void> opened = ((*daemon).*step)(); !opened) {
             return tl::unexpected(opened.error());
         }
@@ -129,6 +131,19 @@ Result<void> Daemon::open_instance() {
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
     admin_ =
         std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(), *log_);
+    return {};
+}
+
+/// After a reboot, or an upgrade of the layout: no table's meters go on.
+Result<void> Daemon::restore_quotas() {
+    if (publisher_->current() != nullptr) {
+        return {};
+    }
+    auto quotas = flusher_->stored_quotas();
+    if (!quotas) {
+        return tl::unexpected(quotas.error());
+    }
+    publisher_->restore_quotas(std::move(*quotas));
     return {};
 }
 

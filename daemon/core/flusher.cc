@@ -7,6 +7,7 @@
 #include <new>
 
 #include "base/clock.h"
+#include "core/quota_words.h"
 #include "shm/cells.h"
 
 namespace apikeyd {
@@ -30,10 +31,13 @@ constexpr size_t kFlushedCellsMax = size_t{1} << 18;
 
 /// What one sweep of a generation found.
 struct Swept {
+    explicit Swept(GenerationPtr swept) : generation(std::move(swept)), quotas(realtime_now_ns()) {}
+
     GenerationPtr generation;
     std::vector<KeyCount> keys;
     std::vector<uint64_t> indices;  // of `keys`, to mark them again when the flush fails
     std::vector<CodeCount> codes;
+    QuotaSweep quotas;
 
     GenerationCounts counts(bool closing) const {
         GenerationCounts counts;
@@ -41,6 +45,7 @@ struct Swept {
         counts.generation = generation->number();
         counts.keys = keys;
         counts.codes = codes;
+        counts.quotas = quotas.counts();
         counts.closing = closing;
         return counts;
     }
@@ -79,17 +84,23 @@ void note_cell(const Generation& generation, uint64_t index, const FlushedSums* 
     count.denied = sums.denied;
     swept.keys.push_back(count);
     swept.indices.push_back(index);
+    swept.quotas.note_key(generation, index, meta);
+}
+
+/// After all cells: what belongs to no key alone.
+void note_totals(const Generation& generation, Swept& swept) {
+    swept.quotas.note_owners(generation);
+    for (uint8_t code = 0; generation.cells().base != nullptr && code < apikey::shm::kCodesMax; ++code) {
+        swept.codes.push_back({code, sum_code(generation.cells(), code)});
+    }
 }
 
 Swept sweep_all(const GenerationPtr& generation) {
-    Swept swept;
-    swept.generation = generation;
+    Swept swept(generation);
     for (uint64_t index = 0; index < generation->cells().cell_count; ++index) {
         note_cell(*generation, index, nullptr, swept);
     }
-    for (uint8_t code = 0; generation->cells().base != nullptr && code < apikey::shm::kCodesMax; ++code) {
-        swept.codes.push_back({code, sum_code(generation->cells(), code)});
-    }
+    note_totals(*generation, swept);
     return swept;
 }
 
@@ -148,8 +159,7 @@ class Flusher::Sweep {
 
   private:
     Swept sweep_marked(const GenerationPtr& generation) {
-        Swept swept;
-        swept.generation = generation;
+        Swept swept(generation);
         const CellsView& cells = generation->cells();
         // A mark can be forged away, so some cells are marked by us each time and all are seen in the end.
         // Marking them, rather than looking at them here, keeps each cell from being noted twice in one
@@ -167,9 +177,7 @@ class Flusher::Sweep {
                 note_cell(*generation, index, &flushed, swept);
             }
         });
-        for (uint8_t code = 0; cells.base != nullptr && code < apikey::shm::kCodesMax; ++code) {
-            swept.codes.push_back({code, sum_code(cells, code)});
-        }
+        note_totals(*generation, swept);
         return swept;
     }
 
@@ -309,6 +317,21 @@ void Flusher::finish(const std::shared_ptr<Job>& job) {
 
 Result<FlushSummary> Flusher::flush_now() {
     return sweep_->flush(*store_, all_generations());
+}
+
+Result<std::shared_ptr<const StoredQuotas>> Flusher::stored_quotas() {
+    if (!publisher_.superseded().empty()) {
+        if (const Result<FlushSummary> flushed = flush_now(); !flushed) {
+            log_.error("usage.flush_failed", {{"reason", flushed.error().message}});
+        }
+    }
+    auto quotas = std::make_shared<StoredQuotas>();
+    try {
+        const auto read = store_->for_each_quota([&](const QuotaCount& count) { quotas->add(count); });
+        return read ? Result<std::shared_ptr<const StoredQuotas>>(quotas) : tl::unexpected(read.error());
+    } catch (const std::bad_alloc&) {
+        return fail("no memory to read what was taken of quotas");
+    }
 }
 
 void Flusher::retire_unused() {

@@ -1,5 +1,5 @@
-// From counters in shared memory to totals in the usage store, and the end of generations nobody uses any
-// more.
+// From counters and quota words in shared memory to the usage store, and the end of generations nobody uses
+// any more.
 //
 // The counters only grow, so a flush may come at any time and fail at any time: the next one brings the same
 // sums. A generation is unlinked only when its last sums are committed.
@@ -27,6 +27,9 @@ class Flusher {
     void flush(Done done);
     /// The same on the calling thread, for the daemon's end. The worker must have been stopped.
     Result<FlushSummary> flush_now();
+    /// What was taken of quotas, as the store has it: with what earlier generations still had to say, for a
+    /// start that adopts none of them. No flush may be under way.
+    Result<std::shared_ptr<const StoredQuotas>> stored_quotas();
     /// Harvests superseded generations that nobody maps any more.
     void retire_unused();
 

@@ -228,8 +228,13 @@ void Publisher::apply(const std::vector<Change>& changes, Done done) {
 void Publisher::start_build() {
     auto build = std::make_shared<Build>();
     build->from = current_;
-    build->order = {directory_.fd(), next_number(),  current_ != nullptr ? current_->number() : 0,
-                    clients_group_,  capacity_keys_, policies_};
+    build->order = {.directory_fd = directory_.fd(),
+                    .generation = next_number(),
+                    .predecessor = current_ != nullptr ? current_->number() : 0,
+                    .clients_group = clients_group_,
+                    .capacity_keys = capacity_keys_,
+                    .policies = policies_,
+                    .quotas = quotas_};
     build->waiting = std::move(waiting_);
     waiting_.clear();
     for (const Waiting& waiting : build->waiting) {
@@ -346,6 +351,7 @@ void Publisher::publish() {
     }
     current_ = std::move(next_);
     next_.reset();
+    quotas_.reset();
     log_.info("generation.published",
               {{"generation", current_->number()},
                {"keys", current_->table().header().live.load(std::memory_order_relaxed)},

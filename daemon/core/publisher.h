@@ -19,6 +19,7 @@
 #include "base/result.h"
 #include "core/change.h"
 #include "core/change_set.h"
+#include "core/quota_words.h"
 #include "runtime/log.h"
 #include "runtime/worker.h"
 #include "shm/control_writer.h"
@@ -54,6 +55,10 @@ class Publisher {
     /// no room for them; what needs them is for make_room_for(), with or without changes.
     bool set_policies(std::shared_ptr<const PolicySet> policies);
     const PolicySet& policies() const { return *policies_; }
+
+    /// What the usage store says was taken of quotas: it goes into the first generation. For a start without
+    /// one whose meters would go on, before the first load.
+    void restore_quotas(std::shared_ptr<const StoredQuotas> quotas) { quotas_ = std::move(quotas); }
 
     /// Makes every superseded file no more permissive than the current generation. For start-up, after the
     /// source was loaded: changes that an earlier daemon was killed in the middle of reach all files.
@@ -114,7 +119,8 @@ class Publisher {
     Log& log_;
 
     std::shared_ptr<const PolicySet> policies_ = std::make_shared<const PolicySet>();
-    bool policies_made_ = true;  // in the live table
+    bool policies_made_ = true;                   // in the live table
+    std::shared_ptr<const StoredQuotas> quotas_;  // until the first generation is published
     GenerationPtr current_;
     GenerationPtr next_;
     std::vector<GenerationPtr> superseded_;  // ascending

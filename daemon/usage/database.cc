@@ -216,9 +216,9 @@ Result<Database> Database::open_writable(const std::string& path) {
     sqlite3* raw = database->connection_.get();
     // Until the file is known to be ours, closing must not move its log into it either.
     sqlite3_db_config(raw, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-    const Result<Identity> identity = database->identify();
-    if (!identity) {
-        return tl::unexpected(identity.error());
+    const Result<int64_t> version = database->version();
+    if (!version) {
+        return tl::unexpected(version.error());
     }
     if (sqlite3_db_readonly(raw, "main") != 0) {
         return fail("usage store " + path + ": " + advice(SQLITE_READONLY));
@@ -227,10 +227,8 @@ Result<Database> Database::open_writable(const std::string& path) {
     if (Result<void> configured = database->configure_for_writing(); !configured) {
         return tl::unexpected(configured.error());
     }
-    if (*identity == Identity::kFresh) {
-        if (Result<void> created = database->create_schema(); !created) {
-            return tl::unexpected(created.error());
-        }
+    if (Result<void> brought_up = database->bring_up(*version); !brought_up) {
+        return tl::unexpected(brought_up.error());
     }
     return database;
 }
@@ -247,17 +245,18 @@ Result<Database> Database::open_read_only(const std::string& path) {
     if (!database) {
         return database;
     }
-    const Result<Identity> identity = database->identify();
-    if (!identity) {
-        return tl::unexpected(identity.error());
+    const Result<int64_t> version = database->version();
+    if (!version) {
+        return tl::unexpected(version.error());
     }
-    if (*identity == Identity::kFresh) {
+    if (*version == 0) {
         return fail("usage store " + path + ": is empty; apikeyd fills it when it starts");
     }
     return database;
 }
 
-Result<Database::Identity> Database::identify() const {
+/// Of a file that is known to be a store; 0 for one that is empty.
+Result<int64_t> Database::version() const {
     const Result<int64_t> application = query_int("PRAGMA application_id");
     const Result<int64_t> version = application ? query_int("PRAGMA user_version") : application;
     const Result<int64_t> tables = version ? query_int("SELECT count(*) FROM sqlite_schema") : version;
@@ -265,7 +264,7 @@ Result<Database::Identity> Database::identify() const {
         return tl::unexpected(tables.error());
     }
     if (*application == 0 && *version == 0 && *tables == 0) {
-        return Identity::kFresh;  // also what a daemon killed while creating it leaves
+        return 0;  // also what a daemon killed while creating it leaves
     }
     if (*application != kUsageApplicationId) {
         return fail("usage store " + path_ + ": is another program's SQLite database; name another file");
@@ -275,11 +274,11 @@ Result<Database::Identity> Database::identify() const {
                     ", this apikeyd knows up to " + std::to_string(kUsageSchemaVersion) +
                     "; run the newer apikeyd, or name another file");
     }
-    if (*version < kUsageSchemaVersion) {
+    if (*version < 1) {
         return fail("usage store " + path_ + ": has version " + std::to_string(*version) +
                     ", which no release wrote; restore a copy, or name another file");
     }
-    return Identity::kCurrent;
+    return *version;
 }
 
 Result<int64_t> Database::query_int(const char* sql) const {
@@ -324,11 +323,16 @@ Result<void> Database::configure_for_writing() const {
     return {};
 }
 
-Result<void> Database::create_schema() const {
-    if (execute("BEGIN IMMEDIATE") != SQLITE_OK) {
-        return tl::unexpected(last_error("creating its tables"));
+/// All of it or nothing: a store is of one version.
+Result<void> Database::bring_up(int64_t from_version) const {
+    if (from_version == kUsageSchemaVersion) {
+        return {};
     }
-    if (execute(kUsageSchemaSql) != SQLITE_OK || execute("COMMIT") != SQLITE_OK) {
+    int rc = execute("BEGIN IMMEDIATE");
+    for (int64_t version = from_version; rc == SQLITE_OK && version < kUsageSchemaVersion; ++version) {
+        rc = execute(kUsageVersionsSql[version]);
+    }
+    if (rc != SQLITE_OK || execute("COMMIT") != SQLITE_OK) {
         Error error = last_error("creating its tables");
         if (in_transaction()) {
             execute("ROLLBACK");

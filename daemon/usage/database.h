@@ -43,6 +43,9 @@ class Statement {
     /// Valid until the next step() or reset().
     [[nodiscard]] std::string_view column_text(int column) const;
     [[nodiscard]] std::span<const uint8_t> column_blob(int column) const;
+    [[nodiscard]] bool column_is_text(int column) const {
+        return sqlite3_column_type(statement_.get(), column) == SQLITE_TEXT;
+    }
 
   private:
     friend class Database;
@@ -65,16 +68,16 @@ class ResetGuard {
     Statement& statement_;
 };
 
-/// A connection to a store of the current version. One thread at a time. Movable; statements go first.
+/// A connection to a store. One thread at a time. Movable; statements go first.
 class Database {
   public:
     /// Opens for writing. Creates the file (0640 whatever the umask; SQLite gives -wal and -shm the same
-    /// mode) and its tables when missing or empty. Refuses, without changing a byte: a symbolic link or
-    /// anything else that is no regular file, another program's database, a store of a newer version. The
-    /// directory must exist.
+    /// mode) and its tables when missing or empty, and those that came with a later version than the file's.
+    /// Refuses, without changing a byte: a symbolic link or anything else that is no regular file, another
+    /// program's database, a store of a newer version. The directory must exist.
     static Result<Database> open_writable(const std::string& path);
     /// Opens an existing store for reading, also while a daemon writes and for a user who may only read the
-    /// files.
+    /// files. One of an earlier version stays so.
     static Result<Database> open_read_only(const std::string& path);
 
     Result<Statement> prepare(std::string_view sql) const;
@@ -94,14 +97,13 @@ class Database {
     struct Closer {
         void operator()(sqlite3* connection) const { sqlite3_close(connection); }
     };
-    enum class Identity { kFresh, kCurrent };
 
     explicit Database(std::string path) : path_(std::move(path)) {}
     static Result<Database> connect(const std::string& path, const std::string& real_path, int flags);
-    Result<Identity> identify() const;
+    Result<int64_t> version() const;
     Result<int64_t> query_int(const char* sql) const;
     Result<void> configure_for_writing() const;
-    Result<void> create_schema() const;
+    Result<void> bring_up(int64_t from_version) const;
 
     std::string path_;  ///< as the operator wrote it, for messages
     std::unique_ptr<sqlite3, Closer> connection_;

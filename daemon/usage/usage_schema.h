@@ -4,13 +4,15 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 
 namespace apikeyd {
 
 /// PRAGMA application_id: "apku". Tells our file from any other SQLite database.
 inline constexpr int64_t kUsageApplicationId = 0x61706B75;
-/// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone.
-inline constexpr int64_t kUsageSchemaVersion = 1;
+/// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone; one with
+/// a lower one is brought up to it by whoever opens it for writing, and read as it is by others.
+inline constexpr int64_t kUsageSchemaVersion = 2;
 
 /// totals, codes: what has been counted, for ever.
 /// baselines, code_baselines: how much of a generation's sums the totals already contain. Rows vanish with
@@ -20,7 +22,7 @@ inline constexpr int64_t kUsageSchemaVersion = 1;
 /// cells whose sums could not be believed, as first seen. Evidence only, nothing reads it back. A total per
 /// code has no digest; it stands there under 15 zero bytes and the code. key_id is TEXT and may hold any
 /// byte; BINARY collation compares all of them.
-inline constexpr char kUsageSchemaSql[] = R"sql(
+inline constexpr char kUsageVersion1Sql[] = R"sql(
 CREATE TABLE totals(
   key_id TEXT NOT NULL PRIMARY KEY,
   allowed INTEGER NOT NULL,
@@ -60,6 +62,27 @@ CREATE TABLE quarantined(
 PRAGMA application_id = 1634757493;
 PRAGMA user_version = 1;
 )sql";
-static_assert(kUsageApplicationId == 1634757493 && kUsageSchemaVersion == 1, "the SQL above says the same");
+static_assert(kUsageApplicationId == 1634757493, "the SQL above says the same");
+
+/// quotas: what was taken of a quota in the last period in which anything was, by a key (a holder of 16
+/// bytes, its digest) or by all keys of an owner (a holder of text, the owner's name). Whose it is goes by
+/// the names of plan and limit and by the kind of period (LimitKind), as the tag of a meter word does; the
+/// period is its full number (shm/quota_period.h).
+inline constexpr char kUsageVersion2Sql[] = R"sql(
+CREATE TABLE quotas(
+  holder ANY NOT NULL CHECK(typeof(holder) = 'text' OR length(holder) = 16),
+  plan TEXT NOT NULL,
+  limit_name TEXT NOT NULL,
+  kind INTEGER NOT NULL,
+  period INTEGER NOT NULL,
+  used INTEGER NOT NULL,
+  PRIMARY KEY(holder, plan, limit_name, kind)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
+)sql";
+
+/// What makes a store of each version of one of the version before; of an empty file for the first.
+inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql};
+static_assert(std::size(kUsageVersionsSql) == kUsageSchemaVersion, "the SQL above says the same");
 
 }  // namespace apikeyd

@@ -14,6 +14,7 @@
 
 #include "base/errno_text.h"
 #include "usage/database.h"
+#include "usage/quota_rows.h"
 
 namespace apikeyd {
 
@@ -95,6 +96,7 @@ struct UsageStore::Impl {
 
     Database database;  // before the statements: they are finalized first
     std::array<Statement, kStatementCount> statements;
+    QuotaRows quotas;
     bool read_only = false;  // a log that could not be opened for writing stays so for the connection's life
 
     Statement& get(StatementIndex index) { return statements[index]; }
@@ -358,6 +360,11 @@ Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::strin
         }
         impl->statements[i] = std::move(*statement);
     }
+    Result<QuotaRows> quotas = QuotaRows::prepare(impl->database);
+    if (!quotas) {
+        return tl::unexpected(std::move(quotas.error()));
+    }
+    impl->quotas = std::move(*quotas);
     return impl;
 }
 
@@ -388,6 +395,7 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
             int rc = impl_->query_closed(counts.uid, closed);
             if (rc == SQLITE_OK && !closed) {
                 rc = run.add_generation(counts);
+                rc = rc == SQLITE_OK ? impl_->quotas.put(counts.quotas, now_s) : rc;
             }
             if (rc != SQLITE_OK) {
                 return rc;
@@ -399,6 +407,18 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
         return tl::unexpected(done.error());
     }
     return run.summary();
+}
+
+Result<void> UsageStore::for_each_quota(const std::function<void(const QuotaCount&)>& visit, int64_t now_s) {
+    if (const Result<void> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
+    // What stays costs space and nothing else; the next time tries again.
+    (void)impl_->quotas.forget_past(now_s);
+    if (impl_->quotas.for_each(now_s, visit) != SQLITE_OK) {
+        return tl::unexpected(impl_->database.last_error("reading what was taken of quotas"));
+    }
+    return {};
 }
 
 Result<void> UsageStore::forget(const GenerationUid& uid, int64_t now_s) {

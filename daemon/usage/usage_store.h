@@ -1,14 +1,15 @@
-// Where counts go to stay: totals per key and per verdict code, in SQLite.
+// Where counts go to stay: totals per key and per verdict code, and what was taken of quotas, in SQLite.
 //
 // Shared memory holds sums that only grow, one per key and generation. A flush brings the sums as they stand;
 // the store remembers how much of each it has already added (the baseline) and adds the rest. Both happen in
 // one transaction, so a crash anywhere counts nothing twice and loses nothing: the next flush brings the same
-// sums.
+// sums. Of a quota the store keeps the largest count of its last period.
 
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@
 
 #include "base/owned_fd.h"
 #include "base/result.h"
+#include "shm/layout.h"
 
 namespace apikeyd {
 
@@ -51,12 +53,31 @@ struct CodeCount {
     friend bool operator==(const CodeCount&, const CodeCount&) = default;
 };
 
-/// What one flush brings of one generation. Keys that did not change may be left out.
+/// Which quota: what was taken of one is never another's. Agrees with the tags of meter words.
+struct QuotaName {
+    std::string plan;
+    std::string limit;
+    apikey::shm::LimitKind kind = apikey::shm::LimitKind::kMonth;  ///< of its period; not kRate
+
+    friend bool operator==(const QuotaName&, const QuotaName&) = default;
+};
+
+/// What a key, or all keys of an owner, had taken of a quota in a period. What it points to is the caller's.
+struct QuotaCount {
+    const QuotaName* name = nullptr;
+    std::string_view holder;  ///< a key's digest, the bytes of a KeyDigest; or an owner's name
+    bool of_owner = false;
+    uint32_t period = 0;  ///< its number, whole: shm::period_of()
+    uint64_t used = 0;    ///< below 2^34
+};
+
+/// What one flush brings of one generation. Keys, and quotas, that did not change may be left out.
 struct GenerationCounts {
     GenerationUid uid{};
     uint64_t generation = 0;  ///< its number, noted when it is closed
     std::span<const KeyCount> keys;
     std::span<const CodeCount> codes;
+    std::span<const QuotaCount> quotas;
     bool closing = false;  ///< these are its last sums: it is closed in the same transaction
 };
 
@@ -97,7 +118,14 @@ class UsageStore {
     ///   plausible again counts on from its old baseline.
     /// - a generation already closed adds nothing, whatever it brings.
     /// Totals stop at 2^63 - 1.
+    /// Of a quota the later period is kept, and in it the larger count; a period further ahead than the next,
+    /// of a clock that was set back since, becomes the present one with what was counted.
     Result<FlushSummary> flush(std::span<const GenerationCounts> generations, int64_t now_s = unix_now_s());
+
+    /// Calls `visit` with what was taken of each quota in a period that is not over; rows of others are
+    /// deleted where that can be done.
+    Result<void> for_each_quota(const std::function<void(const QuotaCount&)>& visit,
+                                int64_t now_s = unix_now_s());
 
     /// True once after another file was found under the store's name and opened: its baselines are others, so
     /// what is not new to the caller may be to it.

@@ -80,6 +80,13 @@ Result<void> Writer::open() {
     reloader_ = std::make_unique<apikeyd::Reloader>(
         *loop_, *publisher_, *builder_, apikeyd::ReloaderOptions{site_.source(), kAnyLoss}, *log_);
     flusher_ = std::make_unique<apikeyd::Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
+    if (publisher_->current() == nullptr) {
+        auto quotas = flusher_->stored_quotas();
+        if (!quotas) {
+            return tl::unexpected(quotas.error());
+        }
+        publisher_->restore_quotas(std::move(*quotas));
+    }
     return {};
 }
 

@@ -1,5 +1,6 @@
-// Keys with a rate, a quota and their owner's quota, taken by two threads of a server, while the daemon moves
-// their meters to another generation, and to a third, and is killed in the middle of one of the moves.
+// Keys with a rate, a quota and their owner's quota, taken by two threads of a server, one by one and in a
+// batch, while the daemon moves their meters to another generation, and to a third, and is killed in the
+// middle of one of the moves.
 //
 // Promises: as many requests are VALID as the tightest limit has, never more, whatever moves when; a request
 // that is refused is refused for a limit.
@@ -57,11 +58,17 @@ class Moves : public Scenario {
             daemon_.move_to(3, rows_, 0);
             return;
         }
-        for (const ModelKey* key : {&counted_, &timed_, number == 1 ? &counted_ : &timed_}) {
-            const apikey_code code = server_.validate(number - 1, *key);
-            expect(code == APIKEY_VALID ||
-                       code == (key == &counted_ ? APIKEY_USAGE_EXCEEDED : APIKEY_RATE_LIMITED),
-                   "a refusal is a limit's");
+        if (number == 1) {
+            for (const ModelKey* key : {&counted_, &timed_, &counted_}) {
+                check(key, server_.validate(0, *key));
+            }
+            return;
+        }
+        const ModelKey* const keys[] = {&counted_, &timed_, &timed_};
+        apikey_verdict verdicts[std::size(keys)];
+        server_.validate_many(1, keys, verdicts);
+        for (size_t i = 0; i < std::size(keys); ++i) {
+            check(keys[i], static_cast<apikey_code>(verdicts[i].code));
         }
     }
 
@@ -73,6 +80,12 @@ class Moves : public Scenario {
     }
 
   private:
+    void check(const ModelKey* key, apikey_code code) const {
+        expect(
+            code == APIKEY_VALID || code == (key == &counted_ ? APIKEY_USAGE_EXCEEDED : APIKEY_RATE_LIMITED),
+            "a refusal is a limit's");
+    }
+
     Daemon daemon_{InstanceMemory::get()};
     Server server_;
     ModelKey counted_{'a'};

@@ -46,6 +46,17 @@ class Server {
         tallies_[thread].valid += code == APIKEY_VALID ? 1 : 0;
         return code;
     }
+    /// The same for several keys in one call.
+    template <size_t kCount>
+    void validate_many(unsigned thread, const ModelKey* const (&keys)[kCount],
+                       apikey_verdict (&verdicts)[kCount]) {
+        apikey_key presented[kCount];
+        for (size_t i = 0; i < kCount; ++i) {
+            presented[i] = {keys[i]->text.data(), keys[i]->text.size()};
+        }
+        tallies_[thread].valid += client::validate_many(client_, presented, kCount, verdicts);
+        tallies_[thread].answers += kCount;
+    }
     /// The thread ends: what pthreads would do.
     static void end_thread() { end_of_thread(client::t_record); }
     apikey_client* client() { return client_; }

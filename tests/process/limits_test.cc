@@ -1,6 +1,6 @@
 // Exactness across processes, with a real daemon: no more passes a rate than its burst and what the time
 // allows, and a quota is spent to the last request, whatever becomes of the table and of the daemon
-// meanwhile.
+// meanwhile; after a reboot it goes on from the last flush.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -12,10 +12,13 @@
 #include <cstdlib>
 #include <ctime>
 #include <deque>
+#include <filesystem>
+#include <fstream>
 #include <new>
 #include <thread>
 #include <vector>
 
+#include "shm/layout.h"
 #include "support/child.h"
 #include "support/daemon_process.h"
 #include "support/site.h"
@@ -29,6 +32,8 @@ constexpr uint64_t kRate_s = 1000;
 constexpr uint64_t kBurst = 50;
 constexpr unsigned kSeconds = 10;
 constexpr uint64_t kQuota = 100'000;
+constexpr uint64_t kOwnQuota = 1000;
+constexpr uint64_t kSharedQuota = 1500;
 constexpr unsigned kPassesMax = 40'000;  // of one thread in all seconds
 
 uint64_t clock_ns() {
@@ -115,6 +120,57 @@ class Limits : public testing::Test {
         }
         apikey_close(client);
         return 0;
+    }
+
+    /// Two keys with a quota of kOwnQuota each, and with one of kSharedQuota together.
+    void write_shared() const {
+        std::string rows;
+        for (size_t i = 0; i < 2; ++i) {
+            rows += keys_[i].row(", plan: limited");
+        }
+        const auto plan = [](const char* name, uint64_t quota) {
+            return std::string("  - {name: ") + name +
+                   ", limits: [{name: monthly, quota: " + std::to_string(quota) + "/month}]}\n";
+        };
+        site_.write("keys.yaml", "plans:\n" + plan("limited", kOwnQuota) + plan("shared", kSharedQuota) +
+                                     "owners: [{name: test, plan: shared}]\nkeys:\n" + rows);
+    }
+
+    /// A server with so many requests of this key.
+    Child present(size_t key, uint64_t times) {
+        return Child([this, key, times] {
+            apikey_client* client = site_.open_client();
+            const std::string& text = keys_[key].text;
+            for (uint64_t i = 0; i < times; ++i) {
+                apikey_verdict verdict;
+                apikey_validate(client, text.data(), text.size(), &verdict);
+                shared_->valid.fetch_add(verdict.code == APIKEY_VALID ? 1 : 0);
+                shared_->others.fetch_add(
+                    verdict.code != APIKEY_VALID && verdict.code != APIKEY_USAGE_EXCEEDED ? 1 : 0);
+            }
+            apikey_close(client);
+            return 0;
+        });
+    }
+    /// What it passes.
+    uint64_t passes(size_t key, uint64_t times) {
+        const uint64_t before = shared_->valid.load();
+        Child server = present(key, times);
+        EXPECT_EQ(server.wait(), 0);
+        return shared_->valid.load() - before;
+    }
+
+    /// Returns the generation.
+    uint32_t start() {
+        daemon_.start();
+        daemon_.wait_ready();
+        return site_.await_applied();
+    }
+
+    /// Servers have ended and the daemon, too.
+    void reboot() {
+        std::filesystem::remove_all(site_.run());
+        start();
     }
 
     Site site_;
@@ -209,6 +265,68 @@ TEST_F(Limits, AQuotaIsSpentToTheLastWhileTheTableGrowsAndTheDaemonIsKilled) {
     const Totals totals = site_.totals();
     EXPECT_EQ(totals.by_id.at(keys_[0].id).allowed, kQuota);
     EXPECT_EQ(totals.by_code.at("USAGE_EXCEEDED"), shared_->refused.load());
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(Limits, AfterARebootExactlyTheRestOfAQuotaPasses) {
+    write_shared();
+    start();
+    uint64_t own = kOwnQuota;
+    uint64_t together = kSharedQuota;
+    for (const uint64_t times : {250u, 330u, 7u}) {
+        const uint64_t before = shared_->valid.load();
+        Child first = present(0, times);
+        Child second = present(1, times / 5);
+        EXPECT_EQ(first.wait(), 0);
+        EXPECT_EQ(second.wait(), 0);
+        EXPECT_EQ(shared_->valid.load() - before, times + times / 5);
+        own -= times;
+        together -= times + times / 5;
+        ASSERT_EQ(daemon_.terminate(), 0);
+        reboot();
+    }
+    EXPECT_EQ(passes(0, 2 * kOwnQuota), own);
+    together -= own;
+    ASSERT_EQ(daemon_.terminate(), 0);
+    reboot();
+    EXPECT_EQ(passes(0, 10), 0u);
+    EXPECT_EQ(passes(1, 2 * kOwnQuota), together) << "of the owner's; of its own there is more";
+    EXPECT_EQ(shared_->others.load(), 0u);
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(Limits, AfterAnUpgradeOfTheLayoutExactlyTheRestOfAQuotaPasses) {
+    write_shared();
+    const uint32_t generation = start();
+    ASSERT_EQ(passes(0, 400), 400u);
+    ASSERT_EQ(daemon_.terminate(), 0);
+    const uint64_t of_another = 1;
+    std::fstream table(site_.segment("table." + std::to_string(generation)),
+                       std::ios::in | std::ios::out | std::ios::binary);
+    table.seekp(offsetof(apikey::shm::TableHeader, layout_hash));
+    table.write(reinterpret_cast<const char*>(&of_another), sizeof of_another);
+    ASSERT_TRUE(table.flush());
+    ASSERT_GT(start(), generation);
+    EXPECT_EQ(passes(0, 2 * kOwnQuota), kOwnQuota - 400);
+    EXPECT_EQ(passes(1, 2 * kOwnQuota), kSharedQuota - kOwnQuota);
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(Limits, AfterAPowerCutNoMoreOfAQuotaPassesThanWasLeftAtTheLastFlush) {
+    write_shared();
+    start();
+    constexpr uint64_t kFlushed = 400;
+    constexpr uint64_t kSince = 300;
+    ASSERT_EQ(passes(0, kFlushed), kFlushed);
+    ASSERT_EQ(site_.totals().by_id.at(keys_[0].id).allowed, kFlushed);
+    ASSERT_EQ(passes(0, kSince), kSince);
+    daemon_.kill9();
+    reboot();
+    const uint64_t rest = passes(0, 2 * kOwnQuota);
+    EXPECT_LE(rest, kOwnQuota - kFlushed);
+    EXPECT_GE(rest, kOwnQuota - kFlushed - kSince) << "what is left is not lost";
+    EXPECT_LE(passes(1, 2 * kOwnQuota), kSharedQuota - kFlushed - rest);
+    EXPECT_EQ(shared_->others.load(), 0u);
     EXPECT_EQ(daemon_.terminate(), 0);
 }
 

@@ -79,11 +79,11 @@ class Serving(unittest.TestCase):
 
     def test_hot(self):
         rows = self.figures("--only", "hot")["hot"]
-        self.assertEqual(len(rows), 6)
+        self.assertEqual(len(rows), 9)
         for row in rows.values():
             self.assertGreater(row["counted"], 0)
             self.assertGreater(row["call_ns"], 0)
-        for cells in ("sharded", "one cell"):
+        for cells in ("sharded", "sharded, limited", "one cell"):
             alone = rows[f"{cells}, 1 thread"]
             self.assertEqual(alone["ratio"], 1)
             for case in ("2 threads", "2 processes"):

@@ -213,7 +213,7 @@ bool TestInstance::add(const TestKey& key, const KeySettings& settings) {
         return false;
     }
     const uint32_t reference = table.append_detail(text);
-    const uint64_t meta = shm::Meta::make(settings.state, settings.expires_s, 0, *environment);
+    const uint64_t meta = shm::Meta::make(settings.state, settings.expires_s, settings.policy, *environment);
     return reference != 0 && table.publish(key.hash(table.view().hash_seed), key.digest(), meta, reference,
                                            key.foreign) == shm::TableWriter::Publish::kDone;
 }
@@ -253,10 +253,11 @@ std::unique_ptr<shm::Generation> TestInstance::build_generation(uint64_t capacit
     shm::GenerationPlan plan{};
     plan.generation = ++last_number_;
     plan.predecessor = control_->current();
-    plan.geometry =
-        shm::TableGeometry::for_keys(keys, std::max(options_.details_bytes, keys * kDetailBytesPerKey), {});
+    plan.geometry = shm::TableGeometry::for_keys(
+        keys, std::max(options_.details_bytes, keys * kDetailBytesPerKey), {.policies = 1, .plans = 1});
     plan.cpus = options_.cpus;
     plan.shards_budget_bytes = options_.shards_budget_bytes;
+    plan.meter_words = options_.meter_words;
     plan.clients_group = static_cast<gid_t>(-1);
     auto built = take(shm::Generation::create(directory_->fd(), plan));
     if (!generations_.empty()) {

@@ -47,6 +47,7 @@ struct KeySettings {
     std::string name = {};
     std::string metadata = {};
     uint32_t created_s = 0;
+    uint32_t policy = 0;  ///< of the current generation
 };
 
 struct TestInstanceOptions {
@@ -54,6 +55,7 @@ struct TestInstanceOptions {
     uint64_t details_bytes = 0;  ///< 0: enough for keys with an id and a short name
     uint32_t cpus = 4;
     uint64_t shards_budget_bytes = uint64_t{16} << 20;
+    uint32_t meter_words = 0;   ///< of each key
     bool publish_first = true;  ///< false: control only, so that clients wait
 };
 

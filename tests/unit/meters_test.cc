@@ -105,6 +105,34 @@ TEST(Meters, AHaltedTakersOldTimeGivesNothingBack) {
               Taken::kYes);
 }
 
+TEST(Meters, NobodyIsRefusedByAnOldLookAtTheClock) {
+    const Rate rate{kTag, 100, 1000};
+    Word word{0};
+    RateTaking taking;
+    uint64_t left = 0;
+    const uint64_t now = 1'000'000;
+    // Half of the burst, taken by those who looked at the clock later.
+    ASSERT_EQ(take(word, rate, 5, now, &taking), Taken::kYes);
+    const auto clock = [&] { return now; };
+    EXPECT_EQ(look_at_rate(word, rate, 5, now - 10, clock, &left), Taken::kYes);
+    EXPECT_EQ(take_rate(word, rate, 5, now - 10, clock, &taking), Taken::kYes);
+    EXPECT_EQ(take_rate(word, rate, 1, now - 10, clock, &taking), Taken::kNo);
+
+    const Quota quota{kTag, 3};
+    Word counted{0};
+    QuotaTaking of_quota;
+    ASSERT_EQ(take_quota(
+                  counted, quota, 3, 7, [] { return uint64_t{7}; }, &of_quota),
+              Taken::kYes);
+    EXPECT_EQ(take_quota(
+                  counted, quota, 1, 7, [] { return uint64_t{7}; }, &of_quota),
+              Taken::kNo);
+    EXPECT_EQ(take_quota(
+                  counted, quota, 1, 7, [] { return uint64_t{8}; }, &of_quota),
+              Taken::kYes)
+        << "the next period has begun meanwhile";
+}
+
 TEST(Meters, AClockThatWasSetBackCostsOneWindow) {
     const Rate rate{kTag, 100, 1000};
     Word word{0};

@@ -37,6 +37,11 @@ class PublisherFixture : public LoopFixture {
         auto worker = Worker::start(*loop_);
         ASSERT_TRUE(worker) << worker.error().message;
         worker_ = std::move(*worker);
+        open_publisher();
+    }
+
+    /// As a daemon that starts.
+    void open_publisher() {
         auto opened = apikey::shm::Directory::open_and_lock(directory_.path(), "default", kOwnGroup);
         ASSERT_TRUE(opened) << opened.error().message;
         auto publisher = Publisher::open(std::move(*opened), kOwnGroup, 0, *worker_, *log_);

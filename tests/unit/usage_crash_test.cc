@@ -33,7 +33,12 @@ class UsageCrashTest : public InMemoryTest, public ::testing::WithParamInterface
             }
             return names;
         }();
+        static const KeyDigest limited = digest_of(0);
+        static const QuotaName hourly{"free", "calls", apikey::shm::LimitKind::kHour};
         Generation generation{uid_of(1), {}, {{0, step * 10}, {4, step}}, closing};
+        generation.quotas = {
+            {&hourly, {reinterpret_cast<const char*>(limited.data()), limited.size()}, false, 0, step},
+            {&hourly, "acme", true, 0, 2 * step}};
         for (uint64_t i = 0; i < ids.size(); ++i) {
             generation.keys.push_back({digest_of(i), ids[i], step * (i + 1), step});
         }
@@ -53,6 +58,9 @@ class UsageCrashTest : public InMemoryTest, public ::testing::WithParamInterface
             all.keys.push_back(total);
         }
         all.codes = generation.codes;
+        const std::string used = std::to_string(step);
+        all.quotas = {"acme free/calls 1 0 " + std::to_string(2 * step),
+                      "00000000000000000000000000000000 free/calls 1 0 " + used};
         return all;
     }
 
@@ -86,6 +94,9 @@ TEST_P(UsageCrashTest, FlushingClosingAndForgetting) {
         const std::string path = copy / "usage.db";
         const bool killed = crashes_at(GetParam(), n, [&] {
             UsageStore store = open_store(path);
+            if (!store.for_each_quota([](const QuotaCount&) {}, 1000)) {
+                throw std::runtime_error("for_each_quota");
+            }
             flush_one(store, at(2, false));
             flush_one(store, at(3, true));
             if (!store.forget(uid_of(1))) {
@@ -122,6 +133,30 @@ TEST_P(UsageCrashTest, Creating) {
         std::filesystem::remove_all(directory);
     }
     EXPECT_GT(n, 10) << "the hooks met too few points";
+    std::printf("killed at %d points\n", n - 2);
+}
+
+TEST_P(UsageCrashTest, BringingUpAnOlderStore) {
+    {
+        UsageStore store = open_store(path_);
+        flush_one(store, at(1, false));
+    }
+    make_version_1(path_);
+    int n = 1;
+    for (bool killed = true; killed; ++n) {
+        const std::filesystem::path copy = directory_ / std::to_string(n);
+        std::filesystem::create_directory(copy);
+        const std::string path = copy / "usage.db";
+        std::filesystem::copy_file(path_, path);
+        killed = crashes_at(GetParam(), n, [&] { open_store(path); });
+        const std::vector<std::string> versions = query_texts(path, "PRAGMA user_version");
+        const bool quotas =
+            !query_texts(path, "SELECT name FROM sqlite_schema WHERE name = 'quotas'").empty();
+        ASSERT_EQ(versions.at(0), quotas ? "2" : "1") << "killed at point " << n;
+        recover(path);
+        std::filesystem::remove_all(copy);
+    }
+    EXPECT_GT(n, 5) << "the hooks met too few points";
     std::printf("killed at %d points\n", n - 2);
 }
 

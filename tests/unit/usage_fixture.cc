@@ -117,9 +117,9 @@ int wait_for(pid_t child) {
 struct Closer {
     void operator()(sqlite3* connection) const { sqlite3_close(connection); }
 };
-std::unique_ptr<sqlite3, Closer> connect(const std::string& path) {
+std::unique_ptr<sqlite3, Closer> connect(const std::string& path, int flags = SQLITE_OPEN_READWRITE) {
     sqlite3* raw = nullptr;
-    const int rc = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE, nullptr);
+    const int rc = sqlite3_open_v2(path.c_str(), &raw, flags, nullptr);
     std::unique_ptr<sqlite3, Closer> connection(raw);
     if (rc != SQLITE_OK) {
         throw std::runtime_error("cannot open " + path);
@@ -176,7 +176,30 @@ Recorded recorded(const std::string& path) {
         throw std::runtime_error(walked ? codes.error().message : walked.error().message);
     }
     all.codes = std::move(*codes);
+    all.quotas =
+        query_texts(path,
+                    "SELECT iif(typeof(holder) = 'text', holder, lower(hex(holder))) || ' ' || plan || "
+                    "'/' || limit_name || ' ' || kind || ' ' || period || ' ' || used FROM quotas "
+                    "ORDER BY holder, plan, limit_name, kind");
     return all;
+}
+
+void make_version_1(const std::string& path) {
+    execute(path, "DROP TABLE quotas; PRAGMA user_version = 1");
+}
+
+std::vector<std::string> query_texts(const std::string& path, const std::string& sql) {
+    const auto connection = connect(path, SQLITE_OPEN_READONLY);  // leaves a crash's log as it is
+    sqlite3_stmt* statement = nullptr;
+    sqlite3_prepare_v2(connection.get(), sql.c_str(), -1, &statement, nullptr);
+    std::vector<std::string> texts;
+    while (sqlite3_step(statement) == SQLITE_ROW) {
+        texts.emplace_back(reinterpret_cast<const char*>(sqlite3_column_text(statement, 0)));
+    }
+    if (sqlite3_finalize(statement) != SQLITE_OK) {
+        throw std::runtime_error(sql + ": " + sqlite3_errmsg(connection.get()));
+    }
+    return texts;
 }
 
 int64_t query_int(const std::string& path, const std::string& sql) {

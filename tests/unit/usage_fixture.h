@@ -48,8 +48,9 @@ struct Generation {
     std::vector<KeyCount> keys;
     std::vector<CodeCount> codes;
     bool closing = false;
+    std::vector<QuotaCount> quotas = {};
 
-    [[nodiscard]] GenerationCounts counts() const { return {uid, 7, keys, codes, closing}; }
+    [[nodiscard]] GenerationCounts counts() const { return {uid, 7, keys, codes, quotas, closing}; }
 };
 
 /// Opens, or fails the test and throws.
@@ -59,15 +60,21 @@ UsageReader open_reader(const std::string& path);
 /// Flushes one generation at second 1000, or fails the test.
 FlushSummary flush_one(UsageStore& store, const Generation& generation, int64_t now_s = 1000);
 
-/// Everything a reader can see.
+/// Everything a reader can see, and the rows of quotas: `plan/limit kind period used` with the owner's name
+/// or the digest in hexadecimal before it.
 struct Recorded {
     std::vector<KeyTotal> keys;
     std::vector<CodeCount> codes;
+    std::vector<std::string> quotas = {};
     friend bool operator==(const Recorded&, const Recorded&) = default;
 };
 Recorded recorded(const std::string& path);
 
-/// One integer out of the file, by a connection of its own.
+/// Makes an older store of one that has nothing yet that those had not.
+void make_version_1(const std::string& path);
+
+/// One integer, or all rows' first columns as texts, out of the file, by a connection of its own.
+std::vector<std::string> query_texts(const std::string& path, const std::string& sql);
 int64_t query_int(const std::string& path, const std::string& sql);
 void execute(const std::string& path, const std::string& sql);
 

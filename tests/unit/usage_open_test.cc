@@ -96,11 +96,31 @@ TEST_F(UsageOpenTest, AStoreIsOneDaemons) {
 
 TEST_F(UsageOpenTest, ANewerStoreStaysAsItIs) {
     make_store(path_);
-    execute(path_, "PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)");
+    execute(path_, "PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE)");
     const std::string before = bytes_of(path_);
-    expect_words(refusal(path_), path_, "has version 2");
-    expect_words(reader_refusal(path_), path_, "has version 2");
+    expect_words(refusal(path_), path_, "has version 3");
+    expect_words(reader_refusal(path_), path_, "has version 3");
     EXPECT_EQ(bytes_of(path_), before);
+}
+
+TEST_F(UsageOpenTest, AnOlderStoreIsReadAsItIsAndBroughtUpByWhoWrites) {
+    const Generation more{uid_of(1), {{digest_of(1), "one", 7, 1}}, {{0, 8}}};
+    const auto tables = [](const std::string& path) {
+        return query_texts(path, "SELECT name || sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY name");
+    };
+    make_store(path_);
+    const std::vector<std::string> wanted = tables(path_);
+    make_version_1(path_);
+    const std::string before = bytes_of(path_);
+    EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 5, 1, 1000}));
+    EXPECT_EQ(bytes_of(path_), before);
+    {
+        UsageStore store = open_store(path_);
+        EXPECT_EQ(flush_one(store, more).allowed_added, 2U) << "the baselines are there";
+    }
+    EXPECT_EQ(query_int(path_, "PRAGMA user_version"), 2);
+    EXPECT_EQ(tables(path_), wanted);
+    EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 7, 1, 1000}));
 }
 
 TEST_F(UsageOpenTest, ALinkIsNotFollowedButALinkedDirectoryIs) {

@@ -2,6 +2,7 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <limits>
 #include <optional>
@@ -219,6 +220,132 @@ TEST_F(UsageStoreTest, IdsAreStoredByteForByteAndOrderedByBytes) {
     }
 }
 
+// ---- quotas ----
+
+using apikey::shm::LimitKind;
+
+constexpr int64_t kHour_s = 3600;
+constexpr int64_t kNow_s = 1'700'000'000;  // 14 November 2023, 22:13:20
+constexpr auto kNowHour = static_cast<uint32_t>(kNow_s / kHour_s);
+const QuotaName kHourly{"free", "calls", LimitKind::kHour};
+
+/// What a key with this digest had taken; `digest` must live on.
+QuotaCount of_key(const QuotaName& name, const KeyDigest& digest, uint32_t period, uint64_t used) {
+    return {&name, {reinterpret_cast<const char*>(digest.data()), digest.size()}, false, period, used};
+}
+
+class UsageQuotaTest : public UsageTest {
+  protected:
+    void put(const std::vector<QuotaCount>& quotas, int64_t now_s = kNow_s) {
+        flush_one(store(), Generation{uid_of(1), {}, {}, false, quotas}, now_s);
+    }
+    /// What a start is told, without the holder.
+    std::vector<std::string> read(int64_t now_s = kNow_s) {
+        std::vector<std::string> all;
+        const auto note = [&](const QuotaCount& count) {
+            EXPECT_EQ(count.name->kind, LimitKind::kHour);
+            all.push_back(std::to_string(count.period) + " " + std::to_string(count.used));
+        };
+        const Result<void> told = store().for_each_quota(note, now_s);
+        EXPECT_TRUE(told) << told.error().message;
+        return all;
+    }
+    UsageStore& store() {
+        if (!store_) {
+            store_.emplace(open_store(path_));
+        }
+        return *store_;
+    }
+
+    KeyDigest digest_ = digest_of(1);
+    std::optional<UsageStore> store_;
+};
+
+TEST_F(UsageQuotaTest, WhoseAQuotaIsGoesByHolderPlanLimitAndKind) {
+    const KeyDigest other = digest_of(2);
+    const std::string owner(16, 'x');  // as long as a digest
+    const QuotaName names[] = {kHourly,
+                               {"free", "calls", LimitKind::kDay},
+                               {"free", "call", LimitKind::kHour},
+                               {"freecalls", "", LimitKind::kHour}};
+    std::vector<QuotaCount> quotas = {of_key(kHourly, other, kNowHour, 50)};
+    for (size_t i = 0; i < std::size(names); ++i) {
+        quotas.push_back(of_key(names[i], digest_, kNowHour, i + 1));
+        quotas.push_back({&names[i], owner, true, kNowHour, 10 * (i + 1)});
+    }
+    put(quotas);
+    EXPECT_EQ(recorded(path_).quotas.size(), quotas.size());
+    size_t told = 0;
+    const auto look = [&](const QuotaCount& count) {
+        const auto wanted = std::find_if(quotas.begin(), quotas.end(), [&](const QuotaCount& one) {
+            return *one.name == *count.name && one.holder == count.holder && one.of_owner == count.of_owner;
+        });
+        ASSERT_NE(wanted, quotas.end());
+        EXPECT_EQ(count.used, wanted->used);
+        EXPECT_EQ(count.period, wanted->period);
+        ++told;
+    };
+    ASSERT_TRUE(store().for_each_quota(look, kNow_s));
+    EXPECT_EQ(told, quotas.size());
+}
+
+TEST_F(UsageQuotaTest, TheLaterPeriodAndInItTheLargerCountStays) {
+    put({of_key(kHourly, digest_, kNowHour, 5)});
+    put({of_key(kHourly, digest_, kNowHour, 3), of_key(kHourly, digest_, kNowHour - 1, 90)});
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour) + " 5"});
+    put({of_key(kHourly, digest_, kNowHour, 7), of_key(kHourly, digest_, kNowHour, 6)});
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour) + " 7"});
+    put({of_key(kHourly, digest_, kNowHour + 1, 1)});
+    put({of_key(kHourly, digest_, kNowHour, 8)});
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour + 1) + " 1"});
+}
+
+// The clock went two hours back: takers bring their words back to the present with what was counted, and so
+// does the store. Else nothing that is taken from now on would be kept, until the clock is there again.
+TEST_F(UsageQuotaTest, APeriodOfAClockThatWasSetBackBecomesThePresentOne) {
+    put({of_key(kHourly, digest_, kNowHour + 2, 5)}, kNow_s + 2 * kHour_s);
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour + 2) + " 5"});
+    put({of_key(kHourly, digest_, kNowHour, 6)});
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour) + " 6"});
+    put({of_key(kHourly, digest_, kNowHour + 2, 9)}, kNow_s + 2 * kHour_s);
+    put({of_key(kHourly, digest_, kNowHour, 7)});
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour) + " 9"});
+}
+
+TEST_F(UsageQuotaTest, PastPeriodsGo) {
+    const QuotaName daily{"free", "calls", LimitKind::kDay};
+    const QuotaName monthly{"free", "calls", LimitKind::kMonth};
+    constexpr uint32_t kMonth = 2023 * 12 + 11;
+    put({of_key(kHourly, digest_, kNowHour, 1), of_key(daily, digest_, kNowHour / 24, 2),
+         of_key(monthly, digest_, kMonth, 3)});
+    const std::vector<std::string> rows = recorded(path_).quotas;  // by kind
+    ASSERT_EQ(rows.size(), 3U);
+    const auto left = [&](int64_t now_s) {
+        EXPECT_TRUE(store().for_each_quota([](const QuotaCount&) {}, now_s));
+        return recorded(path_).quotas;
+    };
+    EXPECT_EQ(left(kNow_s), rows);
+    EXPECT_EQ(left(kNow_s + kHour_s), std::vector(rows.begin() + 1, rows.end()));
+    EXPECT_EQ(left(kNow_s + 24 * kHour_s), std::vector(rows.begin() + 2, rows.end()));
+    EXPECT_TRUE(left(kNow_s + 31 * 24 * kHour_s).empty());
+}
+
+TEST_F(UsageQuotaTest, AClosedGenerationSaysNothingMore) {
+    flush_one(store(), Generation{uid_of(1), {}, {}, true, {of_key(kHourly, digest_, kNowHour, 5)}}, kNow_s);
+    put({of_key(kHourly, digest_, kNowHour, 9)});
+    EXPECT_EQ(read(), std::vector<std::string>{std::to_string(kNowHour) + " 5"});
+}
+
+TEST_F(UsageQuotaTest, APastRowThatCannotBeDeletedIsNotTold) {
+    put({of_key(kHourly, digest_, kNowHour, 5)});
+    sqlite3* other = nullptr;
+    ASSERT_EQ(sqlite3_open(path_.c_str(), &other), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(other, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
+    EXPECT_TRUE(read(kNow_s + kHour_s).empty());
+    EXPECT_EQ(read().size(), 1U);
+    ASSERT_EQ(sqlite3_close(other), SQLITE_OK);
+}
+
 // ---- failures in between: nothing changes, and a later flush is exact ----
 
 class UsageFailureTest : public UsageTest {
@@ -234,6 +361,7 @@ class UsageFailureTest : public UsageTest {
         }
         for (uint64_t i = 0; i < ids_.size(); ++i) {
             next_.keys.push_back({digest_of(i), ids_[i], 2, 1});
+            next_.quotas.push_back({&kHourly, ids_[i], true, kNowHour, 2});
         }
     }
 
@@ -258,6 +386,7 @@ class UsageFailureTest : public UsageTest {
         EXPECT_EQ(allowed, 2 * ids_.size());  // digest 0 had 1 under "id" before
         EXPECT_EQ(after.keys.size(), ids_.size() + 1);
         EXPECT_EQ(after.codes, (std::vector<CodeCount>{{0, 3}}));
+        EXPECT_EQ(after.quotas.size(), ids_.size());
         EXPECT_EQ(flush_one(*store_, next_).keys_changed, 0U);
     }
 

@@ -1,0 +1,51 @@
+// A request on its way through validate.cc and settle.cc.
+
+#pragma once
+
+#include "client/metering.h"
+#include "client/terms.h"
+
+namespace apikey::client {
+
+/// What a call knows before it looks at a key.
+struct Moment {
+    const Mapping* mapping;
+    uint64_t now_ns;
+    uint32_t cpu;
+    uint32_t flags;
+    bool current;  ///< the mapping was current when the call began
+    bool asks;     ///< for more than a valid key
+};
+
+/// A presented key on its way to a verdict.
+struct Presented {
+    const char* data;
+    size_t len;
+    const char* id;  ///< in `data`; nullptr when not of the native form
+    uint64_t hash;
+    shm::Probe probe;  ///< from where `hash` leads
+    uint8_t digest[shm::kDigestLength];
+    shm::Found found;  ///< by `hash`, in this generation
+};
+
+/// How a key came out of one generation.
+enum class Decided : uint8_t {
+    kYes,
+    kInCurrent,  ///< is to be looked up in the current generation
+    kInNext,     ///< its meters have gone on to the next one
+    kOwing,      ///< the same, where what was taken before is to be given back
+};
+
+APIKEY_INLINE void count_answers(const Moment& moment, apikey_code code, uint64_t answers) {
+    const shm::CellsView& cells = moment.mapping->generation.cells;
+    if (cells.base != nullptr) [[likely]] {
+        shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu, answers);
+    }
+}
+
+/// Where a key stands, for its meters.
+inline KeyPlace place_of(const Presented& key, const shm::Policy& policy) {
+    return {key.found.index, key.digest, key.id, &policy};
+}
+
+}  // namespace apikey::client
