@@ -30,8 +30,11 @@ NOBODY = 65534
 WAIT_S = 120
 OPTIONS = argparse.Namespace()
 
-KEY_FIELDS = ["id", "state", "environment", "owner", "name", "created", "expires"]
-SHOW_FIELDS = KEY_FIELDS + ["foreign", "metadata", "sha256", "allowed", "denied", "last_used"]
+KEY_FIELDS = ["id", "state", "environment", "owner", "name", "created", "expires", "plan"]
+SHOW_FIELDS = KEY_FIELDS + [
+    "scopes", "addresses", "limits", "foreign", "metadata", "sha256", "allowed", "denied", "last_used",
+]  # fmt: skip
+LIMIT_FIELDS = ["name", "rate", "burst", "quota", "shadow"]
 VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stale", "counted", "reason"]
 STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
@@ -49,6 +52,42 @@ keys:
     environment: live
     sha256: 5f2d0c6e1a7b48930e4c9b1d6f80a2735c1e94b7d2086af3415b9ce07d83f216
 
+  - {id: 7HnB3sLqV0Ty, sha256: c09a4be7731d52f86e0b1f94d7a3825c6b40e9d1f25378ac01d6e49b8f7230ae, environment: test}
+# the end
+"""
+# Two keys, of which the first has all that a key can have.
+KEYS_WITH_TERMS = """\
+version: 1
+# what servers ask for
+scopes: [reports.read, reports.write, billing.read]
+plans:
+  # the one for everybody
+  - name: free
+    limits:
+      - {name: burst, rate: 100/s, burst: 200}   # short
+      - name: monthly   # long
+        quota: 1000000/month
+        shadow: true
+  - {name: team, limits: [{name: daily, quota: 5/day}]}
+owners:
+  - {name: acme, plan: team}   # the first customer
+  - name: other
+keys:
+  - id: 2RkT9pQwX4Za
+    sha256: 5f2d0c6e1a7b48930e4c9b1d6f80a2735c1e94b7d2086af3415b9ce07d83f216
+    plan: free
+    # of its own
+    limits:
+      - name: burst   # slower
+        rate: 50/min
+        burst: 10
+      - {name: monthly, quota: 7/month, shadow: true}
+    environment: live
+    owner: acme
+    scopes:
+      - reports.*   # all of them
+      - billing.read
+    addresses: [192.0.2.0/24, "2001:db8::/32"]   # the office
   - {id: 7HnB3sLqV0Ty, sha256: c09a4be7731d52f86e0b1f94d7a3825c6b40e9d1f25378ac01d6e49b8f7230ae, environment: test}
 # the end
 """
@@ -324,6 +363,37 @@ class Keys(Ctl):
         self.assertEqual(table[0].split(), [name.upper() for name in KEY_FIELDS])
         self.assertEqual([line.split()[0] for line in table[1:]], [first, second, third])
         self.ctl("list", "--state", "gone", status=2)
+
+
+class Terms(Ctl):
+    def setUp(self):
+        super().setUp()
+        self.keys.write_text(KEYS_WITH_TERMS)
+
+    def test_show_and_list_have_them(self):
+        shown = self.json("show", "2RkT9pQwX4Za", fields=SHOW_FIELDS)
+        self.assertEqual(
+            [shown[name] for name in ("plan", "scopes", "addresses")],
+            ["free", ["billing.read", "reports.*"], ["192.0.2.0/24", "2001:db8::/32"]],
+        )
+        self.assertEqual([list(limit) for limit in shown["limits"]], [LIMIT_FIELDS] * 2)
+        self.assertEqual(
+            [list(limit.values()) for limit in shown["limits"]],
+            [["burst", "50/min", 10, None, False], ["monthly", None, None, "7/month", True]],
+        )
+        lines = dict(re.split(" +", line, maxsplit=1) for line in self.ctl("show", "2RkT9pQwX4Za").splitlines())
+        self.assertEqual(
+            [lines[name] for name in ("plan", "scopes", "addresses", "limits")],
+            ["free", "billing.read reports.*", "192.0.2.0/24 2001:db8::/32",
+             "burst=50/min,burst=10 monthly=7/month,shadow"],
+        )  # fmt: skip
+        row = next(csv.DictReader(io.StringIO(self.ctl("show", "2RkT9pQwX4Za", "--output", "csv"), newline="")))
+        self.assertEqual(row["limits"], lines["limits"])
+        bare = self.json("show", "7HnB3sLqV0Ty", fields=SHOW_FIELDS)
+        self.assertEqual([bare[name] for name in ("plan", "scopes", "addresses", "limits")], [None, [], [], []])
+        self.assertEqual([row["plan"] for row in self.json("list", fields=KEY_FIELDS)], ["free", None])
+        self.assertEqual([row["id"] for row in self.json("list", "--plan", "free")], ["2RkT9pQwX4Za"])
+        self.assertEqual(self.json("list", "--plan", "team"), [])
 
 
 class Rotation(Ctl):
