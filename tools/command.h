@@ -26,10 +26,17 @@ class Command {
 
     /// What `value` holds is the default, and --help shows it.
     void add_option(const std::string& name, std::string& value, const std::string& description);
+    /// One that may be left out, and is not the same as one that is given empty.
+    void add_option(const std::string& name, std::optional<std::string>& value,
+                    const std::string& description);
+    /// One that may be given several times.
+    void add_list(const std::string& name, std::vector<std::string>& values, const std::string& description);
     void add_required(const std::string& name, std::string& value, const std::string& description);
     void add_required(const std::string& name, uint64_t& value, const std::string& description);
     void add_choice(const std::string& name, std::string& value, const std::vector<std::string>& choices,
                     const std::string& description);
+    void add_choices(const std::string& name, std::vector<std::string>& values,
+                     const std::vector<std::string>& choices, const std::string& description);
     /// From `min` to `max`; the default is shown as add_option() shows it.
     void add_number(const std::string& name, uint64_t& value, uint64_t min, uint64_t max,
                     const std::string& description);

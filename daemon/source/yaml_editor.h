@@ -39,6 +39,9 @@ class KeySetText {
     /// The row with this id, or nullptr. Valid until the next change.
     [[nodiscard]] const KeyRow* find(std::string_view id) const;
 
+    /// What the set says beside its keys.
+    [[nodiscard]] const PolicySet& policies() const { return policies_; }
+
     /// All rows in the order of the text.
     [[nodiscard]] std::vector<KeyRow> rows() const;
     [[nodiscard]] size_t size() const { return live_; }

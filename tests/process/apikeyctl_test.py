@@ -395,6 +395,115 @@ class Terms(Ctl):
         self.assertEqual([row["id"] for row in self.json("list", "--plan", "free")], ["2RkT9pQwX4Za"])
         self.assertEqual(self.json("list", "--plan", "team"), [])
 
+    def terms(self, key_id):
+        """Plan, scopes, addresses, and limits as they are given."""
+        text = dict(re.split(" +", line, maxsplit=1) for line in self.ctl("show", key_id).splitlines())
+        return [text[name] for name in ("plan", "scopes", "addresses", "limits")]
+
+    def test_issue_takes_them(self):
+        self.start()
+        key_id, key = self.issue(
+            "--plan", "free", "--scope", "reports.*", "--scope", "billing.read", "--address", "192.0.2.0/24",
+            "--address", "2001:db8::/32", "--limit", "burst=50/s,burst=60", "--limit", "monthly=7/month,shadow",
+        )  # fmt: skip
+        self.assertEqual(
+            self.terms(key_id),
+            ["free", "billing.read reports.*", "192.0.2.0/24 2001:db8::/32", "burst=50/s,burst=60 monthly=7/month,shadow"],
+        )
+        self.assertEqual(self.codes(key, status=1), ["IP_NOT_ALLOWED"])
+        self.assertIn("# the first customer", self.keys.read_text())
+        limited_id, limited = self.issue("--plan", "team", "--limit", "daily=2/day")
+        self.assertEqual(self.codes(limited, limited, limited, status=1), ["VALID", "VALID", "USAGE_EXCEEDED"])
+        self.assertEqual(self.terms(limited_id), ["team", "-", "-", "daily=2/day"])
+        self.assertEqual(self.events("reload.done"), 1)
+
+    def test_what_is_wrong_is_named_and_nothing_is_recorded(self):
+        self.start()
+        before = self.keys.read_bytes()
+        for status, arguments, said in (
+            (2, ["--plan", "Free!"], "--plan: 'Free!' is no plan's name (want"),
+            (2, ["--plan", ""], "--plan: '' is no plan's name"),
+            (1, ["--plan", "gold"], "--plan: 'gold' is defined nowhere"),
+            (2, ["--scope", "reports..read"], "--scope: 'reports..read' is no scope (want"),
+            (1, ["--scope", "reports.delete"], "--scope: 'reports.delete' is defined nowhere"),
+            (2, ["--address", "10.0.0.1/8"], "--address: '10.0.0.1/8' has bits behind its first 8"),
+            (2, ["--address", "office"], "--address: 'office' is no address"),
+            (2, ["--address", "::1", *["--address", "::2"] * 64], "--address: more than 64"),
+            (2, ["--limit", "burst=fast"], "--limit: burst: 'fast' is no rate"),
+            (2, ["--limit", "burst=9/s", "--limit", "burst=8/s"], "--limit: burst is given twice"),
+            (1, ["--limit", "burst=9/s"], "--limit: burst is no limit of the key's plan"),
+            (1, ["--plan", "free", "--limit", "burst=9/day"], "--limit: burst is 100/s in the key's plan"),
+        ):
+            for verb in (["issue"], ["update", "7HnB3sLqV0Ty"]):
+                self.assertEqual(self.ctl(*verb, *arguments, status=status), "", arguments)
+                self.assertTrue(self.said.startswith(said), (said, self.said))
+                self.assertEqual(self.said.count("\n"), 1, self.said)
+        for status, arguments, said in (
+            (2, [], "update: nothing to change"),
+            (2, ["--clear", "plan", "--plan", "free"], "--clear: plan is set by another option"),
+            (2, ["--clear", "scopes", "--scope", "billing.read"], "--clear: scopes is set by another option"),
+            (2, ["--clear", "everything"], "apikeyctl: --clear"),
+            (2, ["--owner", ""], "--owner: empty (want --clear owner)"),
+            (2, ["--expires", "soon"], "--expires: want"),
+            (2, ["--metadata", "[1]"], "--metadata: "),
+            (2, ["--name", "x" * 256], "key 2RkT9pQwX4Za: name: 256 bytes"),
+            (1, ["--drop-limit", "daily"], "--drop-limit: 'daily' is not there"),
+            (1, ["--plan", "team"], "--limit: burst is no limit of the key's plan"),
+        ):
+            self.assertEqual(self.ctl("update", "2RkT9pQwX4Za", *arguments, status=status), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
+        self.ctl("update", "000000000000", "--plan", "free", status=1)
+        self.assertIn("000000000000: no key with this id", self.said)
+        self.assertEqual(self.keys.read_bytes(), before)
+
+    def test_update_changes_what_is_named_and_nothing_else(self):
+        self.start()
+        before = self.keys.read_text()
+        self.ctl("update", "2RkT9pQwX4Za", "--limit", "burst=70/min", "--scope", "billing.read", "--scope", "reports.read")
+        after = before.replace("name: burst   # slower\n        rate: 50/min\n        burst: 10", "{name: burst, rate: 70/min}")
+        after = after.replace("      - reports.*   # all of them\n", "")
+        after = after.replace("      - billing.read\n", "      - billing.read\n      - reports.read\n")
+        self.assertEqual(self.keys.read_text(), after)
+        self.ctl("update", "2RkT9pQwX4Za", "--name", "n", "--owner", "other", "--expires", "1h", "--metadata", '{"a":1}',
+                 "--drop-limit", "burst", "--drop-limit", "monthly", "--plan", "team", "--address", "::1")  # fmt: skip
+        shown = self.json("show", "2RkT9pQwX4Za", fields=SHOW_FIELDS)
+        self.assertEqual([shown[name] for name in ("name", "owner", "metadata", "plan", "addresses", "limits", "scopes")],
+                         ["n", "other", {"a": 1}, "team", ["::1"], [], ["billing.read", "reports.read"]])  # fmt: skip
+        self.assertIsNotNone(shown["expires"])
+        cleared = ["owner", "name", "expires", "metadata", "plan", "scopes", "addresses"]
+        self.ctl("update", "2RkT9pQwX4Za", *(word for field in cleared for word in ("--clear", field)))
+        shown = self.json("show", "2RkT9pQwX4Za", fields=SHOW_FIELDS)
+        self.assertEqual([shown[name] for name in cleared], [None, None, None, None, None, [], []])
+        self.assertIn("# of its own", self.keys.read_text())
+        self.assertEqual(self.events("reload.done"), 1)
+
+    def test_an_update_is_in_force_at_once(self):
+        self.start()
+        key_id, key = self.issue("--plan", "team")
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.ctl("update", key_id, "--address", "192.0.2.7")
+        self.assertEqual(self.codes(key, status=1), ["IP_NOT_ALLOWED"])
+        self.ctl("update", key_id, "--clear", "addresses", "--limit", "daily=1/day")
+        self.assertEqual(self.codes(key, status=1), ["USAGE_EXCEEDED"])  # what was spent stays spent
+        self.ctl("update", key_id, "--drop-limit", "daily")
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.kill()
+        self.ctl("update", key_id, "--address", "192.0.2.7", status=3)
+        self.assertIn("recorded, not in force", self.said)
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.start()
+        self.assertEqual(self.codes(key, status=1), ["IP_NOT_ALLOWED"])
+
+    def test_rotate_hands_them_on(self):
+        self.start()
+        before = self.terms("2RkT9pQwX4Za")
+        new_id = self.json("rotate", "2RkT9pQwX4Za")["id"]
+        self.assertEqual(self.terms(new_id), before)
+        self.assertEqual(self.terms("2RkT9pQwX4Za"), before)
+        key_id, _ = self.issue("--plan", "team", "--limit", "daily=1/day")
+        successor = self.json("rotate", key_id, "--grace", "1h")["key"]
+        self.assertEqual(self.codes(successor, successor, status=1), ["VALID", "USAGE_EXCEEDED"])
+
 
 class Rotation(Ctl):
     def expiry(self, key_id):
@@ -901,7 +1010,7 @@ class Gen(Ctl):
 
 
 class Help(Ctl):
-    VERBS = ("issue list show disable enable revoke rotate verify usage reload status doctor gen").split()
+    VERBS = ("issue list show update disable enable revoke rotate verify usage reload status doctor gen").split()
 
     def test_every_verb_shows_an_example(self):
         listed = self.ctl("--help")

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <random>
 
+#include "source/limit_text.h"
 #include "source/rfc3339.h"
 #include "source/row_text.h"
 #include "source/yaml_source.h"
@@ -171,6 +173,97 @@ TEST(source_YamlEditor, ErasesTheLinesOfOneKey) {
     EXPECT_EQ(checked(set), kTwo.substr(0, begin) + kTwo.substr(end));
 }
 
+const std::string kTerms =
+    "scopes: [a.b, a.c, d.e]\n"
+    "plans:\n"
+    "  - {name: free, limits: [{name: burst, rate: 9/s}, {name: daily, quota: 5/day}]}\n"
+    "keys:\n"
+    "  - id: key000000001\n"
+    "    sha256: '" +
+    hex64(1) +
+    "'\n"
+    "    environment: live\n"
+    "    plan: free # for all\n"
+    "    scopes:   # as asked for\n"
+    "      # to read\n"
+    "      - a.b   # reports\n"
+    "      - 'd.e'\n"
+    "    addresses: [ 192.0.2.0/24 , '2001:DB8::/32' ]   # the office\n"
+    "    limits:\n"
+    "    - name: burst   # slower\n"
+    "      rate: 2/min\n"
+    "    # until May\n"
+    "    - {name: daily, quota: 7/day}   # more\n"
+    "# the end\n";
+
+TEST(source_YamlEditor, ChangesTermsInPlaceElementByElement) {
+    KeySetText set = parsed(kTerms);
+    KeyRow row = *set.find("key000000001");
+    KeyTerms terms = terms_of(row);
+    terms.scopes = {"a.b", "a.c"};
+    terms.addresses.push_back(*parse_address_range("10.1.2.3"));
+    terms.overrides[0].burst = 5;
+    row.terms = std::make_shared<const KeyTerms>(terms);
+    ASSERT_TRUE(set.upsert(row));
+    std::string wanted = kTerms;
+    const auto change = [&wanted](const std::string& from, const std::string& to) {
+        wanted.replace(wanted.find(from), from.size(), to);
+    };
+    change("      - 'd.e'\n", "      - a.c\n");
+    change("'2001:DB8::/32' ]", "'2001:DB8::/32', \"10.1.2.3\" ]");
+    change("name: burst   # slower\n      rate: 2/min\n", "{name: burst, rate: 2/min, burst: 5}\n");
+    EXPECT_EQ(checked(set), wanted);
+
+    terms.scopes.clear();
+    terms.addresses.erase(terms.addresses.begin());
+    terms.overrides.erase(terms.overrides.begin());
+    row.terms = std::make_shared<const KeyTerms>(terms);
+    ASSERT_TRUE(set.upsert(row));
+    change("      - a.b   # reports\n      - a.c\n", "");
+    change("192.0.2.0/24 , ", "");
+    change("    - {name: burst, rate: 2/min, burst: 5}\n", "");
+    EXPECT_EQ(checked(set), wanted);
+
+    terms.scopes = {"*"};
+    terms.addresses.clear();
+    row.terms = std::make_shared<const KeyTerms>(terms);
+    ASSERT_TRUE(set.upsert(row));
+    change("scopes:   #", "scopes: [\"*\"]   #");
+    change("[ '2001:DB8::/32', \"10.1.2.3\" ]", "[]");
+    EXPECT_EQ(checked(set), wanted);
+
+    row.terms = nullptr;
+    ASSERT_TRUE(set.upsert(row));
+    change("plan: free #", "plan: null #");
+    change("[\"*\"]   #", "[]   #");
+    change("    - {name: daily, quota: 7/day}   # more\n", "");
+    EXPECT_EQ(checked(set), wanted);
+}
+
+TEST(source_YamlEditor, AddsTermsToAKeyThatHasNone) {
+    KeySetText set = parsed(kTerms);
+    KeyRow row = make_row(2);
+    ASSERT_TRUE(set.upsert(row));
+    row.terms = std::make_shared<const KeyTerms>(terms_of(*set.find("key000000001")));
+    ASSERT_TRUE(set.upsert(row));
+    EXPECT_NE(checked(set).find("    state: active\n    plan: free\n"
+                                "    limits: [{name: burst, rate: 2/min}, {name: daily, quota: 7/day}]\n"
+                                "    addresses: [\"192.0.2.0/24\", \"2001:db8::/32\"]\n"
+                                "    environment: live\n    scopes: [a.b, d.e]\n# the end\n"),
+              std::string::npos)
+        << set.text();
+    // What is to stand elsewhere goes and comes again.
+    KeyTerms turned = terms_of(row);
+    std::reverse(turned.addresses.begin(), turned.addresses.end());
+    row = *set.find("key000000001");
+    row.terms = std::make_shared<const KeyTerms>(turned);
+    ASSERT_TRUE(set.upsert(row));
+    EXPECT_NE(checked(set).find("addresses: [ '2001:DB8::/32', \"192.0.2.0/24\" ]   # the office\n"),
+              std::string::npos)
+        << set.text();
+    EXPECT_NE(set.text().find("# until May"), std::string::npos);
+}
+
 TEST(source_YamlEditor, FlowForms) {
     const auto flow = [](unsigned n) {
         return "{id: key00000000" + std::to_string(n) + ", sha256: '" + hex64(n) + "', environment: live}";
@@ -286,7 +379,11 @@ class Dice {
     }
     void change(KeyRow& row, unsigned times) {
         for (unsigned i = 0; i < times; ++i) {
-            switch (below(8)) {
+            switch (below(10)) {
+                case 8:
+                case 9:
+                    row.terms = terms(row.terms);
+                    break;
                 case 0:
                     row.state = static_cast<KeyState>(below(3));
                     break;
@@ -316,6 +413,101 @@ class Dice {
                     break;
             }
         }
+    }
+
+    /// Other terms than these, in one thing or more.
+    std::shared_ptr<const KeyTerms> terms(const std::shared_ptr<const KeyTerms>& before) {
+        KeyTerms made = before != nullptr ? *before : KeyTerms{};
+        if (one_in(2)) {
+            made.plan = of<std::string>({"", "free", "team"});
+            std::erase_if(made.overrides, [&](const LimitRow&) { return true; });
+        }
+        if (one_in(2)) {
+            made.scopes.clear();
+            for (const char* scope : {"*", "a.*", "a.b", "a.c", "d"}) {
+                if (one_in(2)) {
+                    made.scopes.emplace_back(scope);
+                }
+            }
+        }
+        if (one_in(2)) {
+            std::erase_if(made.addresses, [&](const AddressRangeRow&) { return one_in(2); });
+            for (const char* text : {"10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"}) {
+                const AddressRangeRow range = *parse_address_range(text);
+                if (one_in(3) &&
+                    std::find(made.addresses.begin(), made.addresses.end(), range) == made.addresses.end()) {
+                    made.addresses.push_back(range);
+                }
+            }
+            if (one_in(4)) {
+                std::shuffle(made.addresses.begin(), made.addresses.end(), random_);
+            }
+        }
+        if (made.plan == "free" && one_in(2)) {
+            std::erase_if(made.overrides, [&](const LimitRow&) { return one_in(2); });
+            if (limit_named(made.overrides, "burst") == nullptr && one_in(2)) {
+                made.overrides.push_back(
+                    {"burst", LimitForm::kRate, 1 + below(3), 60, 1 + below(3), one_in(2)});
+            }
+            if (limit_named(made.overrides, "daily") == nullptr && one_in(2)) {
+                made.overrides.push_back({"daily", LimitForm::kQuotaPerDay, below(3), 0, 0, one_in(2)});
+            }
+        }
+        return made.empty() ? nullptr : std::make_shared<const KeyTerms>(std::move(made));
+    }
+
+    /// A list in block form, sometimes, with comments.
+    std::string list(const std::vector<std::string>& elements, bool flow, const std::string& indent) {
+        std::string out;
+        if (flow || elements.empty() || one_in(2)) {
+            for (const std::string& element : elements) {
+                out +=
+                    (out.empty() ? "" : of<std::string>({", ", " ,", ",\n        ", ", # c\n           "})) +
+                    element;
+            }
+            return "[" + out + of<std::string>({"]", " ]", elements.empty() ? "]" : ",]"});
+        }
+        const std::string lead = indent + of<std::string>({"", "  ", "   "});
+        for (const std::string& element : elements) {
+            out += comment() + "\n" + (one_in(3) ? lead + "# above\n" : "") + lead +
+                   of<std::string>({"- ", "-   ", "-\n" + lead + "   "}) + element;
+        }
+        return out;
+    }
+    std::string limit(const LimitRow& row, bool flow, const std::string& indent) {
+        if (flow || one_in(2)) {
+            return flow_limit(row);
+        }
+        const bool rate = row.form == LimitForm::kRate;
+        return "{" + std::string(rate ? "rate" : "quota") + ": '" + format_limit(row) +
+               "' , \"name\": " + row.name +
+               (rate ? ",\n" + indent + "        burst: " + std::to_string(row.burst) : "") +
+               (row.shadow ? ", shadow: True" : "") + "}";
+    }
+    void add_terms(std::vector<std::string>& out, const KeyRow& row, bool flow, const std::string& indent) {
+        const KeyTerms& has = terms_of(row);
+        const auto add = [&](bool needed, const std::string& name, const std::string& value) {
+            if (needed || one_in(6)) {
+                out.push_back(name + ": " + value);
+            }
+        };
+        add(!has.plan.empty(), "plan", has.plan.empty() ? of<std::string>({"~", "null"}) : has.plan);
+        std::vector<std::string> scopes;
+        for (const std::string& scope : has.scopes) {
+            scopes.push_back(scope == "*" ? "'*'" : scalar(scope, true, indent));
+        }
+        std::shuffle(scopes.begin(), scopes.end(), random_);
+        add(!scopes.empty(), "scopes", list(scopes, flow, indent));
+        std::vector<std::string> addresses;
+        for (const AddressRangeRow& range : has.addresses) {
+            addresses.push_back(scalar(format_address_range(range), true, indent));
+        }
+        add(!addresses.empty(), "addresses", list(addresses, flow, indent));
+        std::vector<std::string> limits;
+        for (const LimitRow& one : has.overrides) {
+            limits.push_back(limit(one, flow, indent));
+        }
+        add(!limits.empty(), "limits", list(limits, flow, indent));
     }
 
     /// A string in one of the styles that can hold it.
@@ -378,6 +570,7 @@ class Dice {
             add(!row.metadata.empty(),
                 "metadata: " + (row.metadata.empty() ? std::string("{}") : row.metadata));
         }
+        add_terms(out, row, flow, indent);
         std::shuffle(out.begin(), out.end(), random_);
         return out;
     }
@@ -434,6 +627,14 @@ class Dice {
             }
         }
         out += of<std::string>({"", "# end\n", "\n\n"});
+        const std::string policies =
+            "scopes: [a.b, a.c, d]\nplans:\n  # all\n  - name: free\n    limits:\n"
+            "    - {name: burst, rate: 9/s}\n    - {name: daily, quota: 5/day}\n  - {name: team}\n";
+        if (out.starts_with("---")) {
+            out += policies;
+        } else {
+            out = one_in(2) ? policies + out : out + policies;
+        }
         return out.find("version") == std::string::npos && one_in(2) ? out + "version: 1\n" : out;
     }
 
@@ -526,6 +727,23 @@ TEST(source_YamlEditor, TheLimitsOfTheWholeSetAreKept) {
         EXPECT_TRUE(set.upsert(renamed)) << "one that takes another's place";
         EXPECT_TRUE(parse_key_rows(set.text(), "keys.yaml"));
     }
+    std::string scopes = "scopes: [a0";
+    for (size_t i = 1; i + 1 < kScopesMax; ++i) {
+        scopes += ", a" + std::to_string(i);
+    }
+    KeySetText named = parsed(scopes + "]\nkeys: []\n");
+    KeyRow granted = make_row(1);
+    granted.terms = std::make_shared<const KeyTerms>(KeyTerms{.scopes = {"*", "a1"}});
+    EXPECT_TRUE(named.upsert(granted));
+    granted = make_row(2);
+    granted.terms = std::make_shared<const KeyTerms>(KeyTerms{.scopes = {"*"}});
+    EXPECT_TRUE(named.upsert(granted)) << "a branch that is granted already";
+    checked(named);
+    named = parsed(scopes + ", b.c]\nkeys: []\n");
+    const auto too_many = named.upsert(granted);
+    ASSERT_FALSE(too_many);
+    EXPECT_EQ(too_many.error().message,
+              "key key000000002: scopes: 385 names and branches in the key set (want at most 384)");
     YamlLimits limits;
     limits.keys_max = 2;
     auto set = KeySetText::parse("keys: []\n", "keys.yaml", limits);

@@ -11,6 +11,7 @@ namespace apikeyd {
 Verb add_issue(CommandLine& line);
 Verb add_list(CommandLine& line);
 Verb add_show(CommandLine& line);
+Verb add_update(CommandLine& line);
 Verb add_disable(CommandLine& line);
 Verb add_enable(CommandLine& line);
 Verb add_revoke(CommandLine& line);
@@ -24,8 +25,8 @@ Verb add_gen(CommandLine& line);
 
 /// In the order in which --help lists them.
 inline const std::vector<AddVerb> kVerbs = {
-    add_issue,  add_list,  add_show,   add_disable, add_enable, add_revoke, add_rotate,
-    add_verify, add_usage, add_reload, add_status,  add_doctor, add_gen,
+    add_issue,  add_list,   add_show,  add_update, add_disable, add_enable, add_revoke,
+    add_rotate, add_verify, add_usage, add_reload, add_status,  add_doctor, add_gen,
 };
 
 }  // namespace apikeyd
