@@ -126,6 +126,14 @@ Command CommandLine::add_verb(const std::string& name, const std::string& summar
     return Command(*app_->add_subcommand(name, summary));
 }
 
+Command CommandLine::add_verb(const Noun& noun, const std::string& name, const std::string& summary) {
+    const auto present =
+        app_->get_subcommands([&](const CLI::App* one) { return one->get_name() == noun.name; });
+    CLI::App* of_noun = present.empty() ? app_->add_subcommand(noun.name, noun.summary)->require_subcommand(1)
+                                        : present.front();
+    return Command(*of_noun->add_subcommand(name, summary));
+}
+
 std::optional<Exit> CommandLine::parse(int argc, const char* const* argv) {
     try {
         app_->parse(argc, argv);

@@ -57,6 +57,12 @@ class Command {
     CLI::App* app_;
 };
 
+/// What some verbs are about that are not about keys.
+struct Noun {
+    std::string name;
+    std::string summary;
+};
+
 /// All of it: the options that the verbs share, and the verbs, of which exactly one must be given.
 class CommandLine {
   public:
@@ -67,6 +73,8 @@ class CommandLine {
 
     /// The command lives as long as this.
     Command add_verb(const std::string& name, const std::string& summary);
+    /// The same for a verb that stands behind its noun, as `plan list`. The noun comes with its first verb.
+    Command add_verb(const Noun& noun, const std::string& name, const std::string& summary);
 
     /// nullopt: a verb is to run. Else how it ends: --help or --version was answered, or the usage is wrong
     /// and the error has been said.

@@ -8,6 +8,7 @@
 
 #include "shm/meters.h"
 #include "shm/scope_name.h"
+#include "source/text_check.h"
 
 namespace apikeyd {
 
@@ -215,6 +216,13 @@ std::optional<std::string> plan_name_fault(std::string_view name) {
                ? std::nullopt
                : std::optional<std::string>("want 1 to " + std::to_string(kPlanNameBytesMax) +
                                             " characters a-z, 0-9, _, - and .");
+}
+
+std::optional<std::string> owner_name_fault(std::string_view name) {
+    return !name.empty() && name.size() <= kOwnerBytesMax && !has_control(name)
+               ? std::nullopt
+               : std::optional<std::string>("want 1 to " + std::to_string(kOwnerBytesMax) +
+                                            " bytes of plain text");
 }
 
 std::optional<std::string> limit_name_fault(std::string_view name) {

@@ -75,6 +75,7 @@ struct KeyTerms {
 inline constexpr std::size_t kScopesMax = 384;  ///< of a key set, with the branches that are granted
 inline constexpr std::size_t kScopeNameBytesMax = 63;
 inline constexpr std::size_t kPlanNameBytesMax = 63;
+inline constexpr std::size_t kOwnerBytesMax = 255;
 inline constexpr std::size_t kLimitNameBytesMax = 15;
 inline constexpr std::size_t kLimitsMax = 6;       ///< of a plan
 inline constexpr std::size_t kAddressesMax = 64;   ///< of a key
@@ -87,9 +88,11 @@ std::optional<std::string> terms_fault(const KeyTerms& terms, const PolicySet& s
 std::optional<std::string> terms_fault(const KeyTerms& terms, const PlanRow* plan,
                                        const std::vector<std::string>& scopes);
 
-/// What is wanted of the name of a scope (shm/scope_name.h), a plan, a limit; nullopt when it is one.
+/// What is wanted of the name of a scope (shm/scope_name.h), a plan, an owner, a limit; nullopt when it is
+/// one.
 std::optional<std::string> scope_fault(std::string_view name);
 std::optional<std::string> plan_name_fault(std::string_view name);
+std::optional<std::string> owner_name_fault(std::string_view name);
 std::optional<std::string> limit_name_fault(std::string_view name);
 
 }  // namespace apikeyd

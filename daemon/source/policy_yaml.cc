@@ -7,7 +7,6 @@
 #include "shm/scope_name.h"
 #include "source/limit_text.h"
 #include "source/metadata_json.h"
-#include "source/text_check.h"
 
 namespace apikeyd {
 
@@ -229,8 +228,8 @@ void PolicyYaml::read_owners(const YamlNode& node, PolicySet& set) {
         const Fields fields(*this, map, place_label, {"name", "plan"});
         OwnerRow owner;
         owner.name = fields.text("name");
-        if (owner.name.empty() || owner.name.size() > 255 || has_control(owner.name)) {
-            error(map.place, place_label, "name: want 1 to 255 bytes of plain text");
+        if (const auto fault = owner_name_fault(owner.name)) {
+            error(map.place, place_label, "name: " + *fault);
             continue;
         }
         const std::string label = "owner " + yaml_quote(owner.name) + ": ";

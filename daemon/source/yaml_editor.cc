@@ -1,7 +1,6 @@
 #include "source/yaml_editor.h"
 
 #include <algorithm>
-#include <boost/unordered/unordered_flat_set.hpp>
 #include <utility>
 
 #include "shm/scope_name.h"
@@ -32,7 +31,6 @@ Error odd_form(const std::string& file, std::string_view what) {
             "starting with '- ')"};
 }
 
-/// The branches that a key is granted count as names of the key set.
 void note_branches(const KeyRow& row, boost::unordered_flat_set<std::string_view>& branches) {
     for (const std::string& scope : terms_of(row).scopes) {
         if (apikey::shm::is_branch(scope)) {
@@ -186,11 +184,21 @@ Result<void> KeySetText::check_piece(const Piece& piece) const {
     return {};
 }
 
+boost::unordered_flat_set<std::string_view> KeySetText::branches_but_of(std::string_view id) const {
+    boost::unordered_flat_set<std::string_view> branches;
+    for (const Piece& piece : pieces_) {
+        if (piece.live && piece.row.id != id) {
+            note_branches(piece.row, branches);
+        }
+    }
+    return branches;
+}
+
 /// The limits that only the whole set shows. A set beyond them would be refused by whoever reads it next, the
 /// tool that has to revoke a key in it included.
 Result<void> KeySetText::check_limits(const KeyRow& row) const {
     boost::unordered_flat_set<std::string_view> environments{row.environment};
-    boost::unordered_flat_set<std::string_view> branches;
+    boost::unordered_flat_set<std::string_view> branches = branches_but_of(row.id);
     note_branches(row, branches);
     size_t bytes =
         head_.size() + line_rest_.size() + tail_.size() + block_key_row(row, indent_, newline_).size();
@@ -199,9 +207,6 @@ Result<void> KeySetText::check_limits(const KeyRow& row) const {
         if (piece.row.id != row.id) {
             bytes += piece.body.size();
             environments.insert(piece.live ? std::string_view(piece.row.environment) : std::string_view());
-            if (piece.live) {
-                note_branches(piece.row, branches);
-            }
         }
     }
     environments.erase("");

@@ -26,13 +26,14 @@ Outcome list(const Context& context, const ListOptions& options) {
     const auto matches = [](const std::string& wanted, std::string_view found) {
         return wanted.empty() || wanted == found;
     };
-    Outcome read = read_store(context, [&](const KeyRow& row) {
+    const auto read = read_store(context, [&](const KeyRow& row) {
         if (matches(options.owner, row.owner) && matches(options.environment, row.environment) &&
             matches(options.state, shown_state(row, now)) && matches(options.plan, terms_of(row).plan)) {
             records.push_back(short_record(row, now));
         }
     });
-    return read ? print(format_list(context.output(), short_record_names(), records)) : read;
+    return read ? print(format_list(context.output(), short_record_names(), records))
+                : tl::unexpected(read.error());
 }
 
 /// What the usage store knows of the key; nothing where it cannot be read.
@@ -53,13 +54,13 @@ void append_usage(const Context& context, const std::string& id, Record& record)
 
 Outcome show(const Context& context, const std::string& id) {
     std::optional<KeyRow> found;
-    Outcome read = read_store(context, [&](KeyRow row) {
+    const auto read = read_store(context, [&](KeyRow row) {
         if (row.id == id) {
             found = std::move(row);
         }
     });
     if (!read) {
-        return read;
+        return tl::unexpected(read.error());
     }
     if (!found) {
         return failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value());
