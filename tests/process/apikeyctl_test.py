@@ -800,6 +800,85 @@ class Verify(Ctl):
         self.assertEqual(answer[0]["code"], "VALID")
 
 
+class Explain(Ctl):
+    FIELDS = ["id", "code", "stale", "checks"]
+    ROW_FIELDS = ["check", "result", "detail", "limit", "of", "shadow", "allowance", "remaining", "reset_ms"]
+
+    def setUp(self):
+        super().setUp()
+        self.keys.write_text(KEYS_WITH_TERMS.replace("daily, quota: 5/day", "daily, quota: 3/day"))
+
+    def explain(self, *arguments, status=0):
+        """The code, and the rows by their check, limits by their name."""
+        answer = self.json("explain", *arguments, status=status, fields=self.FIELDS)
+        for row in answer["checks"]:
+            self.assertEqual(list(row), self.ROW_FIELDS)
+            self.assertEqual(row.pop("reset_ms") is None, row["limit"] is None)  # another one each time
+        return answer["code"], {row["limit"] or row["check"]: row for row in answer["checks"]}
+
+    def test_check_by_check_with_the_daemon_up_and_down(self):
+        self.start()
+        key_id, key = self.issue("--owner", "acme", "--plan", "free", "--scope", "reports.*", "--expires", "1h",
+                                 "--address", "192.0.2.0/24", "--limit", "monthly=0/month,shadow")  # fmt: skip
+        request = [key_id, "--address", "192.0.2.7", "--scope", "reports.read OR billing.read", "--environment", "live"]
+        before = self.json("usage")
+        code, rows = self.explain(*request)
+        self.assertEqual(code, "VALID")
+        self.assertEqual(list(rows), ["known", "state", "expiry", "environment", "address", "scopes", "burst", "monthly", "daily"])
+        self.assertEqual({row["result"] for row in rows.values()}, {"passed"})
+        self.assertEqual((rows["state"]["detail"], rows["environment"]["detail"]), ("active", "live"))
+        self.assertEqual(rows["expiry"]["detail"], self.json("show", key_id)["expires"])
+        figures = ("check", "of", "shadow", "allowance", "remaining")
+        self.assertEqual([[rows[name][figure] for figure in figures] for name in ("burst", "monthly", "daily")],
+                         [["rate", "key", False, 200, 200], ["quota", "key", True, 0, 0], ["quota", "owner", False, 3, 3]])  # fmt: skip
+        self.assertIn("in shadow mode; would refuse", rows["monthly"]["detail"])
+        self.assertEqual(self.json("usage"), before)  # nothing was counted
+        self.assertEqual(self.explain(*request)[1], rows)  # nor spent
+        self.kill()
+        self.assertEqual(self.explain(*request), (code, rows))
+        self.assertEqual(self.explain(*request, "--cost", "4", status=1)[0], "USAGE_EXCEEDED")
+        code, rows = self.explain(key_id, "--scope", "billing.read", "--environment", "test", status=1)
+        self.assertEqual(code, "INSUFFICIENT_PERMISSIONS")  # the first that fails
+        self.assertEqual([rows[name]["result"] for name in ("environment", "address", "scopes", "daily")],
+                         ["failed", "failed", "failed", "passed"])  # fmt: skip
+        self.assertEqual(rows["address"]["detail"], "none is given, and the key is bound to 1 networks")
+        self.assertEqual(self.explain(key_id, "--address", "::1", status=1)[0], "IP_NOT_ALLOWED")
+
+    def test_the_code_is_what_a_request_is_answered(self):
+        self.start()
+        spent_id, spent = self.issue("--plan", "team")
+        self.assertEqual(self.codes(*[spent] * 3, status=0), ["VALID"] * 3)
+        ids = {name: self.issue()[0] for name in ("disable", "revoke")}
+        for verb, key_id in ids.items():
+            self.ctl(verb, key_id)
+        for key_id, code in ((spent_id, "USAGE_EXCEEDED"), (ids["disable"], "DISABLED"), (ids["revoke"], "REVOKED"),
+                             ("000000000000", "NOT_FOUND"), ("7HnB3sLqV0Ty", "VALID")):  # fmt: skip
+            self.assertEqual(self.explain(key_id, status=0 if code == "VALID" else 1)[0], code)
+        self.assertEqual(self.explain(spent_id, status=1)[1]["daily"]["remaining"], 0)
+        unlimited = self.explain("7HnB3sLqV0Ty")[1]
+        self.assertEqual([unlimited[name]["result"] for name in ("environment", "address", "scopes", "limits")], ["not asked"] * 4)
+        table = self.ctl("explain", spent_id, status=1).splitlines()
+        self.assertEqual(table[0].split(), [name.upper() for name in self.ROW_FIELDS])
+        self.assertEqual(table[-1].split()[:3], ["verdict", "failed", "USAGE_EXCEEDED"])
+        rows = list(csv.DictReader(io.StringIO(self.ctl("explain", spent_id, "--output", "csv", status=1), newline="")))
+        self.assertEqual([row["check"] for row in rows],
+                         ["known", "state", "expiry", "environment", "address", "scopes", "quota", "verdict"])  # fmt: skip
+
+    def test_wrong_use_and_no_table(self):
+        self.ctl("explain", "7HnB3sLqV0Ty", status=3)
+        self.assertTrue(self.said.startswith(str(self.instance) + ": "), self.said)
+        self.start()
+        for arguments, said in (
+            (["--scope", "reports.delete"], "--scope: 'reports.delete', character 1: no scope of this name"),
+            (["--scope", "(reports.read"], "--scope: '(reports.read', character 14: no expression"),
+            (["--address", "office"], "--address: 'office' is no address"),
+            (["--cost", "0"], "apikeyctl: --cost"),
+            (["--environment", ""], "--environment: want 1 to 15 characters"),
+        ):
+            self.assertEqual(self.ctl("explain", "7HnB3sLqV0Ty", *arguments, status=2), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
+
+
 class Usage(Ctl):
     def test_totals_are_what_was_verified(self):
         self.start()
@@ -1196,7 +1275,7 @@ class Gen(Ctl):
 
 
 class Help(Ctl):
-    VERBS = ("issue list show update disable enable revoke rotate verify usage reload status doctor gen").split()
+    VERBS = ("issue list show update disable enable revoke rotate verify explain usage reload status doctor gen").split()
     NOUNS = {
         "plan": "list show create update delete",
         "owner": "list show create update delete",

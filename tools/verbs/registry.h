@@ -30,6 +30,7 @@ Verb add_scope_list(CommandLine& line);
 Verb add_scope_create(CommandLine& line);
 Verb add_scope_delete(CommandLine& line);
 Verb add_verify(CommandLine& line);
+Verb add_explain(CommandLine& line);
 Verb add_usage(CommandLine& line);
 Verb add_reload(CommandLine& line);
 Verb add_status(CommandLine& line);
@@ -41,8 +42,8 @@ inline const std::vector<AddVerb> kVerbs = {
     add_issue,       add_list,         add_show,         add_update,       add_disable,      add_enable,
     add_revoke,      add_rotate,       add_plan_list,    add_plan_show,    add_plan_create,  add_plan_update,
     add_plan_delete, add_owner_list,   add_owner_show,   add_owner_create, add_owner_update, add_owner_delete,
-    add_scope_list,  add_scope_create, add_scope_delete, add_verify,       add_usage,        add_reload,
-    add_status,      add_doctor,       add_gen,
+    add_scope_list,  add_scope_create, add_scope_delete, add_verify,       add_explain,      add_usage,
+    add_reload,      add_status,       add_doctor,       add_gen,
 };
 
 }  // namespace apikeyd
