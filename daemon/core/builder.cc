@@ -130,7 +130,7 @@ using Digests = boost::unordered_flat_set<std::string_view>;
 /// False when the table turned out too small or its seed unlucky.
 bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
           std::span<const Change> changes) {
-    if (!set_policies(table, policies)) {
+    if (!set_policies(table, policies, from)) {
         return false;
     }
     // Rows that a change replaces are left out: their environments would take the places of the new ones.
@@ -170,7 +170,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
         plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
-        plan.meter_words = meter_words_of(*order.policies);
+        plan.meter_words = meter_words_of(*order.policies, from);
         plan.cpus = std::max(1u, std::thread::hardware_concurrency());
         plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;
