@@ -298,6 +298,16 @@ APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& mome
     return presented;
 }
 
+/// Where a call goes on that this generation did not answer. What the current one cannot say, since it is on
+/// its way out, the announced one does.
+Target target_of(const Mapping& mapping, Decided decided) {
+    // Relaxed: nothing is read on the strength of it.
+    const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
+    const bool from_current = shm::current_of(word) == mapping.generation.table.generation &&
+                              shm::next_of(word) > mapping.generation.table.generation;
+    return decided == Decided::kInCurrent && !from_current ? Target::kCurrent : Target::kNext;
+}
+
 /// The rest of a call that the first generation did not answer.
 [[gnu::cold, gnu::noinline]] apikey_code validate_further(apikey_client* client, Reading* reading,
                                                           Moment moment, const apikey_key& key,
@@ -306,7 +316,7 @@ APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& mome
     const bool asks = moment.asks;
     for (unsigned switches = 0; switches < kSwitchesMax; ++switches) {
         if (!try_switch_mapping(client, reading, moment.now_ns, IfBusy::kSwitchToo,
-                                decided == Decided::kInCurrent ? Target::kCurrent : Target::kNext)) {
+                                target_of(*moment.mapping, decided))) {
             break;
         }
         moment = moment_of(client, reading->mapping(), moment.now_ns);

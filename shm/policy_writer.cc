@@ -161,46 +161,54 @@ std::optional<uint32_t> PolicyWriter::plan(std::string_view name) {
     return number;
 }
 
-/// The limit as it was in the plan before, or with a word that none has had in this generation: who still
-/// reads an older body may be taking from that.
-std::optional<Limit> PolicyWriter::with_word(Limit limit, const ListReader<Limit>& before,
-                                             uint32_t* words_used) const {
-    for (uint32_t i = 0; i < before.count(); ++i) {
-        const Limit known = before.get(i);
-        if (known.tag == limit.tag && known.kind == limit.kind &&
-            std::memcmp(known.name, limit.name, sizeof limit.name) == 0) {
-            limit.word = known.word;
-            return limit;
+/// Each limit has the word that it had in the plan before, or one that none has had in this generation: who
+/// still reads an older body may be taking from that. False: there are not so many.
+bool PolicyWriter::choose_words(std::vector<Limit>& limits, const ListReader<Limit>& before,
+                                uint32_t* words_used) const {
+    constexpr uint8_t kNone = 0xff;
+    for (Limit& limit : limits) {
+        limit.word = kNone;
+        for (uint32_t i = 0; i < before.count(); ++i) {
+            const Limit known = before.get(i);
+            if (known.tag == limit.tag && known.kind == limit.kind && known.word < meter_words_ &&
+                std::memcmp(known.name, limit.name, sizeof limit.name) == 0) {
+                limit.word = known.word;
+                *words_used |= 1u << limit.word;
+            }
         }
     }
-    limit.word = static_cast<uint8_t>(std::countr_one(*words_used));
-    if (limit.word >= meter_words_) {
-        return std::nullopt;
+    for (Limit& limit : limits) {
+        if (limit.word == kNone) {
+            limit.word = static_cast<uint8_t>(std::countr_one(*words_used));
+            if (limit.word >= meter_words_) {
+                return false;
+            }
+            *words_used |= 1u << limit.word;
+        }
     }
-    *words_used |= 1u << limit.word;
-    return limit;
+    return true;
 }
 
-bool PolicyWriter::set_plan(std::string_view name, std::span<const Limit> limits) {
+bool PolicyWriter::set_plan(std::string_view name, std::span<const Limit> limits,
+                            const ListReader<Limit>* before) {
     const std::optional<uint32_t> number = plan(name);
     if (!number) {
         return false;
     }
     HalfWord& body = entry(view_.plans, *number).body;
-    const ListReader<Limit> before(view_, body.load(std::memory_order_relaxed));  // nobody else stores
-    uint32_t words_used = before.words_used();
-    std::vector<Limit> placed;
-    bool same = before.found() && before.count() == limits.size();
-    for (size_t i = 0; i < limits.size(); ++i) {
-        Limit tagged = limits[i];
-        tagged.tag = tag_of(name, tagged);
-        const std::optional<Limit> limit = with_word(tagged, before, &words_used);
-        if (!limit) {
-            return false;
-        }
-        placed.push_back(*limit);
-        const Limit stored = same ? before.get(static_cast<uint32_t>(i)) : Limit{};
-        same = same && std::memcmp(&stored, &*limit, sizeof stored) == 0;
+    const ListReader<Limit> stored(view_, body.load(std::memory_order_relaxed));  // nobody else stores
+    uint32_t words_used = before != nullptr ? 0 : stored.words_used();
+    std::vector<Limit> placed(limits.begin(), limits.end());
+    for (Limit& limit : placed) {
+        limit.tag = tag_of(name, limit);
+    }
+    if (!choose_words(placed, before != nullptr ? *before : stored, &words_used)) {
+        return false;
+    }
+    bool same = stored.found() && stored.count() == placed.size();
+    for (uint32_t i = 0; same && i < stored.count(); ++i) {
+        const Limit limit = stored.get(i);
+        same = std::memcmp(&limit, &placed[i], sizeof limit) == 0;
     }
     if (same) {
         return true;

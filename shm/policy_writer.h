@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "shm/details_writer.h"
 #include "shm/policy_reader.h"
@@ -38,7 +39,11 @@ class PolicyWriter {
     std::optional<uint32_t> scope(std::string_view name);
     /// Changes a plan for all who have it, by one store; tag and word are chosen here. False: there is no
     /// room, of details, plans or meter words.
-    bool set_plan(std::string_view name, std::span<const Limit> limits);
+    ///
+    /// Meters go on from one generation to the next word by word: a table that nobody reads yet is told in
+    /// `before` what the plan is in the one before, and a limit that is there keeps its word.
+    bool set_plan(std::string_view name, std::span<const Limit> limits,
+                  const ListReader<Limit>* before = nullptr);
     /// For a plan that this table cannot say: its keys are looked for in the current one.
     void set_plan_elsewhere(std::string_view name);
     /// The plan whose limits all keys of an owner share, by one store; "": none. False: there is no room, and
@@ -70,7 +75,8 @@ class PolicyWriter {
     void note_list(uint32_t reference);
     void note_policy(uint32_t number, const Policy& policy);
     bool place_owner(std::string_view name, std::string_view plan);
-    std::optional<Limit> with_word(Limit limit, const ListReader<Limit>& before, uint32_t* words_used) const;
+    bool choose_words(std::vector<Limit>& limits, const ListReader<Limit>& before,
+                      uint32_t* words_used) const;
 
     uint8_t* base_;
     TableView view_;

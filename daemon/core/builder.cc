@@ -135,7 +135,7 @@ std::string_view slot_digest(const KeyRow& row) {
 /// False when the table turned out too small or its seed unlucky.
 bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
           std::span<const Change> changes) {
-    if (!set_policies(table, policies)) {
+    if (!set_policies(table, policies, from)) {
         return false;
     }
     // Rows that a change replaces are left out: their environments would take the places of the new ones.
@@ -175,7 +175,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
         plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
-        plan.meter_words = meter_words_of(*order.policies);
+        plan.meter_words = meter_words_of(*order.policies, from);
         plan.cpus = std::max(1u, std::thread::hardware_concurrency());
         plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;

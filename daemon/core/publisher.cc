@@ -166,6 +166,9 @@ bool Publisher::set_policies(std::shared_ptr<const PolicySet> policies) {
     }
     const GenerationPtr& live = next_ != nullptr ? next_ : current_;
     policies_made_ = live != nullptr && apikeyd::set_policies(live->table(), *policies_);
+    if (next_ != nullptr) {
+        keep_words_in_step(current_->table(), next_->table().view(), *policies_);
+    }
     return policies_made_;
 }
 
@@ -281,7 +284,8 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
     }
     GenerationPtr built = guarded(std::move(*build->built));
     // Set while it was built, perhaps; what it has no room for is built once more.
-    const bool policies_made = apikeyd::set_policies(built->table(), *policies_);
+    const bool policies_made = apikeyd::set_policies(
+        built->table(), *policies_, current_ != nullptr ? &current_->table().view() : nullptr);
     build->unmade = replay_log(*built);
     if (Result<void> announced = announce(std::move(built)); !announced) {
         conclude(*build, std::move(announced));

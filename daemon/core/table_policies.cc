@@ -1,6 +1,7 @@
 #include "core/table_policies.h"
 
 #include <algorithm>
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <boost/unordered/unordered_flat_set.hpp>
 
 #include "shm/meters.h"
@@ -96,6 +97,31 @@ std::string name_at(const shm::TableView& table, uint32_t reference) {
     return name.text != nullptr ? std::string(name.text, name.bytes) : std::string();
 }
 
+/// The plans of a table by their names.
+class PlansOf {
+  public:
+    explicit PlansOf(const shm::TableView* table) : table_(table) {
+        const uint64_t used =
+            table != nullptr ? table->header().plans_used.load(std::memory_order_relaxed) : 0;
+        for (uint64_t number = 1; table != nullptr && number < std::min(used, table->plan_count); ++number) {
+            const shm::NameView name = read_name(*table, table->plans[number].name);
+            bodies_.emplace(std::string_view(name.text != nullptr ? name.text : "", name.bytes),
+                            plan_body(*table, static_cast<uint32_t>(number)));
+        }
+    }
+    /// Nothing where it has no such plan, or cannot say it.
+    std::optional<shm::ListReader<shm::Limit>> find(std::string_view name) const {
+        const auto body = bodies_.find(name);
+        return body != bodies_.end() && body->second != 0
+                   ? std::optional(shm::ListReader<shm::Limit>(*table_, body->second))
+                   : std::nullopt;
+    }
+
+  private:
+    const shm::TableView* table_;
+    boost::unordered_flat_map<std::string_view, uint32_t> bodies_;
+};
+
 std::string scope_name(const shm::TableView& table, uint64_t bit) {
     const char* text = table.scopes[bit].text;
     return {text, strnlen(text, shm::kScopeNameBytes)};
@@ -144,14 +170,16 @@ std::shared_ptr<const KeyTerms> terms_of_policy(const shm::TableView& table, con
     return terms.empty() ? nullptr : std::make_shared<const KeyTerms>(std::move(terms));
 }
 
-bool set_policies(shm::TableWriter& table, const PolicySet& set) {
+bool set_policies(shm::TableWriter& table, const PolicySet& set, const shm::TableView* from) {
     shm::PolicyWriter& writer = table.policies();
+    const PlansOf plans_before(from);
     bool all = true;
     for (const std::string& scope : set.scopes) {
         all = writer.scope(scope) && all;
     }
     for (const PlanRow& plan : set.plans) {
-        all = writer.set_plan(plan.name, limits_of(plan.limits)) && all;
+        const auto before = plans_before.find(plan.name);
+        all = writer.set_plan(plan.name, limits_of(plan.limits), before ? &*before : nullptr) && all;
     }
     boost::unordered_flat_set<std::string_view> known;
     for (const OwnerRow& owner : set.owners) {
@@ -174,6 +202,22 @@ void set_policies_in_superseded(shm::TableWriter& table, const PolicySet& set) {
     }
     for (const PlanRow& plan : set.plans) {
         if (!table.policies().set_plan(plan.name, limits_of(plan.limits))) {
+            table.policies().set_plan_elsewhere(plan.name);
+        }
+    }
+}
+
+void keep_words_in_step(shm::TableWriter& table, const shm::TableView& next, const PolicySet& set) {
+    const PlansOf here(&table.view());
+    const PlansOf there(&next);
+    for (const PlanRow& plan : set.plans) {
+        const auto limits = here.find(plan.name);
+        const auto goes_on = there.find(plan.name);
+        bool in_step = limits && goes_on && limits->count() == goes_on->count();
+        for (uint32_t i = 0; in_step && i < limits->count(); ++i) {
+            in_step = limits->get(i).word == goes_on->get(i).word;
+        }
+        if (!in_step) {
             table.policies().set_plan_elsewhere(plan.name);
         }
     }
@@ -207,10 +251,15 @@ PolicySet policies_of(const shm::TableView& table) {
     return set;
 }
 
-uint32_t meter_words_of(const PolicySet& set) {
+uint32_t meter_words_of(const PolicySet& set, const shm::TableView* from) {
     size_t words = 0;
+    const PlansOf plans_before(from);
     for (const PlanRow& plan : set.plans) {
         words = std::max(words, plan.limits.size());
+        const auto before = plans_before.find(plan.name);
+        for (uint32_t i = 0; before && i < before->count(); ++i) {
+            words = std::max(words, size_t{before->get(i).word} + 1);
+        }
     }
     // As many as the stride has, so that a limit more needs no new generation where there is room.
     return words == 0 ? 0 : words <= 2 ? 2 : shm::kMeterWordsMax;

@@ -29,15 +29,24 @@ std::shared_ptr<const KeyTerms> terms_of_policy(const apikey::shm::TableView& ta
 
 /// Scopes, plans and owners of a table, all of them or as many as there is room for; false when there was
 /// not room for all. An owner's plan is taken away when `set` has none for it.
-bool set_policies(apikey::shm::TableWriter& table, const PolicySet& set);
+///
+/// `from` is for a table that nobody reads yet: the one that its meters will be carried over from.
+bool set_policies(apikey::shm::TableWriter& table, const PolicySet& set,
+                  const apikey::shm::TableView* from = nullptr);
 /// The same for a superseded table: what it has no room for is looked for in the current one.
 void set_policies_in_superseded(apikey::shm::TableWriter& table, const PolicySet& set);
 
 /// What a table says; for one that another daemon left.
 PolicySet policies_of(const apikey::shm::TableView& table);
 
-/// Meter words that a key needs under any of the plans.
-uint32_t meter_words_of(const PolicySet& set);
+/// Once `set` is in force in both: where a limit of a plan has another meter word in `table` than in `next`,
+/// to which its meters are being carried over, has the plan's keys looked for in `next` alone.
+void keep_words_in_step(apikey::shm::TableWriter& table, const apikey::shm::TableView& next,
+                        const PolicySet& set);
+
+/// Meter words that a key needs under any of the plans, whose limits keep those that they have in `from`
+/// (nullptr: there is none).
+uint32_t meter_words_of(const PolicySet& set, const apikey::shm::TableView* from = nullptr);
 /// Room that `set` takes; details in bytes.
 apikey::shm::TableGeometry::Policies entries_of(const PolicySet& set);
 uint64_t details_bytes_of(const PolicySet& set);

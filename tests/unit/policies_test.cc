@@ -16,6 +16,7 @@
 #include "apikey/apikey.h"
 #include "client/single_rate.h"
 #include "client/validate.h"
+#include "core/builder.h"
 #include "core/table_policies.h"
 #include "plain_row.h"
 #include "publisher_fixture.h"
@@ -465,6 +466,55 @@ TEST_P(PoliciesTest, MetersGoOnInTheNextGeneration) {
     grow(2000);
     EXPECT_EQ(passes(first, 6), 0u);
     EXPECT_EQ(passes(third, 6), 5u) << "25 together, 20 were spent by the others";
+}
+
+TEST_P(PoliciesTest, ALimitGoesOnWhereItsPlanHasLostOthers) {
+    const LimitRow stays = limit("stays", "10/day");
+    const LimitRow shared = limit("shared", "25/day");
+    const std::vector<LimitRow> more = {limit("a", "100/day"), limit("b", "100/h")};
+    const auto with = [](std::vector<LimitRow> limits, const LimitRow& last) {
+        limits.push_back(last);
+        return limits;
+    };
+    set({.plans = {{"free", with(more, stays)}, {"team", with(more, shared)}}, .owners = {{"acme", "team"}}});
+    const PlainRow first = key(1, {.plan = "free"}, "acme");
+    const PlainRow second = key(2, {}, "acme");
+    apply({first, second});
+    EXPECT_EQ(passes(first, 6), 6u);
+    EXPECT_EQ(passes(second, 10), 10u);
+    set({.plans = {{"free", {stays}}, {"team", {shared}}}, .owners = {{"acme", "team"}}});
+    EXPECT_EQ(passes(first, 1), 1u);
+    grow(1000);
+    EXPECT_EQ(passes(first, 10), 3u) << "of ten, seven were spent in the generation before";
+    EXPECT_EQ(passes(second, 10), 5u) << "25 together";
+    set({.plans = {{"free", {limit("c", "2/h"), stays}}, {"team", {shared}}}, .owners = {{"acme", "team"}}});
+    grow(2000);
+    EXPECT_EQ(passes(first, 3), 0u);
+    set({.plans = {{"free", {limit("c", "2/h")}}, {"team", {}}}, .owners = {{"acme", "team"}}});
+    EXPECT_EQ(passes(first, 5), 2u) << "nothing was spent by what was refused";
+}
+
+TEST_P(PoliciesTest, WhatTheCurrentFileCannotSayIsLookedForInTheOneThatIsAnnounced) {
+    const PolicySet policies{.plans = {{"free", {limit("daily", "10/day")}}}};
+    set(policies);
+    const PlainRow limited = key(1, {.plan = "free"});
+    const PlainRow plain = key(2);
+    apply({limited, plain});
+    EXPECT_EQ(passes(limited, 4), 4u);
+    const GenerationPtr& current = publisher_->current();
+    const BuildOrder order{.directory_fd = publisher_->directory().fd(),
+                           .generation = current->number() + 1,
+                           .predecessor = current->number(),
+                           .clients_group = getgid(),
+                           .capacity_keys = 100,
+                           .policies = std::make_shared<const PolicySet>(policies)};
+    auto next = build_generation(order, &current->table().view(), {});
+    ASSERT_TRUE(next) << next.error().message;
+    ASSERT_TRUE((*next)->name_files());
+    publisher_->control().announce(order.generation);
+    current->table().policies().set_plan_elsewhere("free");
+    EXPECT_EQ(passes(limited, 10), 6u) << "and there its meters go on";
+    EXPECT_EQ(ask(plain), APIKEY_VALID);
 }
 
 TEST_P(PoliciesTest, AClientThatIsLeftBehindSpendsWhereTheOthersDo) {
