@@ -4,11 +4,14 @@
 //   chaos revocations [--count N] [--keys K] [--json FILE]
 //
 // Real daemons, the real tool and four client processes; what happens to them, and when, is drawn from the
-// seed: reloads of changed key sets, bad key sets, changes by the tool, new generations, SIGKILL and SIGSTOP
-// of the daemon and of clients, counters scribbled over and truncated. All the time:
+// seed: reloads of changed key sets and plans, bad key sets, changes by the tool, new generations, SIGKILL
+// and SIGSTOP of the daemon and of clients, counters scribbled over and truncated. All the time:
 //   no key that was valid and stays valid is refused; no key that was never valid is accepted; no key whose
 //   revocation returned 0 is accepted by a call that began after; the store's totals equal the clients'
-//   tallies, but for the one call of each thread that was killed in it, and for counters that were spoilt.
+//   tallies, but for the one call of each thread that was killed in it, and for counters that were spoilt;
+//   limits refuse no key that has none, no quota is passed by one request in its period, no rate passes more
+//   than its burst and what the time allows, and what is left of a quota is what did not pass, but for what
+//   was lost with who was killed.
 //
 // `revocations` tells how long one takes on a live daemon (revocations.h); no time is a violation.
 //
@@ -120,9 +123,15 @@ class Run {
     }
     std::vector<std::pair<const char*, uint64_t>> figures() const {
         const Happened& happened = operator_.happened();
+        const LimitedKeys& limits = operator_.limits();
         return {{"validations", operator_.validations()},
+                {"limited passed", limits.tally().passed()},
+                {"limited refused", limits.tally().refused()},
+                {"passes unjudged", limits.ledger().unjudged()},
+                {"quotas compared", limits.ledger().compared()},
                 {"kills", happened.kills},
                 {"reloads", happened.reloads},
+                {"plan changes", happened.plan_changes},
                 {"switches", happened.switches},
                 {"revocations", happened.revocations},
                 {"tool changes", happened.tool_changes},

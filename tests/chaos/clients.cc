@@ -19,11 +19,21 @@ constexpr unsigned kForkEvery_us = 100000;
 constexpr unsigned kForkedCalls = 20;
 constexpr unsigned kPassingCalls = 20;  // between open and close
 
+/// Which keys a lane asks for.
+struct Among {
+    size_t first_limited;
+    size_t stable =
+        0;  ///< not 0: the first so many alone, of limited ones a few, and of those revoked lately
+
+    /// Of so many calls for a limited key alone one is made, and of so many keys in a batch one is limited.
+    unsigned limited_calls() const { return stable == 0 ? 3 : 50; }
+    unsigned limited_keys() const { return stable == 0 ? 8 : 200; }
+};
+
 /// One lane's calls.
 class Caller {
   public:
-    /// Asks for all keys, or the first so many, and for those that were revoked lately.
-    Caller(KeyBoard& board, unsigned lane, unsigned seed, size_t among = 0)
+    Caller(KeyBoard& board, unsigned lane, unsigned seed, Among among)
         : board_(board), lane_(lane), among_(among), pick_(seed) {}
     ~Caller() { board_.leave(lane_); }
     Caller(const Caller&) = delete;
@@ -31,21 +41,38 @@ class Caller {
 
     void call(apikey_client* client) {
         board_.before_call(lane_);
-        size_t keys[kBatchMax];
-        const size_t count = pick_() % 2 == 0 ? 1 : kBatchMax;
-        for (size_t i = 0; i < count; ++i) {
-            const size_t drawn = pick_() >> 4;
-            keys[i] = pick_() % 4 == 0 ? board_.revoked_lately(drawn)
-                                       : drawn % (among_ != 0 ? among_ : board_.size());
+        if (draw() % among_.limited_calls() == 0) {
+            call_limited(client);
+        } else {
+            call_some(client);
         }
-        board_.call(lane_, client, keys, count);
         usleep(kBetweenCalls_us);
     }
 
   private:
+    size_t draw() { return pick_() >> 4; }
+    size_t limited_key() { return among_.first_limited + draw() % LimitedKeys::kKeys; }
+
+    void call_some(apikey_client* client) {
+        size_t keys[kBatchMax];
+        const size_t count = draw() % 2 == 0 ? 1 : kBatchMax;
+        for (size_t i = 0; i < count; ++i) {
+            keys[i] = draw() % 4 == 0 ? board_.revoked_lately(draw())
+                      : draw() % among_.limited_keys() == 0
+                          ? limited_key()
+                          : draw() % (among_.stable != 0 ? among_.stable : board_.size());
+        }
+        board_.call(lane_, client, keys, count);
+    }
+    void call_limited(apikey_client* client) {
+        apikey_request request = APIKEY_REQUEST_INIT;
+        request.cost = static_cast<uint32_t>(draw() % 16 == 0 ? 1 + draw() % 40 : 1 + draw() % 3);
+        board_.call_one(lane_, client, limited_key(), request);
+    }
+
     KeyBoard& board_;
     unsigned lane_;
-    size_t among_;
+    Among among_;
     std::minstd_rand pick_;
 };
 
@@ -56,13 +83,13 @@ void follow(pid_t parent) {
     }
 }
 
-void fork_one(KeyBoard& board, unsigned lane, apikey_client* client, unsigned seed) {
+void fork_one(KeyBoard& board, unsigned lane, apikey_client* client, unsigned seed, Among among) {
     const pid_t parent = getpid();
     const pid_t pid = fork();
     if (pid == 0) {
         follow(parent);
         {
-            Caller caller(board, lane, seed);
+            Caller caller(board, lane, seed, among);
             for (unsigned i = 0; i < kForkedCalls && !board.stopped(); ++i) {
                 caller.call(client);
             }
@@ -75,14 +102,13 @@ void fork_one(KeyBoard& board, unsigned lane, apikey_client* client, unsigned se
     }
 }
 
-void run_threads(const Site& site, KeyBoard& board, ClientKind kind, size_t stable, unsigned lane,
+void run_threads(const Site& site, KeyBoard& board, ClientKind kind, Among among, unsigned lane,
                  unsigned seed) {
     apikey_client* client = site.open_client();
     std::vector<std::thread> threads;
     for (unsigned i = 0; i < 2; ++i) {
         threads.emplace_back([&, i] {
-            // Whose requests leave the switch to the housekeeping asks for no key that would be refused.
-            Caller caller(board, lane + i, seed + i, kind == ClientKind::kKept ? stable : 0);
+            Caller caller(board, lane + i, seed + i, among);
             while (!board.stopped()) {
                 caller.call(client);
             }
@@ -93,7 +119,7 @@ void run_threads(const Site& site, KeyBoard& board, ClientKind kind, size_t stab
             apikey_refresh(client);
             usleep(kHousekeeping_us);
         } else {
-            fork_one(board, lane + 2, client, seed + 2 + round);
+            fork_one(board, lane + 2, client, seed + 2 + round, among);
             usleep(kForkEvery_us);
         }
     }
@@ -103,8 +129,8 @@ void run_threads(const Site& site, KeyBoard& board, ClientKind kind, size_t stab
     apikey_close(client);
 }
 
-void run_passing(const Site& site, KeyBoard& board, unsigned lane, unsigned seed) {
-    Caller caller(board, lane, seed);
+void run_passing(const Site& site, KeyBoard& board, Among among, unsigned lane, unsigned seed) {
+    Caller caller(board, lane, seed, among);
     while (!board.stopped()) {
         apikey_client* client = site.open_client();
         for (unsigned i = 0; i < kPassingCalls; ++i) {
@@ -144,10 +170,12 @@ void Clients::start(unsigned client) {
         setpgid(0, 0);
         follow(parent);
         const auto kind = static_cast<ClientKind>(client);
+        // Whose requests leave the switch to the housekeeping asks for few keys that would be refused.
+        const Among among{limits_.first(), kind == ClientKind::kKept ? stable_ : 0};
         if (kind == ClientKind::kPassing) {
-            run_passing(site_, board_, client * kLanesPerClient, seed);
+            run_passing(site_, board_, among, client * kLanesPerClient, seed);
         } else {
-            run_threads(site_, board_, kind, stable_, client * kLanesPerClient, seed);
+            run_threads(site_, board_, kind, among, client * kLanesPerClient, seed);
         }
         _exit(0);
     }
@@ -162,6 +190,7 @@ void Clients::reap(unsigned client) {
     pids_[client] = -1;
     for (unsigned lane = 0; lane < kLanesPerClient; ++lane) {
         board_.lane_ended(client * kLanesPerClient + lane);
+        limits_.lane_ended(client * kLanesPerClient + lane);
     }
 }
 

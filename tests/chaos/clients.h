@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "limited_keys.h"
 #include "support/key_board.h"
 #include "support/site.h"
 
@@ -25,8 +26,8 @@ inline constexpr unsigned kLanesPerClient = 3;
 class Clients {
   public:
     /// The first `stable` keys of the board are valid all the time.
-    Clients(const Site& site, KeyBoard& board, size_t stable)
-        : site_(site), board_(board), stable_(stable), pids_(kClientKinds, -1) {}
+    Clients(const Site& site, KeyBoard& board, LimitedKeys& limits, size_t stable)
+        : site_(site), board_(board), limits_(limits), stable_(stable), pids_(kClientKinds, -1) {}
     ~Clients();
     Clients(const Clients&) = delete;
     Clients& operator=(const Clients&) = delete;
@@ -49,6 +50,7 @@ class Clients {
 
     const Site& site_;
     KeyBoard& board_;
+    LimitedKeys& limits_;
     size_t stable_;
     std::vector<pid_t> pids_;
     unsigned started_ = 0;

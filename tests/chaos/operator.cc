@@ -22,21 +22,24 @@ constexpr char kConfig[] = "flush_interval_ms: 50\nheartbeat_interval_ms: 100\n"
 
 Operator::Operator(unsigned keys, unsigned seed)
     : site_(kConfig),
-      board_(2 * keys + kFreshMax, kClientKinds * kLanesPerClient),
+      limits_(keys + keys / 2, kClientKinds * kLanesPerClient),
+      board_(2 * keys + kFreshMax, kClientKinds * kLanesPerClient + 1, limits_.witness()),
       book_(site_, board_, seed),
       daemon_(site_.config()),
-      clients_(site_, board_, keys / 10),
+      clients_(site_, board_, limits_, keys / 10),
       keys_(keys) {
     // A tenth of these stays as it is, and a third is never in the set.
     for (size_t i = 0; i < keys + keys / 2; ++i) {
         book_.loosen(book_.draw()).in_set = i < keys;
     }
+    limits_.draw(book_);
     book_.write(version_);
 }
 
 void Operator::begin() {
     daemon_.start();
     settle();
+    limits_.begin();
     clients_.start_all();
 }
 
@@ -44,12 +47,12 @@ void Operator::pause_up_to(unsigned ms) {
     usleep(book_.random() % (ms * 1000) + 1);
 }
 
-/// A key that is neither stable nor never valid, and that is `wanted`; kNone when none is met.
+/// A key that is neither stable nor never valid nor limited, and that is `wanted`; kNone when none is met.
 size_t Operator::pick(const std::function<bool(const BookedKey&)>& wanted) {
     for (unsigned tries = 0; tries < 1000; ++tries) {
         const size_t key = keys_ / 10 + book_.random() % (book_.size() - keys_ / 10);
         const bool never_valid = key >= keys_ + keys_ / 4 && key < keys_ + keys_ / 2;
-        if (!never_valid && wanted(book_[key])) {
+        if (!never_valid && !book_[key].limited && wanted(book_[key])) {
             return key;
         }
     }
@@ -62,9 +65,10 @@ void Operator::step() {
         void (Operator::*happens)();
     };
     static constexpr Event kEvents[] = {
-        {25, &Operator::reload},     {30, &Operator::change_by_tool}, {12, &Operator::next_generation},
+        {23, &Operator::reload},     {27, &Operator::change_by_tool}, {12, &Operator::next_generation},
         {8, &Operator::kill_daemon}, {8, &Operator::stop_daemon},     {8, &Operator::kill_client},
-        {4, &Operator::stop_client}, {4, &Operator::refused_set},     {1, &Operator::spoil_cells},
+        {4, &Operator::stop_client}, {4, &Operator::refused_set},     {5, &Operator::change_plan},
+        {1, &Operator::spoil_cells},
     };
     unsigned drawn = book_.random() % 100;
     for (const Event& event : kEvents) {
@@ -77,6 +81,7 @@ void Operator::step() {
     for (const int status : clients_.replace_ended()) {
         violation("a client ended by itself, wait status " + std::to_string(status));
     }
+    limits_.collect(false);
     pause_up_to(60);
 }
 
@@ -167,6 +172,17 @@ void Operator::next_generation() {
         hang_up_and_maybe_kill();
         settle();
     }
+}
+
+/// Of a plan that some keys have: other figures, or its limits under other names, which begin anew.
+void Operator::change_plan() {
+    limits_.begin_change(book_);
+    book_.write(version_);
+    ++happened_.reloads;
+    ++happened_.plan_changes;
+    hang_up_and_maybe_kill();
+    settle();
+    limits_.end_change();
 }
 
 void Operator::stop_daemon() {
@@ -327,6 +343,10 @@ void Operator::audit() {
     for (const std::string& difference : board_.differences(totals_in_a_pause())) {
         violation("counts: " + difference);
     }
+    limits_.collect(true);
+    apikey_client* client = site_.open_client();
+    limits_.compare(board_, client);
+    apikey_close(client);
     board_.resume();
     ++happened_.audits;
 }
@@ -347,8 +367,8 @@ void Operator::truncate_or_scribble(const std::string& cells, bool truncate) {
         .write(noise.data(), static_cast<std::streamsize>(noise.size()));
 }
 
-/// What a client may do to the counters that it may write. Theirs are exempt from then until the spoilt file
-/// has gone; a truncated one also kills who counts in it, and keeps others from attaching.
+/// What a client may do to the counters that it may write. Theirs, and limits, are exempt from then until the
+/// spoilt file has gone; a truncated one also kills who counts in it, and keeps others from attaching.
 void Operator::spoil_cells() {
     audit();
     const bool truncate = chance(30);
@@ -381,6 +401,7 @@ void Operator::spoil_cells() {
         board_.allow_unavailable(false);
     }
     board_.take_as_right(totals_in_a_pause());
+    limits_.begin_anew(site_);
     board_.resume();
 }
 
@@ -403,12 +424,17 @@ std::vector<std::string> Operator::new_violations() {
         const BookedKey& key = book_[one.key];
         lines.push_back("key " + key.plain.id + " (" + (key.in_set ? "in the set, " : "not in the set, ") +
                         std::string(key_state_name(key.state)) + ") answered " + apikey_code_name(one.code) +
-                        (one.expected == Expect::kValid ? ", was VALID all the time" : ", was not valid") +
+                        (one.expected == Expect::kValid     ? ", was VALID all the time"
+                         : one.expected == Expect::kLimited ? ", was VALID all the time, within limits"
+                         : one.expected == Expect::kEither  ? ", has no limit"
+                                                            : ", was not valid") +
                         "; lane " + std::to_string(one.lane) + ", monotonic " + std::to_string(one.at_ns) +
                         " ns");
     }
     lines.insert(lines.end(), told_.begin() + static_cast<ptrdiff_t>(given_), told_.end());
     given_ = told_.size();
+    const std::vector<std::string> limits = limits_.ledger().new_violations();
+    lines.insert(lines.end(), limits.begin(), limits.end());
     return lines;
 }
 

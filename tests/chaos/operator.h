@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "clients.h"
+#include "limited_keys.h"
 #include "support/daemon_process.h"
 #include "support/key_board.h"
 #include "support/key_book.h"
@@ -28,6 +29,7 @@ struct Happened {
     uint64_t client_stops = 0;
     uint64_t client_deaths = 0;
     uint64_t spoilt_cells = 0;
+    uint64_t plan_changes = 0;
     uint64_t audits = 0;  ///< comparisons of the store's totals with the tallies
 };
 
@@ -45,7 +47,8 @@ class Operator {
 
     const Happened& happened() const { return happened_; }
     uint64_t validations() const { return board_.validations(); }
-    uint64_t violations() const { return board_.violations() + told_.size(); }
+    uint64_t violations() const { return board_.violations() + told_.size() + limits_.ledger().violations(); }
+    const LimitedKeys& limits() const { return limits_; }
     /// What went wrong since the last call, a line each.
     std::vector<std::string> new_violations();
 
@@ -63,6 +66,7 @@ class Operator {
     void kill_client();
     void stop_client();
     void refused_set();
+    void change_plan();
     void spoil_cells();
 
     void change_set();
@@ -77,6 +81,7 @@ class Operator {
     Totals totals_in_a_pause();
 
     Site site_;
+    LimitedKeys limits_;
     KeyBoard board_;
     KeyBook book_;
     DaemonProcess daemon_;

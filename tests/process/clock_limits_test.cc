@@ -89,9 +89,7 @@ class ClockLimits : public testing::Test {
         const std::string faster = "{name: faster, rate: 5000/s, burst: 500}";
         std::string rows = keys_[kRated].row(", plan: rated") + keys_[kRationed].row(", plan: rationed");
         for (const KeyNumber key : {kBoth, kOfOwner}) {
-            const PlainKey& shared = keys_[key];
-            rows += "  - {id: " + shared.id + ", sha256: " + shared.sha256 +
-                    ", environment: test, owner: team, plan: both}\n";
+            rows += keys_[key].row(", plan: both", "team");
         }
         for (size_t i = kKeysAsked; i < kKeysAsked + others; ++i) {
             rows += keys_[i].row();

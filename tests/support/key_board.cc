@@ -19,14 +19,18 @@ Expect expectation(uint32_t word) {
     return static_cast<Expect>(word & 3);
 }
 
-uint64_t monotonic_ns() {
+uint64_t clock_ns(clockid_t clock) {
     timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+bool is_of_limits(apikey_code code) {
+    return code == APIKEY_RATE_LIMITED || code == APIKEY_USAGE_EXCEEDED;
+}
+
 bool is_denied(apikey_code code) {
-    return code == APIKEY_REVOKED || code == APIKEY_DISABLED || code == APIKEY_EXPIRED;
+    return code == APIKEY_REVOKED || code == APIKEY_DISABLED || code == APIKEY_EXPIRED || is_of_limits(code);
 }
 
 /// True when `told` may be what came of `made` tallied calls and at most `killed` that were not.
@@ -41,9 +45,10 @@ int64_t difference(uint64_t told, uint64_t made) {
 
 }  // namespace
 
-KeyBoard::KeyBoard(size_t keys_max, unsigned lanes)
+KeyBoard::KeyBoard(size_t keys_max, unsigned lanes, LimitWitness* limits)
     : keys_max_(keys_max),
       lane_count_(lanes),
+      limits_(limits),
       bytes_(sizeof(Shared) + 64 + lanes * sizeof(Lane) + keys_max * sizeof(Key)),
       margins_(keys_max) {
     void* memory =
@@ -115,28 +120,60 @@ void KeyBoard::lane_ended(unsigned lane) {
     ended.state.store(kIdle);
 }
 
-void KeyBoard::call(unsigned lane, apikey_client* client, const size_t* keys, size_t count) {
+void KeyBoard::begin_call(unsigned lane, const size_t* keys, size_t count, uint32_t cost, Call* call) {
     Lane& mine = lanes_[lane];
-    apikey_key batch[kBatchMax];
-    apikey_verdict verdicts[kBatchMax];
-    uint32_t before[kBatchMax];
     for (size_t i = 0; i < count; ++i) {
-        const Key& key = keys_[keys[i]];
-        batch[i] = {key.text, key.length};
-        before[i] = key.expected.load();
+        call->expected[i] = keys_[keys[i]].expected.load();
         mine.keys[i] = static_cast<uint32_t>(keys[i]);
     }
+    call->cost = cost;
+    if (limits_ != nullptr) {
+        limits_->asking(lane, mine.keys, count, cost);
+    }
     mine.asking.store(static_cast<uint32_t>(count), std::memory_order_release);
+    call->before_ns = clock_ns(CLOCK_REALTIME_COARSE);  // no later than what the call reads, of either clock
+}
+
+void KeyBoard::end_call(unsigned lane, size_t count, const Call& call, const apikey_verdict* verdicts) {
+    Lane& mine = lanes_[lane];
+    const uint64_t after_ns = clock_ns(CLOCK_REALTIME);
+    for (size_t i = 0; i < count; ++i) {
+        judge(lane, mine.keys[i], call.expected[i], verdicts[i].code);
+        if (limits_ != nullptr) {
+            limits_->answered(lane, mine.keys[i], call.cost, verdicts[i].code, call.before_ns, after_ns);
+        }
+    }
+    if (limits_ != nullptr) {
+        limits_->done(lane);
+    }
+    mine.asking.store(0, std::memory_order_release);
+    mine.validations.fetch_add(count, std::memory_order_relaxed);
+}
+
+void KeyBoard::call(unsigned lane, apikey_client* client, const size_t* keys, size_t count) {
+    apikey_key batch[kBatchMax];
+    apikey_verdict verdicts[kBatchMax];
+    for (size_t i = 0; i < count; ++i) {
+        batch[i] = {keys_[keys[i]].text, keys_[keys[i]].length};
+    }
+    Call call;
+    begin_call(lane, keys, count, 1, &call);
     if (count == 1) {
         apikey_validate(client, batch[0].data, batch[0].len, &verdicts[0]);
     } else {
         apikey_validate_many(client, batch, count, verdicts);
     }
-    for (size_t i = 0; i < count; ++i) {
-        judge(lane, mine.keys[i], before[i], verdicts[i].code);
-    }
-    mine.asking.store(0, std::memory_order_release);
-    mine.validations.fetch_add(count, std::memory_order_relaxed);
+    end_call(lane, count, call, verdicts);
+}
+
+apikey_code KeyBoard::call_one(unsigned lane, apikey_client* client, size_t key,
+                               const apikey_request& request) {
+    Call call;
+    apikey_verdict verdict;
+    begin_call(lane, &key, 1, request.cost, &call);
+    apikey_validate_request(client, keys_[key].text, keys_[key].length, &request, &verdict);
+    end_call(lane, 1, call, &verdict);
+    return verdict.code;
 }
 
 void KeyBoard::judge(unsigned lane, uint32_t index, uint32_t before, apikey_code code) {
@@ -148,15 +185,17 @@ void KeyBoard::judge(unsigned lane, uint32_t index, uint32_t before, apikey_code
         key.denied.fetch_add(1, std::memory_order_relaxed);
     }
     const Expect expected = expectation(before);
-    const bool wrong = (expected == Expect::kValid && code != APIKEY_VALID &&
+    const bool valid = code == APIKEY_VALID || (expected == Expect::kLimited && is_of_limits(code));
+    const bool wrong = ((expected == Expect::kValid || expected == Expect::kLimited) && !valid &&
                         !(code == APIKEY_UNAVAILABLE && shared_->unavailable_allowed.load())) ||
-                       (expected == Expect::kNotValid && code == APIKEY_VALID);
+                       (expected == Expect::kNotValid && valid) ||
+                       (expected != Expect::kLimited && is_of_limits(code));
     if (!wrong || key.expected.load() != before) {
         return;
     }
     const uint64_t number = shared_->violations.fetch_add(1);
     if (number < kFirstMax) {
-        shared_->first[number] = {index, code, expected, lane, monotonic_ns()};
+        shared_->first[number] = {index, code, expected, lane, clock_ns(CLOCK_MONOTONIC)};
         shared_->told.fetch_add(1);
     }
 }

@@ -19,7 +19,12 @@
 
 namespace apikeyd::test {
 
-enum class Expect : uint32_t { kEither, kValid, kNotValid };
+enum class Expect : uint32_t {
+    kEither,
+    kValid,
+    kNotValid,
+    kLimited,  ///< VALID, or refused by a limit, which no other key ever is
+};
 
 inline constexpr size_t kBatchMax = 16;
 
@@ -31,9 +36,22 @@ struct Violation {
     uint64_t at_ns;  ///< CLOCK_MONOTONIC
 };
 
+/// Told what is asked and answered, by the lanes.
+class LimitWitness {
+  public:
+    virtual ~LimitWitness() = default;
+    /// Before a call, which may be the lane's last: so much may be spent of these keys.
+    virtual void asking(unsigned lane, const uint32_t* keys, size_t count, uint32_t cost) = 0;
+    /// The clock (CLOCK_REALTIME) was read before and after the call, which read it in between.
+    virtual void answered(unsigned lane, uint32_t key, uint32_t cost, apikey_code code, uint64_t before_ns,
+                          uint64_t after_ns) = 0;
+    virtual void done(unsigned lane) = 0;
+};
+
 class KeyBoard {
   public:
-    KeyBoard(size_t keys_max, unsigned lanes);
+    /// `limits` may be nullptr, and must outlive the board.
+    KeyBoard(size_t keys_max, unsigned lanes, LimitWitness* limits = nullptr);
     ~KeyBoard();
     KeyBoard(const KeyBoard&) = delete;
     KeyBoard& operator=(const KeyBoard&) = delete;
@@ -63,6 +81,8 @@ class KeyBoard {
     void leave(unsigned lane) { lanes_[lane].state.store(kIdle); }
     /// Validates these keys in one batch, or one alone by a single call; judges and tallies.
     void call(unsigned lane, apikey_client* client, const size_t* keys, size_t count);
+    /// The same for a request that asks for more.
+    apikey_code call_one(unsigned lane, apikey_client* client, size_t key, const apikey_request& request);
 
     // What came of it.
     uint64_t validations(unsigned lane) const { return lanes_[lane].validations.load(); }
@@ -113,11 +133,20 @@ class KeyBoard {
         int64_t forgiven_denied = 0;
     };
 
+    /// A call of a lane: what was expected before it.
+    struct Call {
+        uint32_t expected[kBatchMax];
+        uint32_t cost;
+        uint64_t before_ns;
+    };
+    void begin_call(unsigned lane, const size_t* keys, size_t count, uint32_t cost, Call* call);
+    void end_call(unsigned lane, size_t count, const Call& call, const apikey_verdict* verdicts);
     void judge(unsigned lane, uint32_t key, uint32_t before, apikey_code code);
     std::string id(size_t key) const;
 
     size_t keys_max_;
     unsigned lane_count_;
+    LimitWitness* limits_;
     size_t bytes_;
     Shared* shared_;
     Lane* lanes_;

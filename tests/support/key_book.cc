@@ -31,16 +31,19 @@ void KeyBook::write(unsigned version) const {
         if (key.in_set) {
             rows +=
                 key.plain.row((version != 0 ? ", name: version " + std::to_string(version) : std::string()) +
-                              ", state: " + std::string(key_state_name(key.state)));
+                                  ", state: " + std::string(key_state_name(key.state)) + key.terms,
+                              key.owner);
         }
     }
-    site_.write_keys(rows);
+    site_.write("keys.yaml", "version: 1\n" + head_ + "keys:\n" + rows);
 }
 
 void KeyBook::settle() {
     for (const size_t key : loose_) {
         const bool valid = keys_[key].in_set && keys_[key].state == KeyState::kActive;
-        board_.expect(key, valid ? Expect::kValid : Expect::kNotValid);
+        board_.expect(key, !valid               ? Expect::kNotValid
+                           : keys_[key].limited ? Expect::kLimited
+                                                : Expect::kValid);
         if (keys_[key].in_set && keys_[key].state == KeyState::kRevoked) {
             board_.note_revoked(key);
         }

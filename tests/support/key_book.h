@@ -17,6 +17,9 @@ struct BookedKey {
     PlainKey plain;
     bool in_set = false;
     KeyState state = KeyState::kActive;
+    bool limited = false;        ///< by what `terms` says
+    std::string owner = "test";  ///< whose limits it shares
+    std::string terms = {};      ///< of its row, as `, plan: free`
 };
 
 /// A key's index is the same in book and board. Before a change it is loosened: anything may be answered,
@@ -31,6 +34,8 @@ class KeyBook {
     size_t book(const std::string& text);
 
     BookedKey& loosen(size_t key);
+    /// What the key set says before its keys, in whole lines: plans and owners.
+    void set_head(const std::string& head) { head_ = head; }
     /// Writes the key set. A change of `version` changes every row.
     void write(unsigned version = 0) const;
     /// For the keys that are loose: what the set says now is in force.
@@ -46,6 +51,7 @@ class KeyBook {
     const Site& site_;
     KeyBoard& board_;
     std::minstd_rand random_;
+    std::string head_;
     std::vector<BookedKey> keys_;
     std::set<size_t> loose_;
 };

@@ -38,8 +38,8 @@ PlainKey PlainKey::of(const std::string& text) {
     return {text, id != nullptr ? std::string(id, apikey::shm::kIdLength) : std::string(), to_hex(digest)};
 }
 
-std::string PlainKey::row(const std::string& more) const {
-    return "  - {id: " + id + ", sha256: " + sha256 + ", environment: test, owner: test" + more + "}\n";
+std::string PlainKey::row(const std::string& more, const std::string& owner) const {
+    return "  - {id: " + id + ", sha256: " + sha256 + ", environment: test, owner: " + owner + more + "}\n";
 }
 
 PlainKey draw_key(std::minstd_rand& random) {

@@ -31,7 +31,7 @@ struct PlainKey {
 
     static PlainKey of(const std::string& text);
     /// Its row in a key set, with a line's end; `more` as `, state: revoked`.
-    std::string row(const std::string& more = "") const;
+    std::string row(const std::string& more = "", const std::string& owner = "test") const;
 };
 
 /// A native key of the environment `test`; the same random numbers give the same key.
