@@ -171,6 +171,10 @@ apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool
     return state;
 }
 
+Spent refusal(const Charge& charge) {
+    return is_rate(charge.limit) ? Spent::kRateLimited : Spent::kUsageExceeded;
+}
+
 /// The one that refused, else the one with the smaller part left.
 void keep_tighter(const apikey_limit& state, apikey_limit* tightest) {
     const auto part_left = [](const apikey_limit& limit) {
@@ -278,9 +282,6 @@ bool Bill::give_back(uint32_t cost, Owed* owed) {
 }
 
 Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
-    const auto refusal = [](const Charge& charge) {
-        return is_rate(charge.limit) ? Spent::kRateLimited : Spent::kUsageExceeded;
-    };
     for (uint32_t i = 0; i < count_; ++i) {
         charges_[i].now = now_of(charges_[i].limit, now_ns);
     }
@@ -315,6 +316,24 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
         }
     }
     return Spent::kAll;
+}
+
+Spent Bill::look_at_all(uint32_t cost, uint64_t now_ns, Look* out) {
+    Spent met = Spent::kAll;
+    for (uint32_t i = 0; i < count_; ++i) {
+        Charge& charge = charges_[i];
+        charge.now = now_of(charge.limit, now_ns);
+        const shm::Taken passes = look(charge, cost);
+        if (passes == shm::Taken::kMoved) {
+            return Spent::kMoved;
+        }
+        const bool refused = passes == shm::Taken::kNo;
+        const bool shadow = (charge.limit.flags & shm::kLimitShadow) != 0;
+        out[i] = {state_of(charge, cost, now_ns, refused), is_rate(charge.limit), charge.of_owner, shadow,
+                  !refused};
+        met = refused && !shadow && met == Spent::kAll ? refusal(charge) : met;
+    }
+    return met;
 }
 
 bool Bill::mend_scribbled(const Mapping& mapping) {

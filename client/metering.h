@@ -60,6 +60,15 @@ class Bill {
         Charge charges[2 * shm::kMeterWordsMax];
     };
 
+    /// What one charge says to a request that is not made.
+    struct Look {
+        apikey_limit state;  ///< as it is, with nothing of the request taken
+        bool rate;           ///< else a quota
+        bool of_owner;
+        bool shadow;
+        bool passes;
+    };
+
     /// Finds the limits of the key's plan and its owner's. kAll: they are found, and nothing is spent yet.
     Spent draw_up(const Mapping& mapping, const KeyPlace& place);
     uint32_t count() const { return count_; }
@@ -67,6 +76,9 @@ class Bill {
     /// Spends `cost` of each, or of none. `now_ns` is the coarse clock's. With kMovedOwing, `owed` has what
     /// is to be given back in the next generation.
     Spent spend(uint32_t cost, uint64_t now_ns, Owed* owed);
+    /// Looks at each and takes nothing; `out` has room for all of them. kAll, what the first that refuses
+    /// makes of the request, or kMoved.
+    Spent look_at_all(uint32_t cost, uint64_t now_ns, Look* out);
     /// After kMoved: begins those meters anew that are marked as moved and cannot be, by somebody who
     /// scribbled on them. False: they have moved indeed.
     bool mend_scribbled(const Mapping& mapping);

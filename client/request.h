@@ -36,6 +36,25 @@ enum class Decided : uint8_t {
     kOwing,      ///< the same, where what was taken before is to be given back
 };
 
+/// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
+APIKEY_INLINE apikey_code code_of(uint64_t meta, uint64_t now_ns) {
+    switch (shm::Meta::state(meta)) {
+        case shm::SlotState::kActive: {
+            const uint64_t expires_s = shm::Meta::expires_s(meta);
+            return expires_s != shm::Meta::kNever && now_ns / 1000000000 >= expires_s ? APIKEY_EXPIRED
+                                                                                      : APIKEY_VALID;
+        }
+        case shm::SlotState::kRevoked:
+            return APIKEY_REVOKED;
+        case shm::SlotState::kDisabled:
+            return APIKEY_DISABLED;
+        case shm::SlotState::kDead:
+            return APIKEY_NOT_FOUND;
+        default:
+            return APIKEY_UNAVAILABLE;
+    }
+}
+
 APIKEY_INLINE void count_answers(const Moment& moment, apikey_code code, uint64_t answers) {
     const shm::CellsView& cells = moment.mapping->generation.cells;
     if (cells.base != nullptr) [[likely]] {

@@ -17,6 +17,8 @@ bool is_in(const shm::AddressRange& range, const apikey_address& address) {
     return rest == 0 || (range.address[bytes] ^ address.bytes[bytes]) >> (8 - rest) == 0;
 }
 
+}  // namespace
+
 bool address_allowed(const shm::TableView& table, uint32_t addresses, const apikey_address* address) {
     if (addresses == 0) {
         return true;
@@ -38,8 +40,6 @@ bool environment_allowed(const apikey_client& client, const shm::TableView& tabl
     shm::read_environment(table, shm::Meta::environment(meta), environment);
     return std::strcmp(environment, client.required_environment) == 0;
 }
-
-}  // namespace
 
 apikey_code check_terms(const apikey_client& client, const shm::TableView& table, uint64_t meta,
                         const shm::Policy& policy, const Asked& asked) {

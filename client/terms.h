@@ -15,6 +15,11 @@ struct Asked {
     apikey_limits* limits = nullptr;  ///< out, all zeroes; nullptr: not wanted
 };
 
+/// Whether the client takes keys of this one's environment.
+bool environment_allowed(const apikey_client& client, const shm::TableView& table, uint64_t meta);
+/// Whether a key that is bound to `addresses` (0: to none) may be used from this one (nullptr: not known).
+bool address_allowed(const shm::TableView& table, uint32_t addresses, const apikey_address* address);
+
 /// The code of a key that is valid up to here: APIKEY_VALID, or what its environment, addresses or scopes do
 /// not allow. Nothing is spent.
 apikey_code check_terms(const apikey_client& client, const shm::TableView& table, uint64_t meta,

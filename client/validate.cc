@@ -88,25 +88,6 @@ APIKEY_INLINE void prefetch_cell(const Mapping& mapping, uint64_t index, uint32_
     }
 }
 
-/// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
-APIKEY_INLINE apikey_code code_of(uint64_t meta, uint64_t now_ns) {
-    switch (shm::Meta::state(meta)) {
-        case shm::SlotState::kActive: {
-            const uint64_t expires_s = shm::Meta::expires_s(meta);
-            return expires_s != shm::Meta::kNever && now_ns / 1000000000 >= expires_s ? APIKEY_EXPIRED
-                                                                                      : APIKEY_VALID;
-        }
-        case shm::SlotState::kRevoked:
-            return APIKEY_REVOKED;
-        case shm::SlotState::kDisabled:
-            return APIKEY_DISABLED;
-        case shm::SlotState::kDead:
-            return APIKEY_NOT_FOUND;
-        default:
-            return APIKEY_UNAVAILABLE;
-    }
-}
-
 bool answers_from_any_generation(apikey_code code) {
     return code == APIKEY_VALID || code == APIKEY_REVOKED;
 }

@@ -58,6 +58,16 @@ void Command::add_option(const std::string& name, std::string& value, const std:
     app_->add_option(name, value, description)->capture_default_str();
 }
 
+void Command::add_option(const std::string& name, std::optional<std::string>& value,
+                         const std::string& description) {
+    app_->add_option(name, value, description);
+}
+
+void Command::add_list(const std::string& name, std::vector<std::string>& values,
+                       const std::string& description) {
+    app_->add_option(name, values, description)->allow_extra_args(false);
+}
+
 void Command::add_required(const std::string& name, std::string& value, const std::string& description) {
     app_->add_option(name, value, description)->required();
 }
@@ -69,6 +79,11 @@ void Command::add_required(const std::string& name, uint64_t& value, const std::
 void Command::add_choice(const std::string& name, std::string& value, const std::vector<std::string>& choices,
                          const std::string& description) {
     app_->add_option(name, value, description)->check(CLI::IsMember(choices));
+}
+
+void Command::add_choices(const std::string& name, std::vector<std::string>& values,
+                          const std::vector<std::string>& choices, const std::string& description) {
+    app_->add_option(name, values, description)->allow_extra_args(false)->check(CLI::IsMember(choices));
 }
 
 void Command::add_number(const std::string& name, uint64_t& value, uint64_t min, uint64_t max,
@@ -109,6 +124,14 @@ CommandLine::~CommandLine() = default;
 
 Command CommandLine::add_verb(const std::string& name, const std::string& summary) {
     return Command(*app_->add_subcommand(name, summary));
+}
+
+Command CommandLine::add_verb(const Noun& noun, const std::string& name, const std::string& summary) {
+    const auto present =
+        app_->get_subcommands([&](const CLI::App* one) { return one->get_name() == noun.name; });
+    CLI::App* of_noun = present.empty() ? app_->add_subcommand(noun.name, noun.summary)->require_subcommand(1)
+                                        : present.front();
+    return Command(*of_noun->add_subcommand(name, summary));
 }
 
 std::optional<Exit> CommandLine::parse(int argc, const char* const* argv) {

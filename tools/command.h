@@ -26,10 +26,17 @@ class Command {
 
     /// What `value` holds is the default, and --help shows it.
     void add_option(const std::string& name, std::string& value, const std::string& description);
+    /// One that may be left out, and is not the same as one that is given empty.
+    void add_option(const std::string& name, std::optional<std::string>& value,
+                    const std::string& description);
+    /// One that may be given several times.
+    void add_list(const std::string& name, std::vector<std::string>& values, const std::string& description);
     void add_required(const std::string& name, std::string& value, const std::string& description);
     void add_required(const std::string& name, uint64_t& value, const std::string& description);
     void add_choice(const std::string& name, std::string& value, const std::vector<std::string>& choices,
                     const std::string& description);
+    void add_choices(const std::string& name, std::vector<std::string>& values,
+                     const std::vector<std::string>& choices, const std::string& description);
     /// From `min` to `max`; the default is shown as add_option() shows it.
     void add_number(const std::string& name, uint64_t& value, uint64_t min, uint64_t max,
                     const std::string& description);
@@ -50,6 +57,12 @@ class Command {
     CLI::App* app_;
 };
 
+/// What some verbs are about that are not about keys.
+struct Noun {
+    std::string name;
+    std::string summary;
+};
+
 /// All of it: the options that the verbs share, and the verbs, of which exactly one must be given.
 class CommandLine {
   public:
@@ -60,6 +73,8 @@ class CommandLine {
 
     /// The command lives as long as this.
     Command add_verb(const std::string& name, const std::string& summary);
+    /// The same for a verb that stands behind its noun, as `plan list`. The noun comes with its first verb.
+    Command add_verb(const Noun& noun, const std::string& name, const std::string& summary);
 
     /// nullopt: a verb is to run. Else how it ends: --help or --version was answered, or the usage is wrong
     /// and the error has been said.

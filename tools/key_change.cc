@@ -56,11 +56,7 @@ Outcome check_not_served(const Context& context, const std::string& store) {
     return {};
 }
 
-Outcome bring_in_force(const Context& context, const Rewrite& rewrite, const std::vector<KeyRow>& rows) {
-    ApplyRequest request{rewrite.before, rewrite.after, {}};
-    for (const KeyRow& row : rows) {
-        request.changes.push_back({Change::Kind::kUpsert, row});
-    }
+Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
     const auto answer = context.ask(request, kApplyWait_ms);
     if (!answer) {
         return tl::unexpected(answer.error());
@@ -71,9 +67,10 @@ Outcome bring_in_force(const Context& context, const Rewrite& rewrite, const std
     return {};
 }
 
-}  // namespace
+/// Edits the set, and tells what the daemon is to be told; its hashes are filled in here.
+using SetEdit = std::function<tl::expected<ApplyRequest, Failure>(KeySetText& set)>;
 
-Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
+Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     if (Outcome usable = context.check_config(); !usable) {
         return usable;
     }
@@ -82,7 +79,7 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
         return tl::unexpected(store.error());
     }
     std::optional<Failure> refusal;
-    std::vector<KeyRow> rows;
+    ApplyRequest request;
     Outcome in_force = failed(Exit::kUnreachable, "not told");
     RewriteOptions options;
     options.lock_wait_ms_max = kLockWait_ms;
@@ -100,7 +97,9 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
     // daemon sees the rename too, and parses the file if it hears of the change only after it has read it.
     Outcome daemon;
     options.then_locked = [&](const Rewrite& rewrite) {
-        in_force = daemon ? bring_in_force(context, rewrite, rows) : daemon;
+        request.before = rewrite.before;
+        request.after = rewrite.after;
+        in_force = daemon ? bring_in_force(context, request) : daemon;
     };
     const Result<Rewrite> rewritten = rewrite_file(
         *store,
@@ -114,7 +113,7 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
                 refusal = changed.error();
                 return fail(refusal->message);
             }
-            rows = *std::move(changed);
+            request = *std::move(changed);
             daemon = check_daemon(context, *store);
             return set->text();
         },
@@ -129,6 +128,36 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
         return failed(Exit::kUnreachable, *store + ": recorded, not in force: " + in_force.error().message);
     }
     return {};
+}
+
+}  // namespace
+
+Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
+    const auto edit_set = [&](KeySetText& set) -> tl::expected<ApplyRequest, Failure> {
+        const auto rows = edit(set);
+        if (!rows) {
+            return tl::unexpected(rows.error());
+        }
+        ApplyRequest request;
+        for (const KeyRow& row : *rows) {
+            request.changes.push_back({Change::Kind::kUpsert, row});
+        }
+        return request;
+    };
+    return change_set(context, edit_set, create);
+}
+
+Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create) {
+    const auto edit_set = [&](KeySetText& set) -> tl::expected<ApplyRequest, Failure> {
+        auto change = edit(set);
+        if (!change) {
+            return tl::unexpected(change.error());
+        }
+        ApplyRequest request;
+        request.policies.push_back(*std::move(change));
+        return request;
+    };
+    return change_set(context, edit_set, create);
 }
 
 tl::expected<KeyRow, Failure> find_key(const Context& context, const KeySetText& set, const std::string& id) {

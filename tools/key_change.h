@@ -1,4 +1,5 @@
-// Changing keys: durable in the store first, then in force through the daemon, in the order of the changes.
+// Changing keys, plans, owners and scopes: durable in the store first, then in force through the daemon, in
+// the order of the changes.
 
 #pragma once
 
@@ -6,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/change.h"
 #include "source/yaml_editor.h"
 #include "tools/context.h"
 #include "tools/outcome.h"
@@ -17,9 +19,13 @@ namespace apikeyd {
 /// the set; a failure leaves everything as it was.
 using KeyEdit = std::function<tl::expected<std::vector<KeyRow>, Failure>(KeySetText& set)>;
 
+/// The same of what stands beside the keys.
+using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySetText& set)>;
+
 /// Carries out one change. Success: durable, and in force in every process of the host. Exit::kUnreachable
 /// with 'recorded, not in force': durable only. `create`: a store that does not exist is made.
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false);
+Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create = false);
 
 /// The row with this id, or a failure that names the store, and says so when the daemon goes by another set.
 tl::expected<KeyRow, Failure> find_key(const Context& context, const KeySetText& set, const std::string& id);

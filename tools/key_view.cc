@@ -14,7 +14,8 @@ Record short_record(const KeyRow& row, int64_t now_s) {
             {"owner", text_or_none(row.owner)},
             {"name", text_or_none(row.name)},
             {"created", row.created_s != 0 ? Value(Time{row.created_s}) : Value()},
-            {"expires", time_or_none(row.expires_s)}};
+            {"expires", time_or_none(row.expires_s)},
+            {"plan", text_or_none(terms_of(row).plan)}};
 }
 
 const std::vector<std::string_view>& short_record_names() {

@@ -13,7 +13,7 @@ namespace apikeyd {
 /// active, disabled, revoked, or expired for an active key whose time is over.
 std::string_view shown_state(const KeyRow& row, int64_t now_s);
 
-/// id, state, environment, owner, name, created, expires; stable.
+/// id, state, environment, owner, name, created, expires, plan; stable.
 Record short_record(const KeyRow& row, int64_t now_s);
 
 /// The names in short_record().

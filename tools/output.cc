@@ -25,6 +25,7 @@ struct ToText {
     std::string operator()(Time value) const { return format_rfc3339(value.unix_s); }
     std::string operator()(const std::string& value) const { return value; }
     std::string operator()(const RawJson& value) const { return value.text; }
+    std::string operator()(const TwoForms& value) const { return value.text; }
 };
 
 struct ToJson {
@@ -35,6 +36,7 @@ struct ToJson {
         return quoted;
     }
     std::string operator()(Time value) const { return '"' + format_rfc3339(value.unix_s) + '"'; }
+    std::string operator()(const TwoForms& value) const { return value.json; }
     template <typename Plain>
     std::string operator()(const Plain& value) const {
         return ToText{}(value);
@@ -137,6 +139,17 @@ Value text_or_none(std::string text) {
 
 Value time_or_none(std::optional<int64_t> unix_s) {
     return unix_s ? Value(Time{*unix_s}) : Value();
+}
+
+Value list_of(const std::vector<std::string>& texts) {
+    TwoForms list{"", "["};
+    for (const std::string& text : texts) {
+        list.text += (list.text.empty() ? "" : " ") + text;
+        list.json += list.json.size() > 1 ? "," : "";
+        append_json_string(list.json, text);
+    }
+    list.json += ']';
+    return list;
 }
 
 std::string json_object(const Record& record) {

@@ -27,8 +27,13 @@ struct RawJson {
 struct Time {
     int64_t unix_s;
 };
+/// What people and CSV are shown in another form than JSON has it, as a list.
+struct TwoForms {
+    std::string text;
+    std::string json;
+};
 /// monostate: not known, or none.
-using Value = std::variant<std::monostate, bool, uint64_t, Time, std::string, RawJson>;
+using Value = std::variant<std::monostate, bool, uint64_t, Time, std::string, RawJson, TwoForms>;
 
 struct Field {
     std::string_view name;  ///< a literal: lower case and '_'
@@ -39,6 +44,8 @@ using Record = std::vector<Field>;
 /// The value, or 'none' for an empty text or an absent time.
 Value text_or_none(std::string text);
 Value time_or_none(std::optional<int64_t> unix_s);
+/// Several texts: one behind the other, a list in JSON.
+Value list_of(const std::vector<std::string>& texts);
 
 /// One JSON object on one line, without a line feed.
 std::string json_object(const Record& record);

@@ -5,7 +5,7 @@
 
 namespace apikeyd {
 
-Outcome read_store(const Context& context, const RowSink& sink) {
+tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSink& sink) {
     const auto store = context.store_path();
     if (!store) {
         return tl::unexpected(store.error());
@@ -14,10 +14,11 @@ Outcome read_store(const Context& context, const RowSink& sink) {
     if (!text) {
         return failed(Exit::kUnreachable, text.error());
     }
-    if (const auto parsed = parse_key_set(*text, *store, sink); !parsed) {
+    auto parsed = parse_key_set(*text, *store, sink);
+    if (!parsed) {
         return failed(Exit::kUnreachable, parsed.error().joined());
     }
-    return {};
+    return std::move(parsed->policies);
 }
 
 }  // namespace apikeyd

@@ -8,8 +8,8 @@
 
 namespace apikeyd {
 
-/// Streams the store's rows to `sink`. Those handed over before a failure are provisional, see
-/// parse_key_set().
-Outcome read_store(const Context& context, const RowSink& sink);
+/// Streams the store's rows to `sink`, and answers what stands beside them. Rows that were handed over before
+/// a failure are provisional, see parse_key_set().
+tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSink& sink);
 
 }  // namespace apikeyd

@@ -84,16 +84,41 @@ void Admin::note_change(const Change& change, const Result<void>& result) {
     }
 }
 
+void Admin::note_change(const PolicyChange& change, const Result<void>& result) {
+    static constexpr const char* kKinds[] = {"plan", "owner", "scope"};
+    const auto name = [](const auto& row) -> std::string {
+        if constexpr (std::is_same_v<std::decay_t<decltype(row)>, std::string>) {
+            return row;
+        } else {
+            return row.name;
+        }
+    };
+    const std::string kind = kKinds[change.row.index()];
+    const bool removed = change.kind == Change::Kind::kRemove;
+    if (result) {
+        log_.info(kind + ".changed", {{"name", std::visit(name, change.row)}, {"removed", removed}});
+    } else {
+        log_.warn(kind + ".not_changed", {{"name", std::visit(name, change.row)},
+                                          {"removed", removed},
+                                          {"reason", result.error().message}});
+    }
+}
+
 void Admin::answer(const Responder& responder, const ApplyRequest& request) {
-    reloader_.apply(
-        request.changes, request.before, request.after,
-        [this, responder, changes = request.changes,
-         learned_ns = monotonic_now_ns()](const Result<void>& result) {
-            for (const Change& change : changes) {
+    const auto answer_all = [this, responder, learned_ns = monotonic_now_ns()](const auto& changes) {
+        return [this, responder, learned_ns, changes](const Result<void>& result) {
+            for (const auto& change : changes) {
                 note_change(change, result);
             }
             responder.send(result ? format_applied(learned_ns) : format_failure(result.error().message));
-        });
+        };
+    };
+    if (request.policies.empty()) {
+        reloader_.apply(request.changes, request.before, request.after, answer_all(request.changes));
+    } else {
+        reloader_.apply_policies(request.policies, request.before, request.after,
+                                 answer_all(request.policies));
+    }
 }
 
 }  // namespace apikeyd

@@ -35,6 +35,7 @@ class Admin {
     bool may_operate(const Peer& peer) const;
     DaemonStatus status() const;
     void note_change(const Change& change, const Result<void>& result);
+    void note_change(const PolicyChange& change, const Result<void>& result);
     void answer(const Responder& responder, const StatusRequest& request);
     void answer(const Responder& responder, const ReloadRequest& request);
     void answer(const Responder& responder, const FlushRequest& request);

@@ -127,11 +127,6 @@ std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::
 
 using Digests = boost::unordered_flat_set<std::string_view>;
 
-/// What a slot has of a digest, as bytes.
-std::string_view slot_digest(const KeyRow& row) {
-    return {reinterpret_cast<const char*>(row.digest.data()), sizeof(apikey::shm::Slot::digest)};
-}
-
 /// False when the table turned out too small or its seed unlucky.
 bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
           std::span<const Change> changes) {
@@ -141,11 +136,11 @@ bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
     // Rows that a change replaces are left out: their environments would take the places of the new ones.
     Digests replaced;
     for (const Change& change : changes) {
-        replaced.insert(slot_digest(change.row));
+        replaced.insert(row_digest_bytes(change.row));
     }
     for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
         std::optional<KeyRow> row = row_of_slot(*from, index);
-        if (row && !replaced.contains(slot_digest(*row)) &&
+        if (row && !replaced.contains(row_digest_bytes(*row)) &&
             !apply_change(table, {Change::Kind::kUpsert, std::move(*row)}, Cells::kFresh)) {
             return false;
         }

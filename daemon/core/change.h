@@ -2,6 +2,10 @@
 
 #pragma once
 
+#include <string>
+#include <variant>
+#include <vector>
+
 #include "source/key_row.h"
 
 namespace apikeyd {
@@ -14,5 +18,15 @@ struct Change {
     Kind kind;
     KeyRow row;
 };
+
+/// The same of what stands beside the keys: a plan, an owner, or a scope by its name. Of one that is removed
+/// only the name counts.
+struct PolicyChange {
+    Change::Kind kind;
+    std::variant<PlanRow, OwnerRow, std::string> row;
+};
+
+/// `set` with the changes, which keep the order of what they do not remove.
+PolicySet with_changes(PolicySet set, const std::vector<PolicyChange>& changes);
 
 }  // namespace apikeyd

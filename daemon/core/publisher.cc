@@ -198,16 +198,11 @@ void Publisher::make_room_for(std::vector<Change> changes, Done done) {
     }
 }
 
-/// Fails when a change takes something away from servers of generations that this daemon cannot write.
-Result<void> Publisher::reaches_all(const std::vector<Change>& changes) const {
-    const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
-        return change.kind == Change::Kind::kRemove || change.row.state != KeyState::kActive ||
-               change.row.expires_s.has_value() || change.row.terms != nullptr;
-    });
+Result<void> Publisher::reaches_all() const {
     const auto mapped = std::find_if(unread_.begin(), unread_.end(), [this](uint32_t number) {
         return Generation::is_mapped(directory_.fd(), number);
     });
-    if (!tightens || mapped == unread_.end()) {
+    if (mapped == unread_.end()) {
         return {};
     }
     return fail("servers that started before the daemon's upgrade go on with table." +
@@ -215,9 +210,12 @@ Result<void> Publisher::reaches_all(const std::vector<Change>& changes) const {
 }
 
 void Publisher::apply(const std::vector<Change>& changes, Done done) {
-    done = [reached = reaches_all(changes), done = std::move(done)](Result<void> result) {
-        done(result ? reached : std::move(result));
-    };
+    const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
+        return change.kind == Change::Kind::kRemove || change.row.state != KeyState::kActive ||
+               change.row.expires_s.has_value() || change.row.terms != nullptr;
+    });
+    done = [reached = tightens ? reaches_all() : Result<void>(),
+            done = std::move(done)](Result<void> result) { done(result ? reached : std::move(result)); };
 
     std::vector<Change> unmade;
     for (const Change& change : changes) {

@@ -55,6 +55,9 @@ class Publisher {
     /// no room for them; what needs them is for make_room_for(), with or without changes.
     bool set_policies(std::shared_ptr<const PolicySet> policies);
     const PolicySet& policies() const { return *policies_; }
+    /// Fails while servers map generations that this daemon cannot write: nothing can be taken away from
+    /// them.
+    Result<void> reaches_all() const;
 
     /// What the usage store says was taken of quotas: it goes into the first generation. For a start without
     /// one whose meters would go on, before the first load.
@@ -103,7 +106,6 @@ class Publisher {
     Result<void> adopt();
     uint32_t next_number() const;
     bool wants_rebuild() const;
-    Result<void> reaches_all(const std::vector<Change>& changes) const;
     void start_build();
     void finish_build(const std::shared_ptr<Build>& build);
     ChangeSet replay_log(apikey::shm::Generation& built) const;

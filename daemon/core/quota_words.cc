@@ -50,7 +50,10 @@ const std::vector<PlanQuota>& PlanQuotas::of(const TableView& table, uint32_t pl
     const uint32_t body = plan_body(table, plan);
     const auto [known, is_new] = by_list_.try_emplace(body);
     const apikey::shm::ListReader<Limit> limits(table, body);
-    for (uint32_t i = 0; is_new && i < limits.count(); ++i) {
+    if (!is_new || !limits.found()) {
+        return known->second;
+    }
+    for (uint32_t i = 0; i < limits.count(); ++i) {
         const Limit limit = limits.get(i);
         if (limit.kind != LimitKind::kRate) {
             const QuotaName name{std::string(text_of(read_name(table, table.plans[plan].name))),

@@ -1,17 +1,10 @@
 #include "core/reloader.h"
 
 #include <algorithm>
-#include <boost/unordered/unordered_flat_set.hpp>
 #include <chrono>
-#include <cstring>
-#include <new>
 
 #include "base/clock.h"
-#include "core/table_policies.h"
 #include "core/table_rows.h"
-#include "source/key_set_limits.h"
-#include "source/text_file.h"
-#include "source/yaml_source.h"
 
 namespace apikeyd {
 
@@ -29,191 +22,7 @@ constexpr size_t kSliceChanges = 256;
 constexpr uint64_t kLossGuardKeysMin = 10;
 constexpr std::chrono::milliseconds kRetryDelay{30000};
 
-std::string row_digest_text(const KeyRow& row) {
-    return {reinterpret_cast<const char*>(row.digest.data()), sizeof(apikey::shm::Slot::digest)};
-}
-
-bool same_row(const TableView& table, const Found& found, const KeyRow& row) {
-    std::optional<KeyRow> stored = row_of_slot(table, found.index);
-    if (!stored) {
-        return false;
-    }
-    stored->digest = row.digest;  // equal as far as the slot knows
-    return *stored == row;
-}
-
 }  // namespace
-
-/// One load on its way: filled on the worker, applied on the loop.
-struct Reloader::Load {
-    bool force = false;
-    std::vector<Request> requests;
-    GenerationPtr live;  // keeps the table mapped while the worker compares
-    std::optional<Fingerprint> in_force;
-    std::string path;
-    std::shared_ptr<const std::atomic<bool>> stopping;
-
-    Fingerprint fingerprint{};
-    std::string error;
-    ReloadReport report;
-    uint64_t live_keys = 0;
-    uint64_t revived = 0;  // revoked keys that the source has in another state
-    std::string first_revived;
-    std::shared_ptr<const PolicySet> policies;
-    std::vector<Change> additions;
-    uint64_t additions_bytes = 0;  // of details
-    std::vector<Change> changes;   // of keys that are there: updates, then removals
-    size_t applied = 0;
-    std::vector<Change> unmade;
-    bool again = false;
-
-    void run();
-
-  private:
-    void read_and_compare();
-    void note_revived(const KeyRow& row);
-    /// What became of a slot's key: in the source, and with changes.
-    struct Slots {
-        std::vector<bool> seen;
-        std::vector<bool> changed;
-    };
-    void collect(KeyRow row, Slots& slots);
-    void collect_sharing(const Slots& slots);
-    void collect_removals(const Slots& slots);
-};
-
-void Reloader::Load::collect(KeyRow row, Slots& slots) {
-    ++report.keys;
-    if (live != nullptr) {
-        const TableView& table = live->table().view();
-        const Found found = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
-        if (found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead) {
-            slots.seen[found.index] = true;
-            if (same_row(table, found, row)) {
-                return;
-            }
-            slots.changed[found.index] = true;
-            ++report.updated;
-            if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
-                note_revived(row);
-            }
-            changes.push_back({Change::Kind::kUpsert, std::move(row)});
-            return;
-        }
-    }
-    ++report.added;
-    additions_bytes += apikey::shm::TableWriter::detail_bytes(row_detail(row));
-    if (row.terms != nullptr) {
-        additions_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
-    }
-    additions.push_back({Change::Kind::kUpsert, std::move(row)});
-}
-
-/// Keys that are what they were, and whose owner has a plan for the first time or none any more.
-void Reloader::Load::collect_sharing(const Slots& slots) {
-    boost::unordered_flat_set<std::string_view> planned;
-    for (const OwnerRow& owner : policies->owners) {
-        if (!owner.plan.empty()) {
-            planned.insert(owner.name);
-        }
-    }
-    if (live == nullptr ||
-        (planned.empty() && live->table().header().owners_used.load(std::memory_order_relaxed) <= 1)) {
-        return;
-    }
-    const TableView& table = live->table().view();
-    for (uint64_t index = 0; index < table.slot_count(); ++index) {
-        if (!slots.seen[index] || slots.changed[index]) {
-            continue;
-        }
-        uint64_t meta = 0;
-        apikey::shm::DetailView detail;
-        std::optional<KeyRow> row = row_of_slot(table, index);
-        if (!row || !see_slot(table, index, &meta, &detail)) {
-            continue;
-        }
-        apikey::shm::Policy policy;
-        read_policy(table, meta, &policy);
-        if ((policy.owner != 0) != planned.contains(row->owner)) {
-            ++report.updated;
-            changes.push_back({Change::Kind::kUpsert, *std::move(row)});
-        }
-    }
-}
-
-void Reloader::Load::collect_removals(const Slots& slots) {
-    if (live == nullptr) {
-        return;
-    }
-    const TableView& table = live->table().view();
-    boost::unordered_flat_set<std::string> revoked;  // digests
-    for (uint64_t index = 0; index < table.slot_count(); ++index) {
-        if (slots.seen[index]) {
-            continue;
-        }
-        if (std::optional<KeyRow> row = row_of_slot(table, index)) {
-            ++report.removed;
-            if (row->state == KeyState::kRevoked) {
-                revoked.insert(row_digest_text(*row));
-            }
-            changes.push_back({Change::Kind::kRemove, std::move(*row)});
-        }
-    }
-    // The same key in another form, or under another id, is no other key.
-    for (const Change& addition : additions) {
-        if (addition.row.state != KeyState::kRevoked && revoked.contains(row_digest_text(addition.row))) {
-            note_revived(addition.row);
-        }
-    }
-}
-
-void Reloader::Load::note_revived(const KeyRow& row) {
-    if (revived++ == 0) {
-        first_revived = row.id;
-    }
-}
-
-/// On the worker.
-void Reloader::Load::run() {
-    try {
-        read_and_compare();
-    } catch (const std::bad_alloc&) {
-        error = path + ": no memory to read it; the daemon needs some times its size for a while";
-        additions.clear();
-        changes.clear();
-    }
-}
-
-void Reloader::Load::read_and_compare() {
-    const Result<std::string> text = read_text_file(path, kKeySetBytesMax);
-    if (!text) {
-        error = text.error().message;
-        return;
-    }
-    fingerprint = apikeyd::fingerprint(*text);
-    if (!force && in_force == fingerprint) {
-        report.unchanged = true;
-        return;
-    }
-    const uint64_t slot_count = live != nullptr ? live->table().view().slot_count() : 0;
-    Slots slots{std::vector<bool>(slot_count), std::vector<bool>(slot_count)};
-    live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
-    auto parsed = parse_key_set(*text, path, [&](KeyRow row) {
-        if (stopping->load(std::memory_order_relaxed)) {
-            throw YamlStop{};  // the daemon ends: nobody is told of this load
-        }
-        collect(std::move(row), slots);
-    });
-    if (!parsed) {
-        error = parsed.error().joined();
-        additions.clear();
-        changes.clear();
-        return;
-    }
-    policies = std::make_shared<const PolicySet>(std::move(parsed->policies));
-    collect_sharing(slots);
-    collect_removals(slots);
-}
 
 Reloader::Reloader(Loop& loop, Publisher& publisher, Worker& worker, ReloaderOptions options, Log& log)
     : loop_(loop), publisher_(publisher), worker_(worker), options_(std::move(options)), log_(log) {}
@@ -231,16 +40,25 @@ void Reloader::request(bool force, Done done) {
     }
 }
 
-void Reloader::start() {
+std::shared_ptr<Load> Reloader::new_load() const {
     auto load = std::make_shared<Load>();
-    load->requests = std::move(waiting_);
-    waiting_.clear();
-    load->force = std::any_of(load->requests.begin(), load->requests.end(),
-                              [](const Request& request) { return request.force; });
     load->live = publisher_.current();
     load->in_force = in_force_;
     load->path = options_.source_path;
     load->stopping = stopping_;
+    return load;
+}
+
+void Reloader::start() {
+    const std::shared_ptr<Load> load = new_load();
+    load->requests = std::move(waiting_);
+    waiting_.clear();
+    load->force = std::any_of(load->requests.begin(), load->requests.end(),
+                              [](const Load::Request& request) { return request.force; });
+    submit(load);
+}
+
+void Reloader::submit(const std::shared_ptr<Load>& load) {
     loading_ = true;
     changed_meanwhile_.clear();
     if (!worker_.submit([load] { load->run(); }, [this, load] { loaded(load); })) {
@@ -280,8 +98,15 @@ void Reloader::loaded(const std::shared_ptr<Load>& load) {
         finish(load, {});
         return;
     }
+    if (!load->reads_source && (load->live != publisher_.current() || publisher_.next() != nullptr)) {
+        // Another table has keys that it knows nothing of; the source says it all.
+        waiting_.insert(waiting_.begin(), load->requests.begin(), load->requests.end());
+        start();
+        return;
+    }
     // First, for all keys at once; which of them are to have new ones is told by the changes.
     const bool made = *load->policies == publisher_.policies() || publisher_.set_policies(load->policies);
+    load->policies_set = true;
     place_additions(*load, made);
     apply_slice(load);
 }
@@ -342,6 +167,8 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
             publisher_.control().accepted();
         } else {
             publisher_.control().applied(fingerprint_word(load->fingerprint), realtime_now_ns());
+        }
+        if (!load->report.unchanged && load->reads_source) {
             log_.info("reload.done", {{"source", load->path},
                                       {"keys", load->report.keys},
                                       {"added", load->report.added},
@@ -350,7 +177,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         }
     } else {
         outcome = tl::unexpected(result.error());
-        if (load->applied != 0) {
+        if (load->policies_set) {
             in_force_.reset();  // some of it is in force: no content is 'unchanged' against that
         }
         if (load->error.empty()) {
@@ -360,7 +187,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         publisher_.control().refused();
         log_.error("reload.refused", {{"source", load->path}, {"reason", last_error_}});
     }
-    for (const Request& request : load->requests) {
+    for (const Load::Request& request : load->requests) {
         request.done(outcome);
     }
     if (result && load->again) {
@@ -418,7 +245,7 @@ std::string Reloader::refusal(const std::vector<Change>& changes, const std::vec
         const bool revoked = (found.index != kNoSlot && Meta::state(found.meta) == SlotState::kRevoked) ||
                              std::any_of(others.begin(), others.end(), [&](const Change& other) {
                                  return other.row.state == KeyState::kRevoked &&
-                                        row_digest_text(other.row) == row_digest_text(change.row);
+                                        row_digest_bytes(other.row) == row_digest_bytes(change.row);
                              });
         if (revoked) {
             return change.row.id + ": is revoked, and that is for ever";
@@ -481,6 +308,24 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
         follow(before, after, in_step, result.has_value());
         done(std::move(result));
     });
+}
+
+void Reloader::apply_policies(const std::vector<PolicyChange>& changes, const Fingerprint& before,
+                              const Fingerprint& after, Publisher::Done done) {
+    Done told = [reached = publisher_.reaches_all(),
+                 done = std::move(done)](const Result<ReloadReport>& report) {
+        done(report ? reached : tl::unexpected(report.error()));
+    };
+    if (loading_ || in_force_ != before) {
+        request(false, std::move(told));
+        return;
+    }
+    const std::shared_ptr<Load> load = new_load();
+    load->requests.push_back({false, std::move(told)});
+    load->reads_source = false;
+    load->policies = std::make_shared<const PolicySet>(with_changes(publisher_.policies(), changes));
+    load->fingerprint = after;
+    submit(load);
 }
 
 }  // namespace apikeyd

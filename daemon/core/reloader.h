@@ -5,7 +5,9 @@
 // the loop, in slices so that revocations never wait: additions and updates, then removals, then a new
 // generation for what needs room.
 //
-// A key that was changed by the tool meanwhile is left alone, and another reload follows.
+// A key that was changed by the tool meanwhile is left alone, and another reload follows. A plan or an owner
+// that was changed by the tool goes the same way without the source: on the worker the keys are found that it
+// has to do with.
 
 #pragma once
 
@@ -18,18 +20,11 @@
 #include <vector>
 
 #include "base/result.h"
+#include "core/load.h"
 #include "core/publisher.h"
 #include "source/fingerprint.h"
 
 namespace apikeyd {
-
-struct ReloadReport {
-    bool unchanged = false;  ///< the content is what is in force already
-    uint64_t keys = 0;
-    uint64_t added = 0;
-    uint64_t updated = 0;
-    uint64_t removed = 0;
-};
 
 struct ReloaderOptions {
     std::string source_path;
@@ -57,6 +52,11 @@ class Reloader {
     void apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                Publisher::Done done);
 
+    /// The same for what stands beside the keys; also done when what is in force is `after`. Where it is
+    /// neither, or a load is on its way, the source is read, which says it too.
+    void apply_policies(const std::vector<PolicyChange>& changes, const Fingerprint& before,
+                        const Fingerprint& after, Publisher::Done done);
+
     /// Lets a load that is being parsed end soon; for the daemon's end, before the worker is waited for.
     void stop();
 
@@ -65,13 +65,9 @@ class Reloader {
     const std::string& last_error() const { return last_error_; }
 
   private:
-    struct Load;
-    struct Request {
-        bool force;
-        Done done;
-    };
-
+    std::shared_ptr<Load> new_load() const;
     void start();
+    void submit(const std::shared_ptr<Load>& load);
     void loaded(const std::shared_ptr<Load>& load);
     void apply_slice(const std::shared_ptr<Load>& load);
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
@@ -90,7 +86,7 @@ class Reloader {
     Log& log_;
 
     std::optional<Fingerprint> in_force_;
-    std::vector<Request> waiting_;
+    std::vector<Load::Request> waiting_;
     TimerId retry_timer_;
     std::shared_ptr<std::atomic<bool>> stopping_ = std::make_shared<std::atomic<bool>>(false);
     bool loading_ = false;

@@ -138,6 +138,12 @@ RowPolicy::RowPolicy(const KeyRow& row) : row_(row), overrides_(limits_of(terms_
     }
 }
 
+std::string_view plan_name(const shm::TableView& table, uint32_t plan) {
+    const shm::NameView name =
+        plan != 0 && plan < table.plan_count ? read_name(table, table.plans[plan].name) : shm::NameView();
+    return {name.text != nullptr ? name.text : "", name.bytes};
+}
+
 shm::PolicyText RowPolicy::text() const {
     const KeyTerms& terms = terms_of(row_);
     return {.scopes = terms.scopes,
@@ -155,9 +161,7 @@ std::shared_ptr<const KeyTerms> terms_of_policy(const shm::TableView& table, con
         }
     }
     std::sort(terms.scopes.begin(), terms.scopes.end());
-    if (policy.plan != 0 && policy.plan < table.plan_count) {
-        terms.plan = name_at(table, table.plans[policy.plan].name);
-    }
+    terms.plan = plan_name(table, policy.plan);
     const shm::ListReader<shm::AddressRange> addresses(table, policy.addresses);
     for (uint32_t i = 0; i < addresses.count(); ++i) {
         const shm::AddressRange stored = addresses.get(i);
@@ -245,7 +249,7 @@ PolicySet policies_of(const shm::TableView& table) {
         const uint32_t plan = owner_plan(table, static_cast<uint32_t>(number));
         if (plan != 0 && plan < table.plan_count) {
             set.owners.push_back(
-                {name_at(table, table.owners[number].name), name_at(table, table.plans[plan].name)});
+                {name_at(table, table.owners[number].name), std::string(plan_name(table, plan))});
         }
     }
     return set;

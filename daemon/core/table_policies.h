@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "shm/table_writer.h"
@@ -23,6 +24,8 @@ class RowPolicy {
     std::vector<apikey::shm::Limit> overrides_;
 };
 
+/// The name of a plan by its number; empty for 0, and for what is none. A view into the table.
+std::string_view plan_name(const apikey::shm::TableView& table, uint32_t plan);
 /// The terms that a policy of a table says; nullptr for none.
 std::shared_ptr<const KeyTerms> terms_of_policy(const apikey::shm::TableView& table,
                                                 const apikey::shm::Policy& policy);

@@ -120,6 +120,10 @@ DigestKey row_digest(const KeyRow& row) {
     return DigestKey::from(row.digest.data());
 }
 
+std::string_view row_digest_bytes(const KeyRow& row) {
+    return {reinterpret_cast<const char*>(row.digest.data()), sizeof(apikey::shm::Slot::digest)};
+}
+
 DetailText row_detail(const KeyRow& row) {
     DetailText text;
     text.id = row.id;

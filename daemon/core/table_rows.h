@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "core/change.h"
@@ -14,6 +15,8 @@ namespace apikeyd {
 /// Where a row's slot is looked for in a table with this seed.
 uint64_t row_hash(const KeyRow& row, uint64_t seed);
 apikey::shm::DigestKey row_digest(const KeyRow& row);
+/// The part of the digest that two keys never share, as bytes. A view into `row`.
+std::string_view row_digest_bytes(const KeyRow& row);
 /// Views into `row`.
 apikey::shm::DetailText row_detail(const KeyRow& row);
 /// The meta word that says what `row` says, with the table's numbers for its policy and environment.

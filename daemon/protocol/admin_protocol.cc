@@ -62,8 +62,8 @@ class Reader {
         }
         return value != nullptr ? &value->get_object() : nullptr;
     }
-    const json::array* array(const char* name) {
-        const json::value* value = find(name, true);
+    const json::array* array(const char* name, bool required = true) {
+        const json::value* value = find(name, required);
         if (value != nullptr && !value->is_array()) {
             problem(name, "want a list");
             value = nullptr;
@@ -176,6 +176,19 @@ Result<AdminRequest> parse_apply(Reader& reader) {
         request.changes.push_back(
             {op == "upsert" ? Change::Kind::kUpsert : Change::Kind::kRemove, std::move(*row)});
     }
+    if (const json::array* policies = reader.array("policies", false)) {
+        for (const json::value& one : *policies) {
+            auto change = policy_change_from_json(one);
+            if (!change) {
+                return fail("policies[" + std::to_string(request.policies.size()) +
+                            "]: " + change.error().message);
+            }
+            request.policies.push_back(*std::move(change));
+        }
+    }
+    if (!request.policies.empty() && !request.changes.empty()) {
+        reader.problem("policies", "want them without changes of keys");
+    }
     return reader.problem().empty() ? Result<AdminRequest>(std::move(request)) : fail(reader.problem());
 }
 
@@ -216,10 +229,15 @@ struct Formatter {
             changes.push_back(json::object{{"op", change.kind == Change::Kind::kUpsert ? "upsert" : "remove"},
                                            {"row", row_to_json(change.row)}});
         }
+        json::array policies;
+        for (const PolicyChange& change : request.policies) {
+            policies.push_back(policy_change_to_json(change));
+        }
         return {{"verb", "apply"},
                 {"before", to_hex(request.before)},
                 {"after", to_hex(request.after)},
-                {"changes", std::move(changes)}};
+                {"changes", std::move(changes)},
+                {"policies", std::move(policies)}};
     }
 };
 

@@ -5,6 +5,7 @@
 //   {"verb":"reload","force":false}
 //   {"verb":"flush"}
 //   {"verb":"apply","before":"<hex>","after":"<hex>","changes":[{"op":"upsert","row":{…}},{"op":"remove","row":{…}}]}
+//   {"verb":"apply",…,"policies":[{"op":"upsert","plan":{…}},{"op":"remove","owner":{…}},{"op":"upsert","scope":"…"}]}
 //
 // Answers: {"ok":true,…} or {"ok":false,"error":"<one or more lines for people>"}. No plaintext key ever
 // travels here.
@@ -28,11 +29,13 @@ struct FlushRequest {};
 struct ReloadRequest {
     bool force = false;
 };
-/// Changes that are durable in the source already. The hashes are the source's before and after.
+/// Changes that are durable in the source already, of keys or of what stands beside them. The hashes are the
+/// source's before and after.
 struct ApplyRequest {
     Fingerprint before{};
     Fingerprint after{};
-    std::vector<Change> changes;
+    std::vector<Change> changes = {};
+    std::vector<PolicyChange> policies = {};  ///< then there are no changes
 };
 using AdminRequest = std::variant<StatusRequest, ReloadRequest, FlushRequest, ApplyRequest>;
 

@@ -64,7 +64,6 @@ inline const KeyTerms& terms_of(const KeyRow& row) {
 inline constexpr std::size_t kKeyIdLength = 12;
 inline constexpr std::size_t kMetadataBytesMax = 4096;
 inline constexpr std::size_t kNameBytesMax = 255;
-inline constexpr std::size_t kOwnerBytesMax = 255;
 inline constexpr std::size_t kEnvironmentBytesMax = 15;
 /// Different environments in one key set; a slot names one in four bits.
 inline constexpr std::size_t kEnvironmentsMax = 15;

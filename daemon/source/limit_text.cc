@@ -8,6 +8,7 @@
 
 #include "shm/meters.h"
 #include "shm/scope_name.h"
+#include "source/text_check.h"
 
 namespace apikeyd {
 
@@ -44,6 +45,13 @@ std::optional<uint64_t> whole_number(std::string_view text) {
 }
 
 constexpr uint8_t kMappedPrefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+bool is_word(std::string_view name, size_t bytes_max, std::string_view punctuation) {
+    return !name.empty() && name.size() <= bytes_max && std::all_of(name.begin(), name.end(), [&](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+               punctuation.find(c) != std::string_view::npos;
+    });
+}
 
 bool is_mapped(const AddressRangeRow& range) {
     return range.prefix_bits >= 96 &&
@@ -96,6 +104,21 @@ Result<void> parse_quota(std::string_view text, LimitRow& limit) {
     limit.rate_seconds = 0;
     limit.burst = 0;
     return {};
+}
+
+Result<void> parse_figure(std::string_view text, LimitRow& limit) {
+    const size_t slash = text.find('/');
+    const std::string_view unit = slash == std::string_view::npos ? "" : text.substr(slash + 1);
+    const auto is_unit = [&](const auto& one) { return one.name == unit; };
+    if (std::any_of(std::begin(kPeriods), std::end(kPeriods), is_unit)) {
+        return parse_quota(text, limit);
+    }
+    if (std::any_of(std::begin(kRateUnits), std::end(kRateUnits), is_unit)) {
+        return parse_rate(text, limit);
+    }
+    return fail(
+        "is no rate (want requests/unit with s, min, h or d, e.g. 100/s) and no quota (want requests/period "
+        "with hour, day or month, e.g. 1000/day)");
 }
 
 Result<void> parse_burst(std::string_view text, LimitRow& limit) {
@@ -175,6 +198,12 @@ std::string format_address_range(const AddressRangeRow& range) {
     return bits == (mapped ? 32u : 128u) ? std::string(text) : std::string(text) + "/" + std::to_string(bits);
 }
 
+const LimitRow* limit_named(const std::vector<LimitRow>& limits, std::string_view name) {
+    const auto found =
+        std::find_if(limits.begin(), limits.end(), [&](const LimitRow& one) { return one.name == name; });
+    return found != limits.end() ? &*found : nullptr;
+}
+
 std::optional<std::string> scope_fault(std::string_view name) {
     if (name.empty() || name.size() > kScopeNameBytesMax) {
         return "want 1 to " + std::to_string(kScopeNameBytesMax) + " characters";
@@ -183,6 +212,27 @@ std::optional<std::string> scope_fault(std::string_view name) {
                ? std::nullopt
                : std::optional<std::string>(
                      "want words of a-z, 0-9, _ and - with dots between them, the last one may be *");
+}
+
+std::optional<std::string> plan_name_fault(std::string_view name) {
+    return is_word(name, kPlanNameBytesMax, "_-.")
+               ? std::nullopt
+               : std::optional<std::string>("want 1 to " + std::to_string(kPlanNameBytesMax) +
+                                            " characters a-z, 0-9, _, - and .");
+}
+
+std::optional<std::string> owner_name_fault(std::string_view name) {
+    return !name.empty() && name.size() <= kOwnerBytesMax && !has_control(name)
+               ? std::nullopt
+               : std::optional<std::string>("want 1 to " + std::to_string(kOwnerBytesMax) +
+                                            " bytes of plain text");
+}
+
+std::optional<std::string> limit_name_fault(std::string_view name) {
+    return is_word(name, kLimitNameBytesMax, "_-")
+               ? std::nullopt
+               : std::optional<std::string>("want 1 to " + std::to_string(kLimitNameBytesMax) +
+                                            " characters a-z, 0-9, _ and -");
 }
 
 std::optional<std::string> terms_fault(const KeyTerms& terms, const PolicySet& set) {
@@ -197,11 +247,13 @@ std::optional<std::string> terms_fault(const KeyTerms& terms, const PlanRow* pla
         return "plan: '" + terms.plan + "' is defined nowhere (want it under plans:)";
     }
     for (const LimitRow& limit : terms.overrides) {
-        const bool there =
-            plan != nullptr && std::any_of(plan->limits.begin(), plan->limits.end(),
-                                           [&](const LimitRow& one) { return one.name == limit.name; });
-        if (!there) {
+        const auto replaced = plan != nullptr ? limit_named(plan->limits, limit.name) : nullptr;
+        if (replaced == nullptr) {
             return "limits: " + limit.name + " is no limit of the key's plan (it takes the place of one)";
+        }
+        if (replaced->form != limit.form) {
+            return "limits: " + limit.name + " is " + format_limit(*replaced) +
+                   " in the key's plan (want another figure of the same kind and period)";
         }
     }
     for (const std::string& scope : terms.scopes) {

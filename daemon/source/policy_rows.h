@@ -26,6 +26,9 @@ struct LimitRow {
     friend bool operator==(const LimitRow&, const LimitRow&) = default;
 };
 
+/// nullptr when there is none.
+const LimitRow* limit_named(const std::vector<LimitRow>& limits, std::string_view name);
+
 struct PlanRow {
     std::string name;
     std::vector<LimitRow> limits;
@@ -63,7 +66,7 @@ struct KeyTerms {
     std::vector<std::string> scopes = {};         ///< granted; sorted, each once
     std::string plan = {};                        ///< may be empty
     std::vector<AddressRangeRow> addresses = {};  ///< from where; empty: anywhere
-    std::vector<LimitRow> overrides = {};         ///< in place of the plan's limits of the same name
+    std::vector<LimitRow> overrides = {};         ///< in place of the plan's limits of the same name and form
 
     bool empty() const { return scopes.empty() && plan.empty() && addresses.empty() && overrides.empty(); }
     friend bool operator==(const KeyTerms&, const KeyTerms&) = default;
@@ -72,6 +75,7 @@ struct KeyTerms {
 inline constexpr std::size_t kScopesMax = 384;  ///< of a key set, with the branches that are granted
 inline constexpr std::size_t kScopeNameBytesMax = 63;
 inline constexpr std::size_t kPlanNameBytesMax = 63;
+inline constexpr std::size_t kOwnerBytesMax = 255;
 inline constexpr std::size_t kLimitNameBytesMax = 15;
 inline constexpr std::size_t kLimitsMax = 6;       ///< of a plan
 inline constexpr std::size_t kAddressesMax = 64;   ///< of a key
@@ -84,7 +88,11 @@ std::optional<std::string> terms_fault(const KeyTerms& terms, const PolicySet& s
 std::optional<std::string> terms_fault(const KeyTerms& terms, const PlanRow* plan,
                                        const std::vector<std::string>& scopes);
 
-/// What is wrong with the name of a scope (shm/scope_name.h); nullopt when it is one.
+/// What is wanted of the name of a scope (shm/scope_name.h), a plan, an owner, a limit; nullopt when it is
+/// one.
 std::optional<std::string> scope_fault(std::string_view name);
+std::optional<std::string> plan_name_fault(std::string_view name);
+std::optional<std::string> owner_name_fault(std::string_view name);
+std::optional<std::string> limit_name_fault(std::string_view name);
 
 }  // namespace apikeyd

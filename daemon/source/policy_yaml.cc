@@ -7,7 +7,6 @@
 #include "shm/scope_name.h"
 #include "source/limit_text.h"
 #include "source/metadata_json.h"
-#include "source/text_check.h"
 
 namespace apikeyd {
 
@@ -29,18 +28,9 @@ std::string quoted(const YamlNode& node) {
     return node.kind == YamlNode::Kind::kScalar ? yaml_quote(node.text) : std::string(kind_name(node));
 }
 
-bool is_plan_name(std::string_view name) {
-    return !name.empty() && name.size() <= kPlanNameBytesMax &&
-           std::all_of(name.begin(), name.end(), [](char c) {
-               return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
-           });
+std::string no_plan_name(const std::string& quoted_name, const std::string& fault) {
+    return quoted_name + " is no plan's name (" + fault + ")";
 }
-
-bool is_limit_name(std::string_view name) {
-    return is_plan_name(name) && name.size() <= kLimitNameBytesMax && name.find('.') == std::string::npos;
-}
-
-constexpr const char* kWantPlanName = " is no plan's name (want 1 to 63 characters a-z, 0-9, _, - and .)";
 
 }  // namespace
 
@@ -124,11 +114,10 @@ bool PolicyYaml::read_limit(const YamlNode& map, const std::string& label, Limit
     const Fields fields(*this, map, label, {"name", "rate", "burst", "quota", "shadow"});
     bool ok = fields.ok;
     limit.name = fields.text("name");
-    if (!is_limit_name(limit.name)) {
+    if (const auto fault = limit_name_fault(limit.name)) {
         const YamlNode* name = fields.get("name");
         return error(name != nullptr ? name->place : map.place, label,
-                     "name: " + (name != nullptr ? quoted(*name) : "missing") +
-                         " (want 1 to 15 characters a-z, 0-9, _ and -)");
+                     "name: " + (name != nullptr ? quoted(*name) : "missing") + " (" + *fault + ")");
     }
     const std::string named = label + limit.name + ": ";
     const YamlNode* rate = fields.get("rate");
@@ -203,10 +192,11 @@ void PolicyYaml::read_plans(const YamlNode& node, PolicySet& set) {
         const Fields fields(*this, map, place_label, {"name", "limits"});
         PlanRow plan;
         plan.name = fields.text("name");
-        if (!is_plan_name(plan.name)) {
+        if (const auto fault = plan_name_fault(plan.name)) {
             const YamlNode* name = fields.get("name");
             error(name != nullptr ? name->place : map.place, place_label,
-                  name != nullptr ? "name: " + quoted(*name) + kWantPlanName : "name: missing (required)");
+                  name != nullptr ? "name: " + no_plan_name(quoted(*name), *fault)
+                                  : "name: missing (required)");
             continue;
         }
         const std::string label = "plan " + plan.name + ": ";
@@ -238,8 +228,8 @@ void PolicyYaml::read_owners(const YamlNode& node, PolicySet& set) {
         const Fields fields(*this, map, place_label, {"name", "plan"});
         OwnerRow owner;
         owner.name = fields.text("name");
-        if (owner.name.empty() || owner.name.size() > 255 || has_control(owner.name)) {
-            error(map.place, place_label, "name: want 1 to 255 bytes of plain text");
+        if (const auto fault = owner_name_fault(owner.name)) {
+            error(map.place, place_label, "name: " + *fault);
             continue;
         }
         const std::string label = "owner " + yaml_quote(owner.name) + ": ";
@@ -309,8 +299,8 @@ bool PolicyYaml::read_overrides(const YamlNode& node, const std::string& label, 
 
 bool PolicyYaml::read_plan_name(const std::string& name, YamlPlace place, const std::string& label,
                                 KeyTerms& terms) {
-    if (!is_plan_name(name)) {
-        return error(place, label, "plan: " + yaml_quote(name) + kWantPlanName);
+    if (const auto fault = plan_name_fault(name)) {
+        return error(place, label, "plan: " + no_plan_name(yaml_quote(name), *fault));
     }
     terms.plan = name;
     return true;
@@ -329,7 +319,8 @@ void PolicyYaml::note_terms(const KeyTerms& terms, YamlPlace place, const std::s
         note("scope " + scope, {.scopes = {scope}});
     }
     for (const LimitRow& limit : terms.overrides) {
-        note("limit " + terms.plan + " " + limit.name, {.plan = terms.plan, .overrides = {limit}});
+        note("limit " + terms.plan + " " + limit.name + " " + std::to_string(static_cast<int>(limit.form)),
+             {.plan = terms.plan, .overrides = {limit}});
     }
 }
 

@@ -1,11 +1,13 @@
 #include "source/row_text.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "base/hex.h"
 #include "source/limit_text.h"
 #include "source/rfc3339.h"
+#include "source/yaml_patch.h"
 
 namespace apikeyd {
 
@@ -57,11 +59,8 @@ bool plain_is_safe(std::string_view text) {
            !is_word_of_yaml(text);
 }
 
-std::string limit_text(const LimitRow& limit) {
-    const bool rate = limit.form == LimitForm::kRate;
-    return "{name: " + yaml_string(limit.name) + (rate ? ", rate: " : ", quota: ") + format_limit(limit) +
-           (rate && limit.burst != limit.requests ? ", burst: " + std::to_string(limit.burst) : "") +
-           (limit.shadow ? ", shadow: true}" : "}");
+std::string yaml_address(const AddressRangeRow& range) {
+    return '"' + format_address_range(range) + '"';
 }
 
 template <typename Element, typename Format>
@@ -87,11 +86,9 @@ std::string value_text(const KeyRow& row, KeyField field) {
         case KeyField::kPlan:
             return terms_of(row).plan.empty() ? "null" : yaml_string(terms_of(row).plan);
         case KeyField::kLimits:
-            return list_text(terms_of(row).overrides, limit_text);
+            return list_text(terms_of(row).overrides, flow_limit);
         case KeyField::kAddresses:
-            return list_text(terms_of(row).addresses, [](const AddressRangeRow& range) {
-                return '"' + format_address_range(range) + '"';
-            });
+            return list_text(terms_of(row).addresses, yaml_address);
         case KeyField::kScopes:
             return list_text(terms_of(row).scopes, yaml_string);
         case KeyField::kEnvironment:
@@ -137,11 +134,6 @@ std::string pair_text(const KeyRow& row, KeyField field) {
     return std::string(kKeyFieldNames[static_cast<size_t>(field)]) + ": " + value_text(row, field);
 }
 
-struct Change {
-    TextRange range;
-    std::string text;
-};
-
 /// Where a field that is not there goes: behind the one before it in the order of KeyField. An id is always
 /// there.
 const FieldSpan& predecessor(const RowSpan& span, KeyField field) {
@@ -154,8 +146,8 @@ const FieldSpan& predecessor(const RowSpan& span, KeyField field) {
     return *best;
 }
 
-Change insertion(std::string_view text, const RowSpan& span, const KeyRow& row, KeyField field,
-                 std::string_view newline) {
+TextChange insertion(std::string_view text, const RowSpan& span, const KeyRow& row, KeyField field,
+                     std::string_view newline) {
     const size_t end = predecessor(span, field).value.end;
     if (span.flow) {
         return {{end, end}, ", " + pair_text(row, field)};
@@ -163,6 +155,58 @@ Change insertion(std::string_view text, const RowSpan& span, const KeyRow& row, 
     const size_t column = span.map.begin - line_begin(text, span.map.begin);
     const size_t at = line_end(text, end);
     return {{at, at}, std::string(column, ' ') + pair_text(row, field) + std::string(newline)};
+}
+
+/// Addresses as they are compared, whatever their spelling.
+std::string address_name(std::string_view text) {
+    const auto range = parse_address_range(text);
+    return range ? format_address_range(*range) : std::string(text);
+}
+
+std::vector<ListElement> wanted_scopes(const KeyRow& row, const std::vector<std::string>& present) {
+    std::vector<ListElement> wanted;
+    const std::vector<std::string>& scopes = terms_of(row).scopes;
+    const auto add = [&](const std::string& scope) { wanted.push_back({scope, yaml_string(scope), false}); };
+    const auto is_in = [](const std::string& scope, const std::vector<std::string>& list) {
+        return std::find(list.begin(), list.end(), scope) != list.end();
+    };
+    // A set, which has the order of the text.
+    std::for_each(present.begin(), present.end(), [&](const std::string& scope) {
+        if (is_in(scope, scopes) && std::none_of(wanted.begin(), wanted.end(),
+                                                 [&](const ListElement& one) { return one.name == scope; })) {
+            add(scope);
+        }
+    });
+    for (const std::string& scope : scopes) {
+        if (!is_in(scope, present)) {
+            add(scope);
+        }
+    }
+    return wanted;
+}
+
+/// The changes within a list of a key's; nullopt where it is to be written anew.
+std::optional<std::vector<TextChange>> list_field_changes(std::string_view text, const FieldSpan& span,
+                                                          const KeyRow& old_row, const KeyRow& new_row,
+                                                          std::string_view newline) {
+    std::vector<std::string> names;
+    for (const YamlSpan& element : span.tree.children) {
+        const YamlSpan* name = span.field == KeyField::kLimits ? field_of(element, "name") : &element;
+        names.push_back(name == nullptr                      ? ""
+                        : span.field == KeyField::kAddresses ? address_name(name->text)
+                                                             : name->text);
+    }
+    std::vector<ListElement> wanted;
+    if (span.field == KeyField::kScopes) {
+        wanted = wanted_scopes(new_row, names);
+    } else if (span.field == KeyField::kAddresses) {
+        for (const AddressRangeRow& range : terms_of(new_row).addresses) {
+            wanted.push_back({format_address_range(range), yaml_address(range), false});
+        }
+    } else if (span.field == KeyField::kLimits) {
+        wanted = wanted_limits(terms_of(old_row).overrides, terms_of(new_row).overrides);
+    }
+    return list_changes(text, span.tree, names, wanted, newline);
 }
 
 }  // namespace
@@ -174,6 +218,23 @@ std::string yaml_string(std::string_view text) {
     std::string out;
     append_json_string(out, text);
     return out;
+}
+
+std::string flow_limit(const LimitRow& limit) {
+    const bool rate = limit.form == LimitForm::kRate;
+    return "{name: " + yaml_string(limit.name) + (rate ? ", rate: " : ", quota: ") + format_limit(limit) +
+           (rate && limit.burst != limit.requests ? ", burst: " + std::to_string(limit.burst) : "") +
+           (limit.shadow ? ", shadow: true}" : "}");
+}
+
+std::vector<ListElement> wanted_limits(const std::vector<LimitRow>& old_limits,
+                                       const std::vector<LimitRow>& new_limits) {
+    std::vector<ListElement> wanted;
+    for (const LimitRow& limit : new_limits) {
+        const LimitRow* old = limit_named(old_limits, limit.name);
+        wanted.push_back({limit.name, flow_limit(limit), old != nullptr && *old != limit});
+    }
+    return wanted;
 }
 
 std::string flow_key_row(const KeyRow& row) {
@@ -195,7 +256,7 @@ std::string block_key_row(const KeyRow& row, size_t indent, std::string_view new
 
 std::string edit_key_row(std::string_view text, const RowSpan& span, const KeyRow& old_row,
                          const KeyRow& new_row, std::string_view newline) {
-    std::vector<Change> changes;
+    std::vector<TextChange> changes;
     for (size_t i = 0; i < kKeyFieldCount; ++i) {
         const auto field = static_cast<KeyField>(i);
         const std::string wanted = value_text(new_row, field);
@@ -206,23 +267,14 @@ std::string edit_key_row(std::string_view text, const RowSpan& span, const KeyRo
                                           [&](const FieldSpan& f) { return f.field == field; });
         if (present == span.fields.end()) {
             changes.push_back(insertion(text, span, new_row, field, newline));
+        } else if (auto within = list_field_changes(text, *present, old_row, new_row, newline)) {
+            changes.insert(changes.end(), within->begin(), within->end());
         } else {
             const bool empty = present->value.begin == present->value.end;
             changes.push_back({present->value, (empty ? " " : "") + wanted});
         }
     }
-    std::stable_sort(changes.begin(), changes.end(),
-                     [](const Change& a, const Change& b) { return a.range.begin < b.range.begin; });
-    std::string out;
-    size_t at = 0;
-    for (const Change& change : changes) {
-        if (change.range.begin < at) {
-            continue;  // spans that overlap come of a form not understood: the caller's parse will tell
-        }
-        out.append(text.substr(at, change.range.begin - at)).append(change.text);
-        at = change.range.end;
-    }
-    return out.append(text.substr(at));
+    return with_changes(text, std::move(changes));
 }
 
 }  // namespace apikeyd

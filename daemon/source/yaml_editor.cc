@@ -1,9 +1,9 @@
 #include "source/yaml_editor.h"
 
 #include <algorithm>
-#include <boost/unordered/unordered_flat_set.hpp>
 #include <utility>
 
+#include "shm/scope_name.h"
 #include "source/row_text.h"
 
 namespace apikeyd {
@@ -31,6 +31,14 @@ Error odd_form(const std::string& file, std::string_view what) {
             "starting with '- ')"};
 }
 
+void note_branches(const KeyRow& row, boost::unordered_flat_set<std::string_view>& branches) {
+    for (const std::string& scope : terms_of(row).scopes) {
+        if (apikey::shm::is_branch(scope)) {
+            branches.insert(scope);
+        }
+    }
+}
+
 std::string spliced(std::string_view text, TextRange range, std::string_view with) {
     return std::string(text.substr(0, range.begin)).append(with).append(text.substr(range.end));
 }
@@ -48,7 +56,7 @@ Result<KeySetText> KeySetText::parse(std::string text, const std::string& file, 
 }
 
 Result<void> KeySetText::split(std::string text) {
-    auto located = locate_key_set(text, file_, false, limits_);
+    auto located = locate_key_set(text, file_, Locate::kKeys, limits_);
     if (!located) {
         return tl::unexpected(located.error());
     }
@@ -176,10 +184,22 @@ Result<void> KeySetText::check_piece(const Piece& piece) const {
     return {};
 }
 
+boost::unordered_flat_set<std::string_view> KeySetText::branches_but_of(std::string_view id) const {
+    boost::unordered_flat_set<std::string_view> branches;
+    for (const Piece& piece : pieces_) {
+        if (piece.live && piece.row.id != id) {
+            note_branches(piece.row, branches);
+        }
+    }
+    return branches;
+}
+
 /// The limits that only the whole set shows. A set beyond them would be refused by whoever reads it next, the
 /// tool that has to revoke a key in it included.
 Result<void> KeySetText::check_limits(const KeyRow& row) const {
     boost::unordered_flat_set<std::string_view> environments{row.environment};
+    boost::unordered_flat_set<std::string_view> branches = branches_but_of(row.id);
+    note_branches(row, branches);
     size_t bytes =
         head_.size() + line_rest_.size() + tail_.size() + block_key_row(row, indent_, newline_).size();
     for (const Piece& piece : pieces_) {
@@ -194,6 +214,11 @@ Result<void> KeySetText::check_limits(const KeyRow& row) const {
         return fail("key " + row.id + ": environment: " + yaml_quote(row.environment) +
                     " is one too many (want at most " + std::to_string(kEnvironmentsMax) +
                     " different ones in a key set)");
+    }
+    if (policies_.scopes.size() + branches.size() > kScopesMax) {
+        return fail("key " + row.id +
+                    ": scopes: " + std::to_string(policies_.scopes.size() + branches.size()) +
+                    " names and branches in the key set (want at most " + std::to_string(kScopesMax) + ")");
     }
     if (find(row.id) == nullptr && live_ >= limits_.keys_max) {
         return fail("key " + row.id + ": more than " + std::to_string(limits_.keys_max) +
@@ -285,7 +310,7 @@ Result<void> KeySetText::replace(size_t at, const KeyRow& row) {
     std::string body;
     YamlLimits part = limits_;
     part.whole = false;
-    if (const auto located = locate_key_set(text, file_, true, part)) {
+    if (const auto located = locate_key_set(text, file_, Locate::kFields, part)) {
         body =
             edit_key_row(text, located->spans.rows.front(), piece.row, row, newline_).substr(prefix.size());
     }
@@ -352,7 +377,7 @@ Result<void> KeySetText::set_flow_text(std::string text, const std::vector<KeyRo
 }
 
 Result<void> KeySetText::replace_flow(size_t at, const KeyRow& row) {
-    const auto located = locate_key_set(head_, file_, true, limits_);
+    const auto located = locate_key_set(head_, file_, Locate::kFields, limits_);
     if (!located) {
         return tl::unexpected(located.error());
     }
@@ -367,7 +392,7 @@ Result<void> KeySetText::replace_flow(size_t at, const KeyRow& row) {
 }
 
 Result<void> KeySetText::append_flow(const KeyRow& row) {
-    const auto located = locate_key_set(head_, file_, false, limits_);
+    const auto located = locate_key_set(head_, file_, Locate::kKeys, limits_);
     if (!located) {
         return tl::unexpected(located.error());
     }
@@ -399,7 +424,7 @@ Result<void> KeySetText::append_flow(const KeyRow& row) {
 }
 
 Result<void> KeySetText::erase_flow(size_t at) {
-    const auto located = locate_key_set(head_, file_, false, limits_);
+    const auto located = locate_key_set(head_, file_, Locate::kKeys, limits_);
     if (!located) {
         return tl::unexpected(located.error());
     }

@@ -9,12 +9,16 @@
 #pragma once
 
 #include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "source/key_row.h"
+#include "source/policy_text.h"
 #include "source/yaml_events.h"
 #include "source/yaml_locate.h"
 
@@ -38,6 +42,20 @@ class KeySetText {
 
     /// The row with this id, or nullptr. Valid until the next change.
     [[nodiscard]] const KeyRow* find(std::string_view id) const;
+
+    /// What the set says beside its keys. Valid until the next change.
+    [[nodiscard]] const PolicySet& policies() const { return policies_; }
+
+    // Changes of that (yaml_editor_policies.cc), element by element where they stand, as upsert() changes
+    // keys. Refused, with nothing changed, is what would leave a key or an owner with something undefined:
+    // the error names how many and the first.
+    Result<void> upsert_plan(const PlanRow& plan);
+    Result<void> upsert_owner(const OwnerRow& owner);
+    Result<void> add_scope(const std::string& scope);
+    // Of what is there. An owner goes when all its keys are revoked.
+    Result<void> erase_plan(const std::string& name);
+    Result<void> erase_owner(const std::string& name);
+    Result<void> erase_scope(const std::string& name);
 
     /// All rows in the order of the text.
     [[nodiscard]] std::vector<KeyRow> rows() const;
@@ -67,6 +85,17 @@ class KeySetText {
     Result<void> replace_flow(size_t at, const KeyRow& row);
     Result<void> erase_flow(size_t at);
     Result<void> set_flow_text(std::string text, const std::vector<KeyRow>& wanted);
+
+    using PolicyEdit = std::function<std::optional<std::string>(const LocatedText& set)>;
+    using KeyTest = std::function<bool(const KeyRow& row)>;
+    Result<void> edit_policies(const std::string& what, const PolicySet& wanted, const PolicyEdit& edit);
+    Result<void> take_without_keys(const std::string& what, const std::string& text, const PolicySet& wanted);
+    [[nodiscard]] std::string without_keys() const;
+    [[nodiscard]] Result<void> check_terms_with(const std::string& what, const PlanRow& plan) const;
+    /// "3 keys, the first …"; empty when there is none.
+    [[nodiscard]] std::string count_keys(const KeyTest& is_one) const;
+    /// What the keys but this one are granted of branches, which count as names of the set.
+    [[nodiscard]] boost::unordered_flat_set<std::string_view> branches_but_of(std::string_view id) const;
 
     std::string file_;
     YamlLimits limits_;

@@ -86,8 +86,8 @@ size_t scalar_end(std::string_view text, const YamlScalar& scalar) {
 /// when the parser accepts the whole text.
 class Locator final : public YamlVisitor {
   public:
-    Locator(std::string_view text, bool fields, YamlVisitor& next, KeySetSpans& spans)
-        : text_(text), fields_(fields), next_(next), spans_(spans) {}
+    Locator(std::string_view text, Locate what, YamlVisitor& next, KeySetSpans& spans)
+        : text_(text), what_(what), next_(next), spans_(spans) {}
 
     void on_scalar(const YamlScalar& scalar) override {
         const TextRange range{scalar.place.offset, scalar_end(text_, scalar)};
@@ -98,6 +98,7 @@ class Locator final : public YamlVisitor {
             before_node();
             after_node(range, scalar.kind == YamlScalarKind::kNull);
         }
+        collect_scalar(scalar, range, name);
         // A null that is not written has the place of what follows.
         if (scalar.kind != YamlScalarKind::kNull) {
             last_end_ = range.end;
@@ -143,12 +144,14 @@ class Locator final : public YamlVisitor {
             if (in_keys_) {
                 spans_.keys_name = range;
                 spans_.keys_colon_end = colon_end(range.end);
+            } else if (what_ == Locate::kSections) {
+                spans_.sections.push_back({std::string(name), range, colon_end(range.end), {}, {}});
             }
-        } else if (levels_.size() == kRow && in_keys_ && fields_ && !spans_.rows.empty()) {
+        } else if (levels_.size() == kRow && in_keys_ && what_ == Locate::kFields && !spans_.rows.empty()) {
             const auto* const found = std::find(kKeyFieldNames.begin(), kKeyFieldNames.end(), name);
             if (found != kKeyFieldNames.end()) {
                 spans_.rows.back().fields.push_back(
-                    {static_cast<KeyField>(found - kKeyFieldNames.begin()), range, {}});
+                    {static_cast<KeyField>(found - kKeyFieldNames.begin()), range, {}, {}});
             }
         }
     }
@@ -159,23 +162,68 @@ class Locator final : public YamlVisitor {
         return colon < text_.size() && text_[colon] == ':' ? colon + 1 : name_end;
     }
 
+    /// Where the value behind this name stands: one that is not written, right behind the colon.
+    [[nodiscard]] TextRange value_range(TextRange range, bool null, size_t name_end) const {
+        const size_t colon = colon_end(name_end);
+        const bool written =
+            !null || (range.end > range.begin && skip_blanks_and_comments(text_, colon) == range.begin);
+        return written ? range : TextRange{colon, colon};
+    }
+
+    /// The field of a key, or the part of the root, that a value at this depth belongs to; nullptr for what
+    /// is not asked for.
+    FieldSpan* field_here() {
+        return levels_.size() == kRow && in_keys_ && what_ == Locate::kFields && !spans_.rows.empty() &&
+                       !spans_.rows.back().fields.empty()
+                   ? &spans_.rows.back().fields.back()
+                   : nullptr;
+    }
+    SectionSpan* section_here() {
+        return levels_.size() == kRoot && !in_keys_ && !spans_.sections.empty() ? &spans_.sections.back()
+                                                                                : nullptr;
+    }
+
+    void collect_scalar(const YamlScalar& scalar, TextRange range, bool name) {
+        if (collecting_.empty()) {
+            return;
+        }
+        std::vector<YamlSpan>& children = collecting_.back().children;
+        if (!name && in_map() && !children.empty()) {
+            range = value_range(range, scalar.kind == YamlScalarKind::kNull, children.back().range.end);
+        }
+        children.push_back({YamlNode::Kind::kScalar, false, range, std::string(scalar.text), {}});
+    }
+
+    void collect_end(TextRange range) {
+        if (collecting_.empty()) {
+            return;
+        }
+        YamlSpan done = std::move(collecting_.back());
+        done.range = range;
+        collecting_.pop_back();
+        if (!collecting_.empty()) {
+            collecting_.back().children.push_back(std::move(done));
+        } else if (FieldSpan* field = field_here()) {
+            field->tree = std::move(done);
+        } else if (SectionSpan* section = section_here()) {
+            section->tree = std::move(done);
+        }
+    }
+
     void before_node() {
         if (in_map()) {
             levels_.back().name_next = true;
         }
     }
 
-    /// A value is complete; notes it when it is the list or a key's field.
+    /// A value is complete; notes it when it is the list, a key's field or another part of the root.
     void after_node(TextRange range, bool null) {
         if (levels_.size() == kRoot && in_keys_) {
             spans_.keys = null ? TextRange{spans_.keys_colon_end, spans_.keys_colon_end} : range;
-        } else if (levels_.size() == kRow && in_keys_ && fields_ && !spans_.rows.empty() &&
-                   !spans_.rows.back().fields.empty()) {
-            FieldSpan& field = spans_.rows.back().fields.back();
-            const size_t colon = colon_end(field.name.end);
-            const bool written =
-                !null || (range.end > range.begin && skip_blanks_and_comments(text_, colon) == range.begin);
-            field.value = written ? range : TextRange{colon, colon};
+        } else if (FieldSpan* field = field_here()) {
+            field->value = value_range(range, null, field->name.end);
+        } else if (SectionSpan* section = section_here()) {
+            section->value = value_range(range, null, section->name.end);
         }
     }
 
@@ -183,12 +231,17 @@ class Locator final : public YamlVisitor {
         before_node();
         const char first = place.offset < text_.size() ? text_[place.offset] : '\0';
         const bool bracket = flow && first == (map ? '{' : '[');  // `[a: b]` has a mapping without braces
+        if (!collecting_.empty() || field_here() != nullptr || section_here() != nullptr) {
+            const auto kind = map ? YamlNode::Kind::kMap : YamlNode::Kind::kList;
+            collecting_.push_back({kind, flow, {}, {}, {}});
+        }
         levels_.push_back({place.offset, map, bracket, map});
         if (bracket) {
             last_end_ = place.offset + 1;
         }
         if (levels_.size() == kRoot) {
             spans_.root_flow = flow;
+            spans_.root_begin = place.offset;
         } else if (levels_.size() == kList && in_keys_) {
             spans_.flow = flow;
         } else if (levels_.size() == kRow && in_keys_) {
@@ -207,6 +260,7 @@ class Locator final : public YamlVisitor {
             spans_.rows.back().map = range;
         }
         after_node(range, false);
+        collect_end(range);
     }
 
     [[nodiscard]] size_t closing_bracket_end(char bracket) const {
@@ -221,10 +275,11 @@ class Locator final : public YamlVisitor {
     }
 
     std::string_view text_;
-    bool fields_;
+    Locate what_;
     YamlVisitor& next_;
     KeySetSpans& spans_;
     std::vector<Level> levels_;
+    std::vector<YamlSpan> collecting_;  // the collections that are open, the outermost first
     size_t last_end_ = 0;
     bool in_keys_ = false;
 };
@@ -254,14 +309,14 @@ size_t line_begin(std::string_view text, size_t at) {
     return newline == std::string_view::npos ? 0 : newline + 1;
 }
 
-Result<LocatedKeySet> locate_key_set(std::string_view text, const std::string& file, bool fields,
+Result<LocatedKeySet> locate_key_set(std::string_view text, const std::string& file, Locate what,
                                      const YamlLimits& limits) {
     LocatedKeySet located;
     YamlReporter reporter(file, text);
     YamlSummary summary;
     std::optional<Locator> locator;
     const auto wrap = [&](YamlVisitor& parser) -> YamlVisitor* {
-        return &locator.emplace(text, fields, parser, located.spans);
+        return &locator.emplace(text, what, parser, located.spans);
     };
     const auto sink = [&](KeyRow row) { located.rows.push_back(std::move(row)); };
     if (!run_key_set(text, limits, sink, reporter, wrap, summary)) {

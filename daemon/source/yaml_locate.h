@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "source/key_set_visitor.h"
 #include "source/yaml_source.h"
+#include "source/yaml_tree.h"
 
 namespace apikeyd {
 
@@ -24,10 +25,31 @@ struct TextRange {
     size_t end = 0;
 };
 
+/// A value, and what is in it: for those who change a part of it. A mapping's children are name, value, name,
+/// value.
+struct YamlSpan {
+    YamlNode::Kind kind = YamlNode::Kind::kScalar;
+    bool flow = false;
+    TextRange range;   ///< of a list or mapping in block form: from its first dash or name
+    std::string text;  ///< of a scalar: its value
+    std::vector<YamlSpan> children;
+};
+
+/// A name and its value. The value's range is empty and right behind the colon when there is none.
 struct FieldSpan {
     KeyField field = KeyField::kId;
     TextRange name;
-    TextRange value;  ///< empty and right behind the colon when there is no value
+    TextRange value;
+    YamlSpan tree;  ///< of a list or mapping
+};
+
+/// The same of what stands in the root beside the keys.
+struct SectionSpan {
+    std::string root;  ///< version, scopes, plans or owners
+    TextRange name;
+    size_t colon_end = 0;
+    TextRange value;
+    YamlSpan tree;
 };
 
 struct RowSpan {
@@ -42,7 +64,9 @@ struct KeySetSpans {
     size_t keys_colon_end = 0;
     bool flow = false;       ///< the list is `[…]`
     bool root_flow = false;  ///< the whole set is `{…}`
+    size_t root_begin = 0;
     std::vector<RowSpan> rows;
+    std::vector<SectionSpan> sections;  ///< only when asked for, in the order of the text
 };
 
 struct LocatedKeySet {
@@ -51,8 +75,12 @@ struct LocatedKeySet {
     PolicySet policies;
 };
 
-/// Parses `text` and locates its keys, and their fields if `fields`. Errors as parse_key_set, joined.
-Result<LocatedKeySet> locate_key_set(std::string_view text, const std::string& file, bool fields,
+/// What is located besides the keys.
+enum class Locate : uint8_t { kKeys, kFields, kSections };
+
+/// Parses `text` and locates its keys, with their fields or what stands beside them. Errors as parse_key_set,
+/// joined.
+Result<LocatedKeySet> locate_key_set(std::string_view text, const std::string& file, Locate what,
                                      const YamlLimits& limits = {});
 
 /// First offset at or behind `at` that is neither white space nor in a comment.

@@ -30,8 +30,11 @@ NOBODY = 65534
 WAIT_S = 120
 OPTIONS = argparse.Namespace()
 
-KEY_FIELDS = ["id", "state", "environment", "owner", "name", "created", "expires"]
-SHOW_FIELDS = KEY_FIELDS + ["foreign", "metadata", "sha256", "allowed", "denied", "last_used"]
+KEY_FIELDS = ["id", "state", "environment", "owner", "name", "created", "expires", "plan"]
+SHOW_FIELDS = KEY_FIELDS + [
+    "scopes", "addresses", "limits", "foreign", "metadata", "sha256", "allowed", "denied", "last_used",
+]  # fmt: skip
+LIMIT_FIELDS = ["name", "rate", "burst", "quota", "shadow"]
 VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stale", "counted", "reason"]
 STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
@@ -49,6 +52,42 @@ keys:
     environment: live
     sha256: 5f2d0c6e1a7b48930e4c9b1d6f80a2735c1e94b7d2086af3415b9ce07d83f216
 
+  - {id: 7HnB3sLqV0Ty, sha256: c09a4be7731d52f86e0b1f94d7a3825c6b40e9d1f25378ac01d6e49b8f7230ae, environment: test}
+# the end
+"""
+# Two keys, of which the first has all that a key can have.
+KEYS_WITH_TERMS = """\
+version: 1
+# what servers ask for
+scopes: [reports.read, reports.write, billing.read]
+plans:
+  # the one for everybody
+  - name: free
+    limits:
+      - {name: burst, rate: 100/s, burst: 200}   # short
+      - name: monthly   # long
+        quota: 1000000/month
+        shadow: true
+  - {name: team, limits: [{name: daily, quota: 5/day}]}
+owners:
+  - {name: acme, plan: team}   # the first customer
+  - name: other
+keys:
+  - id: 2RkT9pQwX4Za
+    sha256: 5f2d0c6e1a7b48930e4c9b1d6f80a2735c1e94b7d2086af3415b9ce07d83f216
+    plan: free
+    # of its own
+    limits:
+      - name: burst   # slower
+        rate: 50/min
+        burst: 10
+      - {name: monthly, quota: 7/month, shadow: true}
+    environment: live
+    owner: acme
+    scopes:
+      - reports.*   # all of them
+      - billing.read
+    addresses: [192.0.2.0/24, "2001:db8::/32"]   # the office
   - {id: 7HnB3sLqV0Ty, sha256: c09a4be7731d52f86e0b1f94d7a3825c6b40e9d1f25378ac01d6e49b8f7230ae, environment: test}
 # the end
 """
@@ -77,6 +116,10 @@ class Ctl(unittest.TestCase):
         self.config.write_text(
             f"source: yaml:{self.keys}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\nreload: {reload}\n"
         )
+
+    def configure_slow(self):
+        """The notice of a rename waits longer than the tool takes to tell what it changed, also on a busy machine."""
+        self.configure("{debounce_ms: 60000, poll_ms: 3600000}")
 
     def start(self):
         ready = self.events("daemon.ready")
@@ -326,6 +369,328 @@ class Keys(Ctl):
         self.ctl("list", "--state", "gone", status=2)
 
 
+class Terms(Ctl):
+    def setUp(self):
+        super().setUp()
+        self.keys.write_text(KEYS_WITH_TERMS)
+
+    def test_show_and_list_have_them(self):
+        shown = self.json("show", "2RkT9pQwX4Za", fields=SHOW_FIELDS)
+        self.assertEqual(
+            [shown[name] for name in ("plan", "scopes", "addresses")],
+            ["free", ["billing.read", "reports.*"], ["192.0.2.0/24", "2001:db8::/32"]],
+        )
+        self.assertEqual([list(limit) for limit in shown["limits"]], [LIMIT_FIELDS] * 2)
+        self.assertEqual(
+            [list(limit.values()) for limit in shown["limits"]],
+            [["burst", "50/min", 10, None, False], ["monthly", None, None, "7/month", True]],
+        )
+        lines = dict(re.split(" +", line, maxsplit=1) for line in self.ctl("show", "2RkT9pQwX4Za").splitlines())
+        self.assertEqual(
+            [lines[name] for name in ("plan", "scopes", "addresses", "limits")],
+            ["free", "billing.read reports.*", "192.0.2.0/24 2001:db8::/32",
+             "burst=50/min,burst=10 monthly=7/month,shadow"],
+        )  # fmt: skip
+        row = next(csv.DictReader(io.StringIO(self.ctl("show", "2RkT9pQwX4Za", "--output", "csv"), newline="")))
+        self.assertEqual(row["limits"], lines["limits"])
+        bare = self.json("show", "7HnB3sLqV0Ty", fields=SHOW_FIELDS)
+        self.assertEqual([bare[name] for name in ("plan", "scopes", "addresses", "limits")], [None, [], [], []])
+        self.assertEqual([row["plan"] for row in self.json("list", fields=KEY_FIELDS)], ["free", None])
+        self.assertEqual([row["id"] for row in self.json("list", "--plan", "free")], ["2RkT9pQwX4Za"])
+        self.assertEqual(self.json("list", "--plan", "team"), [])
+
+    def terms(self, key_id):
+        """Plan, scopes, addresses, and limits as they are given."""
+        text = dict(re.split(" +", line, maxsplit=1) for line in self.ctl("show", key_id).splitlines())
+        return [text[name] for name in ("plan", "scopes", "addresses", "limits")]
+
+    def test_issue_takes_them(self):
+        self.configure_slow()
+        self.start()
+        key_id, key = self.issue(
+            "--plan", "free", "--scope", "reports.*", "--scope", "billing.read", "--address", "192.0.2.0/24",
+            "--address", "2001:db8::/32", "--limit", "burst=50/s,burst=60", "--limit", "monthly=7/month,shadow",
+        )  # fmt: skip
+        self.assertEqual(
+            self.terms(key_id),
+            ["free", "billing.read reports.*", "192.0.2.0/24 2001:db8::/32", "burst=50/s,burst=60 monthly=7/month,shadow"],
+        )
+        self.assertEqual(self.codes(key, status=1), ["IP_NOT_ALLOWED"])
+        self.assertIn("# the first customer", self.keys.read_text())
+        limited_id, limited = self.issue("--plan", "team", "--limit", "daily=2/day")
+        self.assertEqual(self.codes(limited, limited, limited, status=1), ["VALID", "VALID", "USAGE_EXCEEDED"])
+        self.assertEqual(self.terms(limited_id), ["team", "-", "-", "daily=2/day"])
+        self.assertEqual(self.events("reload.done"), 1)
+
+    def test_what_is_wrong_is_named_and_nothing_is_recorded(self):
+        self.start()
+        before = self.keys.read_bytes()
+        for status, arguments, said in (
+            (2, ["--plan", "Free!"], "--plan: 'Free!' is no plan's name (want"),
+            (2, ["--plan", ""], "--plan: '' is no plan's name"),
+            (1, ["--plan", "gold"], "--plan: 'gold' is defined nowhere"),
+            (2, ["--scope", "reports..read"], "--scope: 'reports..read' is no scope (want"),
+            (1, ["--scope", "reports.delete"], "--scope: 'reports.delete' is defined nowhere"),
+            (2, ["--address", "10.0.0.1/8"], "--address: '10.0.0.1/8' has bits behind its first 8"),
+            (2, ["--address", "office"], "--address: 'office' is no address"),
+            (2, ["--address", "::1", *["--address", "::2"] * 64], "--address: more than 64"),
+            (2, ["--limit", "burst=fast"], "--limit: burst: 'fast' is no rate"),
+            (2, ["--limit", "burst=9/s", "--limit", "burst=8/s"], "--limit: burst is given twice"),
+            (1, ["--limit", "burst=9/s"], "--limit: burst is no limit of the key's plan"),
+            (1, ["--plan", "free", "--limit", "burst=9/day"], "--limit: burst is 100/s in the key's plan"),
+        ):
+            for verb in (["issue"], ["update", "7HnB3sLqV0Ty"]):
+                self.assertEqual(self.ctl(*verb, *arguments, status=status), "", arguments)
+                self.assertTrue(self.said.startswith(said), (said, self.said))
+                self.assertEqual(self.said.count("\n"), 1, self.said)
+        for status, arguments, said in (
+            (2, [], "update: nothing to change"),
+            (2, ["--clear", "plan", "--plan", "free"], "--clear: plan is set by another option"),
+            (2, ["--clear", "scopes", "--scope", "billing.read"], "--clear: scopes is set by another option"),
+            (2, ["--clear", "everything"], "apikeyctl: --clear"),
+            (2, ["--owner", ""], "--owner: empty (want --clear owner)"),
+            (2, ["--expires", "soon"], "--expires: want"),
+            (2, ["--metadata", "[1]"], "--metadata: "),
+            (2, ["--name", "x" * 256], "key 2RkT9pQwX4Za: name: 256 bytes"),
+            (1, ["--drop-limit", "daily"], "--drop-limit: 'daily' is not there"),
+            (1, ["--plan", "team"], "--limit: burst is no limit of the key's plan"),
+        ):
+            self.assertEqual(self.ctl("update", "2RkT9pQwX4Za", *arguments, status=status), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
+        self.ctl("update", "000000000000", "--plan", "free", status=1)
+        self.assertIn("000000000000: no key with this id", self.said)
+        self.assertEqual(self.keys.read_bytes(), before)
+
+    def test_update_changes_what_is_named_and_nothing_else(self):
+        self.configure_slow()
+        self.start()
+        before = self.keys.read_text()
+        self.ctl("update", "2RkT9pQwX4Za", "--limit", "burst=70/min", "--scope", "billing.read", "--scope", "reports.read")
+        after = before.replace("name: burst   # slower\n        rate: 50/min\n        burst: 10", "{name: burst, rate: 70/min}")
+        after = after.replace("      - reports.*   # all of them\n", "")
+        after = after.replace("      - billing.read\n", "      - billing.read\n      - reports.read\n")
+        self.assertEqual(self.keys.read_text(), after)
+        self.ctl("update", "2RkT9pQwX4Za", "--name", "n", "--owner", "other", "--expires", "1h", "--metadata", '{"a":1}',
+                 "--drop-limit", "burst", "--drop-limit", "monthly", "--plan", "team", "--address", "::1")  # fmt: skip
+        shown = self.json("show", "2RkT9pQwX4Za", fields=SHOW_FIELDS)
+        self.assertEqual([shown[name] for name in ("name", "owner", "metadata", "plan", "addresses", "limits", "scopes")],
+                         ["n", "other", {"a": 1}, "team", ["::1"], [], ["billing.read", "reports.read"]])  # fmt: skip
+        self.assertIsNotNone(shown["expires"])
+        cleared = ["owner", "name", "expires", "metadata", "plan", "scopes", "addresses"]
+        self.ctl("update", "2RkT9pQwX4Za", *(word for field in cleared for word in ("--clear", field)))
+        shown = self.json("show", "2RkT9pQwX4Za", fields=SHOW_FIELDS)
+        self.assertEqual([shown[name] for name in cleared], [None, None, None, None, None, [], []])
+        self.assertIn("# of its own", self.keys.read_text())
+        self.assertEqual(self.events("reload.done"), 1)
+
+    def test_an_update_is_in_force_at_once(self):
+        self.start()
+        key_id, key = self.issue("--plan", "team")
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.ctl("update", key_id, "--address", "192.0.2.7")
+        self.assertEqual(self.codes(key, status=1), ["IP_NOT_ALLOWED"])
+        self.ctl("update", key_id, "--clear", "addresses", "--limit", "daily=1/day")
+        self.assertEqual(self.codes(key, status=1), ["USAGE_EXCEEDED"])  # what was spent stays spent
+        self.ctl("update", key_id, "--drop-limit", "daily")
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.kill()
+        self.ctl("update", key_id, "--address", "192.0.2.7", status=3)
+        self.assertIn("recorded, not in force", self.said)
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.start()
+        self.assertEqual(self.codes(key, status=1), ["IP_NOT_ALLOWED"])
+
+    def test_rotate_hands_them_on(self):
+        self.start()
+        before = self.terms("2RkT9pQwX4Za")
+        new_id = self.json("rotate", "2RkT9pQwX4Za")["id"]
+        self.assertEqual(self.terms(new_id), before)
+        self.assertEqual(self.terms("2RkT9pQwX4Za"), before)
+        key_id, _ = self.issue("--plan", "team", "--limit", "daily=1/day")
+        successor = self.json("rotate", key_id, "--grace", "1h")["key"]
+        self.assertEqual(self.codes(successor, successor, status=1), ["VALID", "USAGE_EXCEEDED"])
+
+
+class Policies(Ctl):
+    """Plans, owners and scopes, of the set above unless a test has its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.keys.write_text(KEYS_WITH_TERMS)
+
+    def changed(self, *replacements):
+        """The set above with these lines in the place of others."""
+        text = KEYS_WITH_TERMS
+        for old, new in replacements:
+            self.assertEqual(text.count(old), 1, old)
+            text = text.replace(old, new)
+        return text
+
+    def test_they_are_listed_and_shown(self):
+        plans = self.json("plan", "list", fields=["name", "limits", "keys", "owners"])
+        self.assertEqual([(plan["name"], plan["keys"], plan["owners"]) for plan in plans], [("free", 1, 0), ("team", 0, 1)])
+        self.assertEqual(
+            [list(limit.items()) for limit in plans[0]["limits"]],
+            [list(zip(LIMIT_FIELDS, limit, strict=True)) for limit in
+             (["burst", "100/s", 200, None, False], ["monthly", None, None, "1000000/month", True])],
+        )  # fmt: skip
+        self.assertEqual(self.json("plan", "show", "team"), plans[1])
+        self.assertIn("burst=100/s,burst=200 monthly=1000000/month,shadow", self.ctl("plan", "show", "free"))
+        owners = self.json("owner", "list", fields=["name", "plan", "keys"])
+        self.assertEqual([list(owner.values()) for owner in owners], [["acme", "team", 1], ["other", None, 0]])
+        self.assertEqual(self.json("owner", "show", "other"), owners[1])
+        scopes = self.json("scope", "list", fields=["name", "keys"])
+        self.assertEqual([list(scope.values()) for scope in scopes],
+                         [["reports.read", 0], ["reports.write", 0], ["billing.read", 1]])  # fmt: skip
+        self.assertEqual(self.ctl("plan", "list", "--output", "csv").splitlines()[0], "name,limits,keys,owners")
+
+    def test_a_changed_plan_holds_for_all_its_keys_at_once(self):
+        self.configure_slow()
+        self.start()
+        keys = [self.issue("--plan", "team")[1] for _ in range(2)]
+        self.assertEqual(self.codes(*keys * 2, status=0), ["VALID"] * 4)
+        self.assertEqual(self.ctl("plan", "update", "team", "--limit", "daily=2/day"), "")
+        self.assertEqual(self.codes(*keys, status=1), ["USAGE_EXCEEDED"] * 2)  # what was spent stays spent
+        self.ctl("plan", "update", "team", "--limit", "daily=9/day", "--limit", "second=1/d")
+        self.assertEqual(self.codes(*keys * 2, status=1), ["VALID"] * 2 + ["RATE_LIMITED"] * 2)
+        self.ctl("plan", "update", "team", "--drop-limit", "daily", "--drop-limit", "second")
+        self.assertEqual(self.codes(*keys, status=0), ["VALID"] * 2)
+        # Nothing of it was parsed again, and what is in force is what the file says.
+        self.assertEqual(self.ctl("reload"), "unchanged: the source is what is in force\n")
+        self.assertEqual((self.events("reload.done"), self.events("plan.changed")), (1, 3))
+
+    def test_an_owner_shares_from_the_moment_that_it_has_a_plan(self):
+        self.configure_slow()
+        self.start()
+        (_, first), (_, second) = self.issue("--owner", "new"), self.issue("--owner", "new")
+        _, stranger = self.issue("--owner", "other")
+        self.ctl("plan", "create", "two", "--limit", "daily=2/day")
+        self.ctl("owner", "create", "new", "--plan", "two")
+        self.assertEqual(self.codes(first, second, first, stranger, status=1), ["VALID", "VALID", "USAGE_EXCEEDED", "VALID"])
+        _, third = self.issue("--owner", "new")
+        self.assertEqual(self.codes(third, status=1), ["USAGE_EXCEEDED"])
+        self.ctl("owner", "update", "new", "--plan", "team")
+        self.assertEqual(self.codes(third, status=0), ["VALID"])
+        self.ctl("owner", "update", "new", "--clear", "plan")
+        self.assertEqual(self.codes(*[first, second, third] * 3, status=0), ["VALID"] * 9)
+        self.ctl("owner", "update", "new", "--plan", "two")
+        self.assertEqual(self.codes(first, second, third, stranger, status=1)[-1], "VALID")
+        self.assertEqual(self.ctl("reload"), "unchanged: the source is what is in force\n")
+        self.assertEqual(self.events("reload.done"), 1)
+
+    def test_comments_and_order_stay(self):
+        self.start()
+        self.ctl("plan", "update", "free", "--limit", "monthly=5/month", "--limit", "hourly=7/hour,shadow")
+        self.ctl("plan", "create", "gold", "--limit", "burst=9/s,burst=20", "--limit", "daily=8/day")
+        self.ctl("owner", "create", "Zürich AG", "--plan", "gold")
+        self.ctl("owner", "update", "acme", "--clear", "plan")
+        self.ctl("owner", "delete", "other")
+        self.ctl("plan", "delete", "team")
+        self.ctl("scope", "delete", "reports.write")
+        self.ctl("scope", "create", "a.b")
+        self.assertEqual(self.keys.read_text(), self.changed(
+            ("      - name: monthly   # long\n        quota: 1000000/month\n        shadow: true\n",
+             "      - {name: monthly, quota: 5/month}\n      - {name: hourly, quota: 7/hour, shadow: true}\n"),
+            ("  - {name: team, limits: [{name: daily, quota: 5/day}]}\n",
+             "  - name: gold\n    limits:\n      - {name: burst, rate: 9/s, burst: 20}\n      - {name: daily, quota: 8/day}\n"),
+            ("plan: team}   # the first customer\n  - name: other\n",
+             'plan: null}   # the first customer\n  - {name: "Zürich AG", plan: gold}\n'),
+            ("[reports.read, reports.write, billing.read]", "[reports.read, billing.read, a.b]"),
+        ))  # fmt: skip
+
+    def test_what_is_in_use_is_not_deleted(self):
+        self.start()
+        key_id, _ = self.issue("--plan", "free", "--owner", "other", "--scope", "billing.read")
+        before = self.keys.read_bytes()
+        for arguments, said in (
+            (["plan", "delete", "free"], "plan free: used by 2 keys, the first 2RkT9pQwX4Za (give them"),
+            (["plan", "delete", "team"], "plan team: used by 1 owners, the first 'acme' (give them"),
+            (["owner", "delete", "other"], f"owner 'other': used by 1 keys, the first {key_id} (revoke them"),
+            (["scope", "delete", "billing.read"], "scope billing.read: used by 2 keys, the first 2RkT9pQwX4Za (grant"),
+            (["plan", "update", "free", "--drop-limit", "burst"], "plan free: key 2RkT9pQwX4Za: limits: burst is no limit"),
+            (["plan", "update", "free", "--limit", "burst=9/day"], "plan free: key 2RkT9pQwX4Za: limits: burst is 9/day in"),
+        ):
+            self.assertEqual(self.ctl(*arguments, status=1), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
+        self.assertEqual(self.keys.read_bytes(), before)
+        self.ctl("scope", "delete", "reports.read")  # reports.* still covers another
+        self.ctl("revoke", key_id)
+        self.ctl("owner", "delete", "other")
+
+    def test_what_is_wrong_is_named_and_nothing_is_recorded(self):
+        self.start()
+        before = self.keys.read_bytes()
+        for status, arguments, said in (
+            (2, ["plan"], "apikeyctl: "),
+            (2, ["plan", "issue"], "apikeyctl: "),
+            (2, ["plan", "create", "Gold"], "'Gold' is no plan's name (want"),
+            (1, ["plan", "create", "free"], "free: there is a plan with this name"),
+            (2, ["plan", "create", "x", "--limit", "daily=many"], "--limit: daily: 'many' is no rate"),
+            (2, ["plan", "create", "x", *(word for i in range(7) for word in ("--limit", f"l{i}=1/s"))], "--limit: 7 limits"),
+            (2, ["plan", "update", "free"], "plan update: nothing to change"),
+            (1, ["plan", "update", "free", "--drop-limit", "daily"], "--drop-limit: 'daily' is not there"),
+            (1, ["plan", "update", "gold", "--limit", "a=1/s"], "'gold': no plan with this name in"),
+            (1, ["plan", "show", "gold"], "'gold': no plan with this name in"),
+            (1, ["plan", "delete", "gold"], "'gold': no plan with this name in"),
+            (2, ["owner", "create", ""], "'' is no owner's name (want"),
+            (2, ["owner", "create", "x", "--plan", "Gold"], "--plan: 'Gold' is no plan's name"),
+            (1, ["owner", "create", "x", "--plan", "gold"], "--plan: 'gold' is defined nowhere"),
+            (1, ["owner", "create", "acme"], "'acme': there is an owner with this name"),
+            (2, ["owner", "update", "acme"], "owner update: want either --plan or --clear plan"),
+            (2, ["owner", "update", "acme", "--plan", "free", "--clear", "plan"], "owner update: want either"),
+            (1, ["owner", "update", "nobody", "--plan", "free"], "'nobody': no owner with this name in"),
+            (1, ["owner", "show", "nobody"], "'nobody': no owner with this name in"),
+            (1, ["owner", "delete", "nobody"], "'nobody': no owner with this name in"),
+            (2, ["scope", "create", "reports.*"], "'reports.*' is no scope (a branch is granted"),
+            (2, ["scope", "create", "a b"], "'a b' is no scope (want"),
+            (1, ["scope", "create", "reports.read"], "reports.read: there is a scope with this name"),
+            (1, ["scope", "delete", "a.b"], "'a.b': no scope with this name in"),
+        ):
+            self.assertEqual(self.ctl(*arguments, status=status), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
+        self.assertEqual(self.keys.read_bytes(), before)
+
+    def test_the_first_ones_of_a_set_are_in_force_when_the_verb_ends(self):
+        self.keys.write_text("version: 1\nkeys: []\n")
+        self.start()
+        generation = self.json("status")["generation"]
+        self.ctl("plan", "create", "free", "--limit", "daily=1/day")
+        self.assertGreater(self.json("status")["generation"], generation)  # the table had no meters
+        self.ctl("scope", "create", "reports.read")
+        _, key = self.issue("--plan", "free", "--scope", "reports.*")
+        self.assertEqual(self.codes(key, key, status=1), ["VALID", "USAGE_EXCEEDED"])
+        self.keys.unlink()
+        other = self.top / "other.yaml"
+        self.ctl("plan", "create", "free", "--store", f"yaml:{other}", status=3)
+        self.assertEqual(other.read_text(), "version: 1\nplans:\n  - name: free\nkeys: []\n")
+
+    def test_with_the_daemon_down_a_change_is_recorded(self):
+        self.start()
+        _, key = self.issue("--plan", "team")
+        self.kill()
+        said = f"{self.keys}: recorded, not in force: {self.instance}/admin.sock: "
+        for arguments in (["plan", "update", "team", "--limit", "daily=0/day"], ["plan", "create", "gold"],
+                          ["owner", "update", "other", "--plan", "gold"], ["scope", "create", "a.b"]):  # fmt: skip
+            self.ctl(*arguments, status=3)
+            self.assertTrue(self.said.startswith(said), self.said)
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+        self.start()
+        self.assertEqual(self.codes(key, status=1), ["USAGE_EXCEEDED"])
+        self.assertEqual(self.json("owner", "show", "other")["plan"], "gold")
+
+    def test_a_set_that_was_edited_meanwhile_is_read(self):
+        self.configure_slow()
+        self.start()
+        _, key = self.issue("--plan", "free")
+        self.keys.write_text(self.keys.read_text().replace("100/s, burst: 200", "1/d"))
+        self.ctl("plan", "update", "team", "--limit", "daily=7/day")
+        self.assertEqual(self.events("reload.done"), 2)
+        self.assertEqual(self.codes(key, key, status=1), ["VALID", "RATE_LIMITED"])
+        self.keys.write_text("nonsense: [\n")
+        self.ctl("plan", "update", "team", "--limit", "daily=8/day", status=3)
+        self.assertNotIn("recorded", self.said)
+
+
 class Rotation(Ctl):
     def expiry(self, key_id):
         return self.json("show", key_id)["expires"]
@@ -433,6 +798,85 @@ class Verify(Ctl):
         self.assertEqual(self.codes(key, status=0), ["VALID"])
         answer = json.loads(self.ctl("--directory", self.top / "run", "verify", "--output", "json", stdin=key, config=False))
         self.assertEqual(answer[0]["code"], "VALID")
+
+
+class Explain(Ctl):
+    FIELDS = ["id", "code", "stale", "checks"]
+    ROW_FIELDS = ["check", "result", "detail", "limit", "of", "shadow", "allowance", "remaining", "reset_ms"]
+
+    def setUp(self):
+        super().setUp()
+        self.keys.write_text(KEYS_WITH_TERMS.replace("daily, quota: 5/day", "daily, quota: 3/day"))
+
+    def explain(self, *arguments, status=0):
+        """The code, and the rows by their check, limits by their name."""
+        answer = self.json("explain", *arguments, status=status, fields=self.FIELDS)
+        for row in answer["checks"]:
+            self.assertEqual(list(row), self.ROW_FIELDS)
+            self.assertEqual(row.pop("reset_ms") is None, row["limit"] is None)  # another one each time
+        return answer["code"], {row["limit"] or row["check"]: row for row in answer["checks"]}
+
+    def test_check_by_check_with_the_daemon_up_and_down(self):
+        self.start()
+        key_id, key = self.issue("--owner", "acme", "--plan", "free", "--scope", "reports.*", "--expires", "1h",
+                                 "--address", "192.0.2.0/24", "--limit", "monthly=0/month,shadow")  # fmt: skip
+        request = [key_id, "--address", "192.0.2.7", "--scope", "reports.read OR billing.read", "--environment", "live"]
+        before = self.json("usage")
+        code, rows = self.explain(*request)
+        self.assertEqual(code, "VALID")
+        self.assertEqual(list(rows), ["known", "state", "expiry", "environment", "address", "scopes", "burst", "monthly", "daily"])
+        self.assertEqual({row["result"] for row in rows.values()}, {"passed"})
+        self.assertEqual((rows["state"]["detail"], rows["environment"]["detail"]), ("active", "live"))
+        self.assertEqual(rows["expiry"]["detail"], self.json("show", key_id)["expires"])
+        figures = ("check", "of", "shadow", "allowance", "remaining")
+        self.assertEqual([[rows[name][figure] for figure in figures] for name in ("burst", "monthly", "daily")],
+                         [["rate", "key", False, 200, 200], ["quota", "key", True, 0, 0], ["quota", "owner", False, 3, 3]])  # fmt: skip
+        self.assertIn("in shadow mode; would refuse", rows["monthly"]["detail"])
+        self.assertEqual(self.json("usage"), before)  # nothing was counted
+        self.assertEqual(self.explain(*request)[1], rows)  # nor spent
+        self.kill()
+        self.assertEqual(self.explain(*request), (code, rows))
+        self.assertEqual(self.explain(*request, "--cost", "4", status=1)[0], "USAGE_EXCEEDED")
+        code, rows = self.explain(key_id, "--scope", "billing.read", "--environment", "test", status=1)
+        self.assertEqual(code, "INSUFFICIENT_PERMISSIONS")  # the first that fails
+        self.assertEqual([rows[name]["result"] for name in ("environment", "address", "scopes", "daily")],
+                         ["failed", "failed", "failed", "passed"])  # fmt: skip
+        self.assertEqual(rows["address"]["detail"], "none is given, and the key is bound to 1 networks")
+        self.assertEqual(self.explain(key_id, "--address", "::1", status=1)[0], "IP_NOT_ALLOWED")
+
+    def test_the_code_is_what_a_request_is_answered(self):
+        self.start()
+        spent_id, spent = self.issue("--plan", "team")
+        self.assertEqual(self.codes(*[spent] * 3, status=0), ["VALID"] * 3)
+        ids = {name: self.issue()[0] for name in ("disable", "revoke")}
+        for verb, key_id in ids.items():
+            self.ctl(verb, key_id)
+        for key_id, code in ((spent_id, "USAGE_EXCEEDED"), (ids["disable"], "DISABLED"), (ids["revoke"], "REVOKED"),
+                             ("000000000000", "NOT_FOUND"), ("7HnB3sLqV0Ty", "VALID")):  # fmt: skip
+            self.assertEqual(self.explain(key_id, status=0 if code == "VALID" else 1)[0], code)
+        self.assertEqual(self.explain(spent_id, status=1)[1]["daily"]["remaining"], 0)
+        unlimited = self.explain("7HnB3sLqV0Ty")[1]
+        self.assertEqual([unlimited[name]["result"] for name in ("environment", "address", "scopes", "limits")], ["not asked"] * 4)
+        table = self.ctl("explain", spent_id, status=1).splitlines()
+        self.assertEqual(table[0].split(), [name.upper() for name in self.ROW_FIELDS])
+        self.assertEqual(table[-1].split()[:3], ["verdict", "failed", "USAGE_EXCEEDED"])
+        rows = list(csv.DictReader(io.StringIO(self.ctl("explain", spent_id, "--output", "csv", status=1), newline="")))
+        self.assertEqual([row["check"] for row in rows],
+                         ["known", "state", "expiry", "environment", "address", "scopes", "quota", "verdict"])  # fmt: skip
+
+    def test_wrong_use_and_no_table(self):
+        self.ctl("explain", "7HnB3sLqV0Ty", status=3)
+        self.assertTrue(self.said.startswith(str(self.instance) + ": "), self.said)
+        self.start()
+        for arguments, said in (
+            (["--scope", "reports.delete"], "--scope: 'reports.delete', character 1: no scope of this name"),
+            (["--scope", "(reports.read"], "--scope: '(reports.read', character 14: no expression"),
+            (["--address", "office"], "--address: 'office' is no address"),
+            (["--cost", "0"], "apikeyctl: --cost"),
+            (["--environment", ""], "--environment: want 1 to 15 characters"),
+        ):
+            self.assertEqual(self.ctl("explain", "7HnB3sLqV0Ty", *arguments, status=2), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
 
 
 class Usage(Ctl):
@@ -831,13 +1275,24 @@ class Gen(Ctl):
 
 
 class Help(Ctl):
-    VERBS = ("issue list show disable enable revoke rotate verify usage reload status doctor gen").split()
+    VERBS = ("issue list show update disable enable revoke rotate verify explain usage reload status doctor gen").split()
+    NOUNS = {
+        "plan": "list show create update delete",
+        "owner": "list show create update delete",
+        "scope": "list create delete",
+    }
 
     def test_every_verb_shows_an_example(self):
         listed = self.ctl("--help")
         for verb in self.VERBS:
             self.assertRegex(listed, rf"(?m)^  {verb} ")
             self.assertIn(f"Example:\n  apikeyctl {verb}", self.ctl(verb, "--help"))
+        for noun, verbs in self.NOUNS.items():
+            self.assertRegex(listed, rf"(?m)^  {noun} ")
+            listed_verbs = self.ctl(noun, "--help")
+            for verb in verbs.split():
+                self.assertRegex(listed_verbs, rf"(?m)^  {verb} ")
+                self.assertIn(f"Example:\n  apikeyctl {noun} {verb}", self.ctl(noun, verb, "--help"))
         self.ctl(status=2)
         self.ctl("unknown-verb", status=2)
         self.ctl("--output", "xml", "list", status=2)

@@ -386,6 +386,24 @@ TEST_F(BadInput, BadRequestsOnTheAdminSocketAreAnsweredAndHarmNothing) {
         const std::string answer = daemon.request(line);
         EXPECT_NE(answer.find("\"ok\":false"), std::string::npos) << line << " -> " << answer;
     }
+    const std::string apply = R"({"verb":"apply","before":")" + std::string(64, '0') + R"(","after":")" +
+                              std::string(64, '0') + "\",";
+    for (
+        const char* rest :
+        {R"("changes":[],"policies":{}})", R"("changes":[],"policies":[1]})",
+         R"("changes":[],"policies":[{"op":"upsert"}]})",
+         R"("changes":[],"policies":[{"op":"drop","scope":"a"}]})",
+         R"("changes":[],"policies":[{"op":"upsert","scope":"a.*"}]})",
+         R"("changes":[],"policies":[{"op":"upsert","scope":"A"}]})",
+         R"("changes":[],"policies":[{"op":"upsert","plan":{"name":"P","limits":[]}}]})",
+         R"("changes":[],"policies":[{"op":"upsert","plan":{"name":"p","limits":{}}}]})",
+         R"("changes":[],"policies":[{"op":"upsert","plan":{"name":"p","limits":[{"name":"a","rate":"0/s"}]}}]})",
+         R"("changes":[],"policies":[{"op":"upsert","plan":{"name":"p","limits":[{"name":"a","quota":"1/day"},{"name":"a","quota":"1/day"}]}}]})",
+         R"("changes":[],"policies":[{"op":"upsert","owner":{"name":""}}]})",
+         R"("changes":[],"policies":[{"op":"upsert","owner":{"name":"a","plan":"P!"}}]})"}) {
+        const std::string answer = daemon.request(apply + rest);
+        EXPECT_EQ(answer.find(R"({"ok":false,"error":"policies)"), 0u) << rest << " -> " << answer;
+    }
     EXPECT_EQ(validate(kGoodKey), APIKEY_VALID);
     daemon.terminate();
 }

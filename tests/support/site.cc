@@ -124,11 +124,13 @@ uint32_t Site::await_applied() const {
     apikey_client* client = open_client();
     apikey_status_info info{};
     info.size = sizeof info;
-    const bool applied = await([&] {
+    const auto look = [&] {
         apikey_refresh(client);
         apikey_status(client, &info);
         return info.generation != 0 && info.fingerprint == wanted;
-    });
+    };
+    // Once more: the generation may have been published after the refresh that came before this fingerprint.
+    const bool applied = await(look) && look();
     apikey_close(client);
     if (!applied) {
         throw std::runtime_error(std::string("the key set was never applied: ") + info.text + "\n" +

@@ -29,6 +29,13 @@ TEST(Output, JsonLists) {
     EXPECT_EQ(json_list({{{"a", true}}, {{"a", false}}}), "[\n{\"a\":true},\n{\"a\":false}\n]");
 }
 
+TEST(Output, ListsOfTextsAreListsInJsonOnly) {
+    const Record record = {{"none", list_of({})}, {"two", list_of({"a", "b\"c"})}};
+    EXPECT_EQ(json_object(record), R"({"none":[],"two":["a","b\"c"]})");
+    EXPECT_EQ(format_record(OutputForm::table, record), "none  -\ntwo   a b\"c\n");
+    EXPECT_EQ(format_record(OutputForm::csv, record), "none,two\r\n,\"a b\"\"c\"\r\n");
+}
+
 TEST(Output, CsvQuotesWhatNeedsIt) {
     EXPECT_EQ(format_list(OutputForm::csv, kNames, {kRecord}),
               "text,none,yes,count,time,raw\r\n"

@@ -83,6 +83,11 @@ TEST(source_PolicyYaml, WhatNobodyDefined) {
                  row("    plan: p\n    limits: [{name: b, quota: 1/day}]\n")),
         "keys.yaml:3:5: key 2RkT9pQwX4Za: limits: b is no limit of the key's plan (it takes the place of "
         "one)");
+    EXPECT_EQ(error_of("plans: [{name: p, limits: [{name: a, rate: 9/s}]}]\nkeys:\n" +
+                       row("    plan: p\n    limits: [{name: a, quota: 1/day}]\n")),
+              "keys.yaml:3:5: key 2RkT9pQwX4Za: limits: a is 9/s in the key's plan (want another figure of "
+              "the same "
+              "kind and period)");
     EXPECT_EQ(
         error_of("keys:\n" + row("    limits: [{name: b, quota: 1/day}]\n")),
         "keys.yaml:2:5: key 2RkT9pQwX4Za: limits: b is no limit of the key's plan (it takes the place of "

@@ -6,12 +6,15 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <new>
 
+#include "core/table_policies.h"
 #include "publisher_fixture.h"
 #include "source/row_text.h"
 
@@ -63,8 +66,12 @@ class ReloaderTest : public PublisherFixture {
     }
 
     /// Makes the file say what row_ says.
-    Fingerprint write() const {
-        const std::string text = "keys:\n" + block_key_row(row_, 2, "\n");
+    Fingerprint write() const { return write(policies_, {row_}); }
+    Fingerprint write(const std::string& policies, const std::vector<KeyRow>& rows) const {
+        std::string text = policies + "keys:\n";
+        for (const KeyRow& row : rows) {
+            text += block_key_row(row, 2, "\n");
+        }
         std::ofstream(directory_ / "new") << text;
         std::filesystem::rename(directory_ / "new", directory_ / "keys.yaml");
         return fingerprint(text);
@@ -80,11 +87,29 @@ class ReloaderTest : public PublisherFixture {
         reloader_->request(true, count());
         run_until([&] { return loads_ == wanted; });
     }
+    /// Makes a change that is durable as `after` already; what was told of it.
+    std::string apply_policies(const std::vector<PolicyChange>& changes, const Fingerprint& before,
+                               const Fingerprint& after) {
+        std::string said;
+        reloader_->apply_policies(changes, before, after, [&](const Result<void>& result) {
+            said = result ? "done" : result.error().message;
+        });
+        run_until([&] { return !said.empty(); });
+        return said;
+    }
+    /// The number of the row's owner, whose limits it shares; 0: none.
+    uint32_t owner_of(const KeyRow& row) const {
+        apikey::shm::Policy policy;
+        read_policy(publisher_->current()->table().view(), found(row).meta, &policy);
+        return policy.owner;
+    }
+
     apikey::shm::SlotState state() const { return apikey::shm::Meta::state(found(row_).meta); }
 
     std::unique_ptr<Worker> loader_;
     std::unique_ptr<Reloader> reloader_;
     KeyRow row_ = numbered_row(1);
+    std::string policies_;  // what stands before the keys
     Fingerprint before_{};
     int loads_ = 0;
 };
@@ -188,6 +213,142 @@ TEST_P(ReloaderTest, ALoadThatFindsNoMemoryIsRefusedAndTheNextOneIsNot) {
     EXPECT_EQ(state(), apikey::shm::SlotState::kActive);
     reload();
     EXPECT_NE(found(row).index, apikey::shm::kNoSlot);
+}
+
+const LimitRow kDaily{"daily", LimitForm::kQuotaPerDay, 5, 0, 0, false};
+const std::string kFree = "plans: [{name: free, limits: [{name: daily, quota: 5/day}]}]\n";
+const PlanRow kFreePlan{"free", {kDaily}};
+
+TEST_P(ReloaderTest, AChangedPlanNeedsNoLookAtTheSource) {
+    policies_ = kFree;
+    row_.terms = std::make_shared<const KeyTerms>(KeyTerms{.plan = "free"});
+    before_ = write();
+    reload();
+    policies_ = "plans: [{name: free, limits: [{name: daily, quota: 7/day}]}]\n";
+    const Fingerprint after = write();
+    const std::string file = directory_ / "keys.yaml";
+    std::filesystem::rename(file, file + ".away");
+    PlanRow plan = kFreePlan;
+    plan.limits[0].requests = 7;
+    const uint64_t position = publisher_->control().control().applied_position;
+    EXPECT_EQ(apply_policies({{Change::Kind::kUpsert, plan}}, before_, after), "done");
+    EXPECT_EQ(publisher_->policies().plans, (std::vector<PlanRow>{plan}));
+    EXPECT_EQ(policies_of(publisher_->current()->table().view()).plans, (std::vector<PlanRow>{plan}));
+    EXPECT_EQ(reloader_->fingerprint(), after);
+    EXPECT_EQ(publisher_->control().control().applied_position, position + 1);
+    std::filesystem::rename(file + ".away", file);
+    reloader_->request(false, [&](const Result<ReloadReport>& report) {
+        EXPECT_TRUE(report && report->unchanged);
+        ++loads_;
+    });
+    const int loads = loads_;
+    run_until([&] { return loads_ > loads; });
+}
+
+TEST_P(ReloaderTest, AChangeOfPoliciesThatALoadWasFasterThanIsDone) {
+    policies_ = kFree;
+    const Fingerprint after = write();
+    reload();
+    const uint64_t position = publisher_->control().control().applied_position;
+    EXPECT_EQ(apply_policies({{Change::Kind::kUpsert, kFreePlan}}, before_, after), "done");
+    EXPECT_EQ(publisher_->control().control().applied_position, position) << "nothing was parsed";
+    // One that comes while a load is on its way that may have read the file before it changed.
+    reloader_->request(true, count());
+    policies_ = "";
+    const Fingerprint without = write();
+    EXPECT_EQ(apply_policies({{Change::Kind::kRemove, PlanRow{"free", {}}}}, after, without), "done");
+    EXPECT_TRUE(publisher_->policies().plans.empty());
+    EXPECT_EQ(reloader_->fingerprint(), without);
+}
+
+TEST_P(ReloaderTest, PoliciesOfASourceThatWasChangedOtherwiseAreReadThere) {
+    policies_ = kFree;
+    row_.state = KeyState::kDisabled;
+    const Fingerprint edited = write();  // by hand, and not loaded yet
+    policies_ += "owners: [{name: acme, plan: free}]\n";
+    const Fingerprint after = write();
+    EXPECT_EQ(apply_policies({{Change::Kind::kUpsert, OwnerRow{"acme", "free"}}}, edited, after), "done");
+    EXPECT_EQ(publisher_->policies(), (PolicySet{{}, {kFreePlan}, {{"acme", "free"}}}));
+    EXPECT_EQ(state(), apikey::shm::SlotState::kDisabled);
+    policies_ = "plans: [nonsense]\n";
+    const Fingerprint bad = write();
+    EXPECT_NE(apply_policies({{Change::Kind::kUpsert, kFreePlan}}, edited, bad).find("keys.yaml:1:"),
+              std::string::npos);
+    EXPECT_EQ(publisher_->policies().plans, (std::vector<PlanRow>{kFreePlan}));
+}
+
+TEST_P(ReloaderTest, AnOwnersFirstPlanIsSharedByAllItsKeysAtOnce) {
+    policies_ = kFree;
+    row_.owner = "acme";
+    before_ = write();
+    reload();
+    EXPECT_EQ(owner_of(row_), 0u);
+    const Fingerprint after = write(kFree + "owners: [{name: acme, plan: free}]\n", {row_});
+    EXPECT_EQ(apply_policies({{Change::Kind::kUpsert, OwnerRow{"acme", "free"}}}, before_, after), "done");
+    EXPECT_NE(owner_of(row_), 0u);
+    EXPECT_EQ(apply_policies({{Change::Kind::kRemove, OwnerRow{"acme", ""}}}, after, before_), "done");
+    EXPECT_EQ(owner_plan(publisher_->current()->table().view(), owner_of(row_)), 0u);
+    reloader_->request(true, [&](const Result<ReloadReport>& report) {
+        EXPECT_TRUE(report && report->updated == 0) << "nothing of the key is to be changed for that";
+        ++loads_;
+    });
+    const int loads = loads_;
+    run_until([&] { return loads_ > loads; });
+}
+
+TEST_P(ReloaderTest, WhatKeysOrOwnersHaveIsNotTakenAway) {
+    policies_ = kFree + "owners: [{name: acme, plan: free}]\n";
+    before_ = write();
+    reload();
+    const PolicySet in_force = publisher_->policies();
+    const Fingerprint after = fingerprint("after");
+    EXPECT_EQ(apply_policies({{Change::Kind::kRemove, PlanRow{"free", {}}}}, before_, after),
+              "owner acme: plan: free is defined nowhere");
+    EXPECT_EQ(apply_policies({{Change::Kind::kUpsert, OwnerRow{"other", "gold"}}}, before_, after),
+              "owner other: plan: gold is defined nowhere");
+    policies_ = kFree;
+    row_.terms = std::make_shared<const KeyTerms>(KeyTerms{.plan = "free"});
+    before_ = write();
+    reload();
+    EXPECT_EQ(apply_policies({{Change::Kind::kRemove, PlanRow{"free", {}}}}, before_, after),
+              "plan free: key " + row_.id + " has it (give it another plan first)");
+    EXPECT_EQ(publisher_->policies(), (PolicySet{{}, {kFreePlan}, {}}));
+    EXPECT_EQ(reloader_->fingerprint(), before_);
+}
+
+// Keys that were added while another generation was built stand in that one alone.
+TEST_P(ReloaderTest, AnOwnersFirstPlanReachesTheKeysOfAGenerationThatCameMeanwhile) {
+    policies_ = kFree;
+    row_.owner = "acme";
+    before_ = write();
+    reload();
+    std::vector<KeyRow> rows = {row_};
+    std::vector<Change> additions;
+    for (uint64_t i = 2; i < 1000; ++i) {
+        KeyRow row = numbered_row(i);
+        row.environment = "live";
+        row.owner = "acme";
+        rows.push_back(row);
+        additions.push_back({Change::Kind::kUpsert, row});
+    }
+    std::promise<void> release;
+    ASSERT_TRUE(loader_->submit([go = release.get_future().share()] { go.wait(); }, [] {}));
+    const Fingerprint after = write(kFree + "owners: [{name: acme, plan: free}]\n", rows);
+    std::string said;
+    reloader_->apply_policies(
+        {{Change::Kind::kUpsert, OwnerRow{"acme", "free"}}}, before_, after,
+        [&](const Result<void>& result) { said = result ? "done" : result.error().message; });
+    const uint32_t generation = publisher_->current()->number();
+    publisher_->apply(additions, told());
+    run_until([&] { return told_ == 1; });
+    ASSERT_NE(publisher_->current()->number(), generation);
+    EXPECT_EQ(owner_of(rows.back()), 0u);
+    release.set_value();
+    run_until([&] { return !said.empty(); });
+    EXPECT_EQ(said, "done");
+    EXPECT_EQ(std::count_if(rows.begin(), rows.end(), [&](const KeyRow& row) { return owner_of(row) == 0; }),
+              0);
+    EXPECT_EQ(reloader_->fingerprint(), after);
 }
 
 TEST_P(ReloaderTest, AStopEndsALoadSoonAndTellsNobody) {

@@ -6,6 +6,7 @@
 #include "tools/duration.h"
 #include "tools/key_change.h"
 #include "tools/new_key.h"
+#include "tools/terms_options.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
@@ -18,6 +19,7 @@ struct IssueOptions {
     std::string name;
     std::string expires;
     std::string metadata;
+    TermsOptions terms;
 };
 
 /// The row as the options ask for, without the key's own parts.
@@ -43,6 +45,11 @@ tl::expected<KeyRow, Failure> wanted_row(const IssueOptions& options) {
         }
         row.metadata = *metadata;
     }
+    auto terms = read_terms(options.terms);
+    if (!terms) {
+        return tl::unexpected(terms.error());
+    }
+    row.terms = row_terms(*std::move(terms));
     return row;
 }
 
@@ -59,6 +66,9 @@ Outcome issue(const Context& context, const IssueOptions& options) {
         return drawn;
     }
     const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+        if (Outcome defined = check_terms(terms_of(*row), set.policies()); !defined) {
+            return tl::unexpected(defined.error());
+        }
         if (const Result<void> added = set.upsert(*row); !added) {
             return failed(Exit::kUsage, added.error());
         }
@@ -82,7 +92,9 @@ Verb add_issue(CommandLine& line) {
     command.add_option("--expires", options->expires,
                        "2027-12-01T00:00:00Z, or from now: 90d, 24h, 30m [never]");
     command.add_option("--metadata", options->metadata, "a JSON object, at most 4 KiB");
-    command.set_example("apikeyctl issue --owner acme --name 'CI deploy' --expires 90d > key.txt");
+    add_terms_options(command, options->terms);
+    command.set_example(
+        "apikeyctl issue --owner acme --name 'CI deploy' --expires 90d --plan free > key.txt");
     return {command, [options](const Context& context) { return issue(context, *options); }};
 }
 

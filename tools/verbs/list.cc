@@ -4,6 +4,7 @@
 
 #include "base/hex.h"
 #include "tools/key_view.h"
+#include "tools/policy_view.h"
 #include "tools/read_store.h"
 #include "tools/verbs/registry.h"
 #include "usage/usage_reader.h"
@@ -16,6 +17,7 @@ struct ListOptions {
     std::string owner;
     std::string state;
     std::string environment;
+    std::string plan;
 };
 
 Outcome list(const Context& context, const ListOptions& options) {
@@ -24,13 +26,14 @@ Outcome list(const Context& context, const ListOptions& options) {
     const auto matches = [](const std::string& wanted, std::string_view found) {
         return wanted.empty() || wanted == found;
     };
-    Outcome read = read_store(context, [&](const KeyRow& row) {
+    const auto read = read_store(context, [&](const KeyRow& row) {
         if (matches(options.owner, row.owner) && matches(options.environment, row.environment) &&
-            matches(options.state, shown_state(row, now))) {
+            matches(options.state, shown_state(row, now)) && matches(options.plan, terms_of(row).plan)) {
             records.push_back(short_record(row, now));
         }
     });
-    return read ? print(format_list(context.output(), short_record_names(), records)) : read;
+    return read ? print(format_list(context.output(), short_record_names(), records))
+                : tl::unexpected(read.error());
 }
 
 /// What the usage store knows of the key; nothing where it cannot be read.
@@ -51,18 +54,19 @@ void append_usage(const Context& context, const std::string& id, Record& record)
 
 Outcome show(const Context& context, const std::string& id) {
     std::optional<KeyRow> found;
-    Outcome read = read_store(context, [&](KeyRow row) {
+    const auto read = read_store(context, [&](KeyRow row) {
         if (row.id == id) {
             found = std::move(row);
         }
     });
     if (!read) {
-        return read;
+        return tl::unexpected(read.error());
     }
     if (!found) {
         return failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value());
     }
     Record record = short_record(*found, now_s());
+    append_terms(record, terms_of(*found));
     record.push_back({"foreign", found->foreign});
     record.push_back({"metadata", found->metadata.empty() ? Value() : Value(RawJson{found->metadata})});
     record.push_back({"sha256", to_hex(found->digest)});
@@ -79,6 +83,7 @@ Verb add_list(CommandLine& line) {
     command.add_choice("--state", options->state, {"active", "disabled", "revoked", "expired"},
                        "only active, disabled, revoked or expired ones");
     command.add_option("--environment", options->environment, "only those of this environment");
+    command.add_option("--plan", options->plan, "only those with this plan");
     command.set_example("apikeyctl list --owner acme --state active --output json");
     return {command, [options](const Context& context) { return list(context, *options); }};
 }

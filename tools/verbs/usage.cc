@@ -38,8 +38,8 @@ const std::vector<std::string_view> kTotalNames = {"id", "allowed", "denied", "l
 /// For a key without counts: zeros when the key set has it.
 tl::expected<KeyTotal, Failure> uncounted(const Context& context, const std::string& id) {
     bool found = false;
-    if (Outcome read = read_store(context, [&](const KeyRow& row) { found = found || row.id == id; });
-        !read) {
+    const auto read = read_store(context, [&](const KeyRow& row) { found = found || row.id == id; });
+    if (!read) {
         return tl::unexpected(read.error());
     }
     if (!found) {

@@ -1,0 +1,203 @@
+#include "core/load.h"
+
+#include <boost/unordered/unordered_flat_set.hpp>
+#include <new>
+#include <string_view>
+
+#include "core/table_policies.h"
+#include "core/table_rows.h"
+#include "source/key_set_limits.h"
+#include "source/text_file.h"
+#include "source/yaml_source.h"
+
+namespace apikeyd {
+
+using apikey::shm::Found;
+using apikey::shm::kNoSlot;
+using apikey::shm::Meta;
+using apikey::shm::SlotState;
+using apikey::shm::TableView;
+
+namespace {
+
+bool same_row(const TableView& table, const Found& found, const KeyRow& row) {
+    std::optional<KeyRow> stored = row_of_slot(table, found.index);
+    if (!stored) {
+        return false;
+    }
+    stored->digest = row.digest;  // equal as far as the slot knows
+    return *stored == row;
+}
+
+}  // namespace
+
+void Load::collect(KeyRow row, Slots& slots) {
+    ++report.keys;
+    if (live != nullptr) {
+        const TableView& table = live->table().view();
+        const Found found = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
+        if (found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead) {
+            slots.seen[found.index] = true;
+            if (same_row(table, found, row)) {
+                return;
+            }
+            slots.changed[found.index] = true;
+            ++report.updated;
+            if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
+                note_revived(row);
+            }
+            changes.push_back({Change::Kind::kUpsert, std::move(row)});
+            return;
+        }
+    }
+    ++report.added;
+    additions_bytes += apikey::shm::TableWriter::detail_bytes(row_detail(row));
+    if (row.terms != nullptr) {
+        additions_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
+    }
+    additions.push_back({Change::Kind::kUpsert, std::move(row)});
+}
+
+/// Keys that are what they were, and whose owner has a plan for the first time in this table. One that had a
+/// plan keeps its number, and what is said there holds for its keys.
+void Load::collect_sharing(const Slots& slots) {
+    boost::unordered_flat_set<std::string_view> planned;
+    for (const OwnerRow& owner : policies->owners) {
+        if (!owner.plan.empty()) {
+            planned.insert(owner.name);
+        }
+    }
+    if (live == nullptr || planned.empty()) {
+        return;
+    }
+    const TableView& table = live->table().view();
+    for (uint64_t index = 0; index < table.slot_count(); ++index) {
+        uint64_t meta = 0;
+        apikey::shm::DetailView detail;
+        if (!slots.seen[index] || slots.changed[index] || !see_slot(table, index, &meta, &detail)) {
+            continue;
+        }
+        apikey::shm::Policy policy;
+        read_policy(table, meta, &policy);
+        const bool comes_to_share =
+            policy.owner == 0 && planned.contains(std::string_view(detail.owner, detail.owner_bytes));
+        if (std::optional<KeyRow> row = comes_to_share ? row_of_slot(table, index) : std::nullopt) {
+            ++report.updated;
+            changes.push_back({Change::Kind::kUpsert, *std::move(row)});
+        }
+    }
+}
+
+void Load::collect_removals(const Slots& slots) {
+    if (live == nullptr) {
+        return;
+    }
+    const TableView& table = live->table().view();
+    boost::unordered_flat_set<std::string> revoked;  // digests
+    for (uint64_t index = 0; index < table.slot_count(); ++index) {
+        if (slots.seen[index]) {
+            continue;
+        }
+        if (std::optional<KeyRow> row = row_of_slot(table, index)) {
+            ++report.removed;
+            if (row->state == KeyState::kRevoked) {
+                revoked.emplace(row_digest_bytes(*row));
+            }
+            changes.push_back({Change::Kind::kRemove, std::move(*row)});
+        }
+    }
+    // The same key in another form, or under another id, is no other key.
+    for (const Change& addition : additions) {
+        if (addition.row.state != KeyState::kRevoked &&
+            revoked.contains(std::string(row_digest_bytes(addition.row)))) {
+            note_revived(addition.row);
+        }
+    }
+}
+
+void Load::note_revived(const KeyRow& row) {
+    if (revived++ == 0) {
+        first_revived = row.id;
+    }
+}
+
+void Load::run() {
+    try {
+        if (reads_source) {
+            read_and_compare();
+        } else {
+            compare_policies();
+        }
+    } catch (const std::bad_alloc&) {
+        error = path + ": no memory to read it; the daemon needs some times its size for a while";
+        additions.clear();
+        changes.clear();
+    }
+}
+
+/// A generation that is built later cannot have a key or an owner whose plan is gone, so none may have one
+/// that goes.
+void Load::compare_policies() {
+    boost::unordered_flat_set<std::string_view> plans;
+    for (const PlanRow& plan : policies->plans) {
+        plans.insert(plan.name);
+    }
+    for (const OwnerRow& owner : policies->owners) {
+        if (!owner.plan.empty() && !plans.contains(owner.plan)) {
+            error = "owner " + owner.name + ": plan: " + owner.plan + " is defined nowhere";
+            return;
+        }
+    }
+    const TableView& table = live->table().view();
+    Slots slots{std::vector<bool>(table.slot_count(), true), std::vector<bool>(table.slot_count())};
+    for (uint64_t index = 0; index < table.slot_count(); ++index) {
+        uint64_t meta = 0;
+        apikey::shm::DetailView detail;
+        if (!see_slot(table, index, &meta, &detail) || Meta::state(meta) == SlotState::kDead) {
+            slots.seen[index] = false;
+            continue;
+        }
+        apikey::shm::Policy policy;
+        read_policy(table, meta, &policy);
+        const std::string_view plan = plan_name(table, policy.plan);
+        if (!plan.empty() && !plans.contains(plan)) {
+            error = "plan " + std::string(plan) + ": key " + std::string(detail.id, detail.id_bytes) +
+                    " has it (give it another plan first)";
+            return;
+        }
+    }
+    collect_sharing(slots);
+}
+
+void Load::read_and_compare() {
+    const Result<std::string> text = read_text_file(path, kKeySetBytesMax);
+    if (!text) {
+        error = text.error().message;
+        return;
+    }
+    fingerprint = apikeyd::fingerprint(*text);
+    if (!force && in_force == fingerprint) {
+        report.unchanged = true;
+        return;
+    }
+    const uint64_t slot_count = live != nullptr ? live->table().view().slot_count() : 0;
+    Slots slots{std::vector<bool>(slot_count), std::vector<bool>(slot_count)};
+    live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
+    auto parsed = parse_key_set(*text, path, [&](KeyRow row) {
+        if (stopping->load(std::memory_order_relaxed)) {
+            throw YamlStop{};  // the daemon ends: nobody is told of this load
+        }
+        collect(std::move(row), slots);
+    });
+    if (!parsed) {
+        error = parsed.error().joined();
+        additions.clear();
+        changes.clear();
+        return;
+    }
+    policies = std::make_shared<const PolicySet>(std::move(parsed->policies));
+    collect_sharing(slots);
+    collect_removals(slots);
+}
+
+}  // namespace apikeyd

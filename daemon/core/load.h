@@ -1,0 +1,81 @@
+// What a reload does on the worker: the source is read and compared with the live table. Nothing is applied
+// here; reloader.h tells what becomes of what was found.
+
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "core/publisher.h"
+#include "source/fingerprint.h"
+
+namespace apikeyd {
+
+struct ReloadReport {
+    bool unchanged = false;  ///< the content is what is in force already
+    uint64_t keys = 0;
+    uint64_t added = 0;
+    uint64_t updated = 0;
+    uint64_t removed = 0;
+};
+
+/// One load on its way: filled on the worker, applied on the loop.
+class Load {
+  public:
+    struct Request {
+        bool force;
+        std::function<void(const Result<ReloadReport>&)> done;
+    };
+
+    // For the worker, set before it begins.
+    std::vector<Request> requests;
+    bool force = false;
+    GenerationPtr live;  // keeps the table mapped while the worker compares
+    std::optional<Fingerprint> in_force;
+    std::string path;
+    std::shared_ptr<const std::atomic<bool>> stopping;
+    /// False for a change of the policies alone: `policies` and `fingerprint` are given, and no source is
+    /// read.
+    bool reads_source = true;
+
+    // What it finds.
+    Fingerprint fingerprint{};
+    std::string error;
+    ReloadReport report;
+    uint64_t live_keys = 0;
+    uint64_t revived = 0;  // revoked keys that the source has in another state
+    std::string first_revived;
+    std::shared_ptr<const PolicySet> policies;
+    std::vector<Change> additions;
+    uint64_t additions_bytes = 0;  // of details
+    std::vector<Change> changes;   // of keys that are there: updates, then removals
+
+    // The loop's.
+    bool policies_set = false;
+    size_t applied = 0;
+    std::vector<Change> unmade;
+    bool again = false;
+
+    /// On the worker. Without memory there is an error, and nothing to apply.
+    void run();
+
+  private:
+    /// What became of a slot's key: in the source, and with changes.
+    struct Slots {
+        std::vector<bool> seen;
+        std::vector<bool> changed;
+    };
+    void read_and_compare();
+    void compare_policies();
+    void note_revived(const KeyRow& row);
+    void collect(KeyRow row, Slots& slots);
+    void collect_sharing(const Slots& slots);
+    void collect_removals(const Slots& slots);
+};
+
+}  // namespace apikeyd

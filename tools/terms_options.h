@@ -1,0 +1,43 @@
+// What a key may do, on the command line: plan, scopes, addresses, limits of its own.
+
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "source/key_row.h"
+#include "tools/command.h"
+#include "tools/outcome.h"
+
+namespace apikeyd {
+
+/// As given.
+struct TermsOptions {
+    std::optional<std::string> plan;
+    std::vector<std::string> scopes;
+    std::vector<std::string> addresses;
+    std::vector<std::string> limits;
+};
+
+void add_terms_options(Command& command, TermsOptions& options);
+
+/// What they mean. Exit::kUsage names the option that is wrong in itself.
+tl::expected<KeyTerms, Failure> read_terms(const TermsOptions& options);
+
+/// `text` as limits, each name once.
+tl::expected<std::vector<LimitRow>, Failure> read_limits(const std::vector<std::string>& texts);
+
+/// Puts each of `limits` in the place of the one of its name, or behind all.
+void put_limits(std::vector<LimitRow>& into, const std::vector<LimitRow>& limits);
+
+/// Takes away those named; Exit::kNo for one that is not there.
+Outcome drop_limits(std::vector<LimitRow>& from, const std::vector<std::string>& names);
+
+/// Exit::kNo with the option's name for what `set` does not define.
+Outcome check_terms(const KeyTerms& terms, const PolicySet& set);
+
+/// The terms as a row has them.
+std::shared_ptr<const KeyTerms> row_terms(KeyTerms terms);
+
+}  // namespace apikeyd
