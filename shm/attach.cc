@@ -231,7 +231,7 @@ AttachResult attach_generation(const AttachOptions& options, const ControlMappin
     }
     // The lock belongs to the open file description, which the mapping keeps alive until munmap or death.
     // Taken before the second look at control: either the daemon's write lock came first, and we see that the
-    // generation is superseded, or ours did, and the daemon finds it in use.
+    // generation is superseded, or ours did, and the daemon finds it in use (tests/model/harvest.pml).
     struct flock lock {};
     lock.l_type = F_RDLCK;
     lock.l_whence = SEEK_SET;

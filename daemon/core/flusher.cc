@@ -352,7 +352,8 @@ void Flusher::retire_unused() {
     }
 }
 
-/// The write lock is held by `generation` from here to its unlinking, so nobody counts in it any more.
+/// The write lock is held by `generation` from here to its unlinking, so nobody counts in it any more. What
+/// is left when it is cut short: tests/model/harvest.pml.
 void Flusher::retire(const GenerationPtr& generation) {
     auto job = std::make_shared<Job>();
     job->generations = {generation};
