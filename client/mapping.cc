@@ -108,14 +108,13 @@ shm::AttachResult attach_generations(const shm::AttachOptions& options, uint64_t
         return shm::AttachResult::kWaiting;
     }
     node->current_while = current;
-    const shm::Control& control = *node->control.control;
     if (target == Target::kCurrent || next <= current) {
-        return shm::attach_generation(options, control, current, &node->generation);
+        return shm::attach_generation(options, node->control, current, &node->generation);
     }
-    const shm::AttachResult result = shm::attach_generation(options, control, current, &node->before);
+    const shm::AttachResult result = shm::attach_generation(options, node->control, current, &node->before);
     return result != shm::AttachResult::kOk
                ? result
-               : shm::attach_generation(options, control, next, &node->generation);
+               : shm::attach_generation(options, node->control, next, &node->generation);
 }
 
 /// Maps what control names now into `node`.

@@ -18,6 +18,8 @@
 namespace apikey::shm {
 namespace {
 
+constexpr char kControlName[] = "control";
+
 AttachResult result_of_errno(int error) {
     switch (error) {
         case ENOENT:
@@ -107,6 +109,13 @@ AttachResult check_file(int fd, uid_t owner, mode_t forbidden, struct stat* stat
     return AttachResult::kOk;
 }
 
+/// A daemon that names another control may have been killed before it could mark this one as superseded.
+bool still_named(int directory, const ControlMapping& control) {
+    struct stat status;
+    return fstatat(directory, kControlName, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+           status.st_dev == control.device && status.st_ino == control.inode;
+}
+
 AttachResult attach_cells(int directory, uid_t owner, GenerationMapping* mapping) {
     char name[kSegmentNameBytes];
     segment_name(name, "cells", mapping->table.generation);
@@ -166,7 +175,7 @@ AttachResult attach_control(const AttachOptions& options, ControlMapping* out) {
     if (result != AttachResult::kOk) {
         return result;
     }
-    Descriptor file(open_at(directory.get(), "control", O_RDONLY));
+    Descriptor file(open_at(directory.get(), kControlName, O_RDONLY));
     if (file.get() < 0) {
         return result_of_file_errno(errno);
     }
@@ -200,8 +209,8 @@ void detach_control(ControlMapping* mapping) {
     }
 }
 
-AttachResult attach_generation(const AttachOptions& options, const Control& control, uint32_t generation,
-                               GenerationMapping* out) {
+AttachResult attach_generation(const AttachOptions& options, const ControlMapping& control,
+                               uint32_t generation, GenerationMapping* out) {
     int directory_fd = -1;
     uid_t owner = 0;
     AttachResult result = open_directory(options, &directory_fd, &owner);
@@ -222,14 +231,14 @@ AttachResult attach_generation(const AttachOptions& options, const Control& cont
     }
     // The lock belongs to the open file description, which the mapping keeps alive until munmap or death.
     // Taken before the second look at control: either the daemon's write lock came first, and we see that the
-    // generation is superseded, or ours did, and the daemon finds it in use.
+    // generation is superseded, or ours did, and the daemon finds it in use (tests/model/harvest.pml).
     struct flock lock {};
     lock.l_type = F_RDLCK;
     lock.l_whence = SEEK_SET;
     if (fcntl(file.get(), F_OFD_SETLK, &lock) != 0) {
         return errno == EAGAIN || errno == EACCES ? AttachResult::kSuperseded : AttachResult::kIoError;
     }
-    if (!current_or_next(control, generation)) {
+    if (!current_or_next(*control.control, generation) || !still_named(directory.get(), control)) {
         return AttachResult::kSuperseded;
     }
     const auto bytes = static_cast<uint64_t>(status.st_size);

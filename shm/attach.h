@@ -52,10 +52,11 @@ AttachResult attach_control(const AttachOptions& options, ControlMapping* out);
 void detach_control(ControlMapping* mapping);
 
 /// Maps generation `generation` of the directory `control` came from, and populates its page tables.
-/// kSuperseded: it is neither current nor next any more, or is being harvested; read control again.
-/// Cells that may not be written leave `out->cells.base` nullptr: still kOk.
-AttachResult attach_generation(const AttachOptions& options, const Control& control, uint32_t generation,
-                               GenerationMapping* out);
+/// kSuperseded: it is neither current nor next any more, or is being harvested, or another file stands under
+/// control's name; read control again. Cells that may not be written leave `out->cells.base` nullptr: still
+/// kOk.
+AttachResult attach_generation(const AttachOptions& options, const ControlMapping& control,
+                               uint32_t generation, GenerationMapping* out);
 /// Unmaps; the cells first, since the table's lock tells that both are in use.
 void detach_generation(GenerationMapping* mapping);
 

@@ -96,7 +96,8 @@ Result<ControlWriter> ControlWriter::open(int directory_fd, gid_t clients_group)
     }
     // After the rename, so that who reads 'superseded' (is_current() of the client) and then asks the kernel
     // for the name finds the new file. Relaxed: whoever looks too early looks again. The state's place is
-    // frozen, so this holds for a control of another ABI too.
+    // frozen, so this holds for a control of another ABI too. Who is killed in between leaves it unmarked;
+    // attach_generation() looks at the name as well.
     if (old && old->bytes() >= offsetof(Control, layout_hash)) {
         reinterpret_cast<Control*>(old->data())
             ->state.store(static_cast<uint32_t>(ControlState::kSuperseded), std::memory_order_relaxed);

@@ -338,7 +338,8 @@ void Flusher::retire_unused() {
     if (publisher_.current() == nullptr) {
         return;  // what an earlier daemon left is all that servers have
     }
-    publisher_.open_waiting_cells();
+    // As in the constructor, which could not mark these.
+    mark_all(publisher_.open_waiting_cells());
     const std::vector<GenerationPtr> superseded = publisher_.superseded();
     for (const GenerationPtr& generation : superseded) {
         if (generation->cells_wait() ||
@@ -351,7 +352,8 @@ void Flusher::retire_unused() {
     }
 }
 
-/// The write lock is held by `generation` from here to its unlinking, so nobody counts in it any more.
+/// The write lock is held by `generation` from here to its unlinking, so nobody counts in it any more. What
+/// is left when it is cut short: tests/model/harvest.pml.
 void Flusher::retire(const GenerationPtr& generation) {
     auto job = std::make_shared<Job>();
     job->generations = {generation};

@@ -386,15 +386,18 @@ void Publisher::tighten_superseded() {
     }
 }
 
-void Publisher::open_waiting_cells() {
+std::vector<GenerationPtr> Publisher::open_waiting_cells() {
+    std::vector<GenerationPtr> opened_now;
     for (GenerationPtr& generation : superseded_) {
         if (!generation->cells_wait()) {
             continue;
         }
         if (auto opened = Generation::open(directory_.fd(), generation->number())) {
             generation = guarded(std::move(*opened));
+            opened_now.push_back(generation);
         }
     }
+    return opened_now;
 }
 
 void Publisher::replace_spoilt() {

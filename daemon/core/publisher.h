@@ -78,8 +78,8 @@ class Publisher {
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }
     /// Numbers of generations in the directory that this daemon cannot read: no change reaches them.
     const std::vector<uint32_t>& unread() const { return unread_; }
-    /// Opens superseded generations anew whose cells could not be opened before.
-    void open_waiting_cells();
+    /// Opens superseded generations anew whose cells could not be opened before; returns those.
+    std::vector<GenerationPtr> open_waiting_cells();
     /// Forgets a superseded generation whose files are gone.
     void drop_superseded(const GenerationPtr& generation);
     bool building() const { return building_; }

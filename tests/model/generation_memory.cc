@@ -182,9 +182,9 @@ void detach_control(ControlMapping* mapping) {
     *mapping = {};
 }
 
-AttachResult attach_generation(const AttachOptions&, const Control& control, uint32_t generation,
+AttachResult attach_generation(const AttachOptions&, const ControlMapping& control, uint32_t generation,
                                GenerationMapping* out) {
-    return model::InstanceMemory::get().generation(generation).attach(control, out);
+    return model::InstanceMemory::get().generation(generation).attach(*control.control, out);
 }
 
 void detach_generation(GenerationMapping* mapping) {

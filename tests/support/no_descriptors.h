@@ -2,17 +2,22 @@
 
 #pragma once
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 namespace apikey::test {
 
-/// No descriptor can be opened while this lives: the limit is below those that are open.
+/// No descriptor can be opened while this lives, but for the first `left`.
 class NoDescriptors {
   public:
-    NoDescriptors() {
+    explicit NoDescriptors(unsigned left = 0) {
         getrlimit(RLIMIT_NOFILE, &before_);
-        const rlimit none{0, before_.rlim_max};
-        setrlimit(RLIMIT_NOFILE, &none);
+        rlimit limit{0, before_.rlim_max};
+        for (; left > 0; ++limit.rlim_cur) {
+            left -= fcntl(static_cast<int>(limit.rlim_cur), F_GETFD) == -1 ? 1 : 0;
+        }
+        setrlimit(RLIMIT_NOFILE, &limit);
     }
     ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
     NoDescriptors(const NoDescriptors&) = delete;

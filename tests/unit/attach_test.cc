@@ -320,7 +320,7 @@ class AttachFiles : public testing::Test {
         }
         GenerationMapping generation;
         const uint32_t current = current_of(control.control->current_next.load());
-        result = attach_generation(options, *control.control, current, &generation);
+        result = attach_generation(options, control, current, &generation);
         EXPECT_EQ(generation.table.base != nullptr, result == AttachResult::kOk);
         detach_generation(&generation);
         detach_control(&control);
@@ -352,7 +352,7 @@ TEST_F(AttachFiles, WholeInstanceAttachesAndLeavesNoDescriptor) {
     ASSERT_EQ(attach_control(instance_.attach_options(), &control), AttachResult::kOk);
     GenerationMapping generation;
     const uint32_t current = instance_.current().number();
-    ASSERT_EQ(attach_generation(instance_.attach_options(), *control.control, current, &generation),
+    ASSERT_EQ(attach_generation(instance_.attach_options(), control, current, &generation),
               AttachResult::kOk);
     EXPECT_EQ(open_descriptors(), before);
     EXPECT_EQ(generation.table.generation, current);
@@ -374,9 +374,9 @@ TEST_F(AttachFiles, ATableOverTwoMebibytesIsMappedAtAHugePagesBoundary) {
     ControlMapping control;
     ASSERT_EQ(attach_control(instance_.attach_options(), &control), AttachResult::kOk);
     GenerationMapping generation;
-    ASSERT_EQ(attach_generation(instance_.attach_options(), *control.control, instance_.current().number(),
-                                &generation),
-              AttachResult::kOk);
+    ASSERT_EQ(
+        attach_generation(instance_.attach_options(), control, instance_.current().number(), &generation),
+        AttachResult::kOk);
     EXPECT_GT(generation.table.bytes, uint64_t{2} << 20);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(generation.table.base) % (uint64_t{2} << 20), 0u);
     detach_generation(&generation);
@@ -475,13 +475,28 @@ TEST_F(AttachFiles, AnotherAbiIsToldAsSuch) {
     EXPECT_EQ(replaced(control(), edited(offsetof(Control, layout_hash))), AttachResult::kLayoutMismatch);
 }
 
+// What the daemon would do that named the other control, and was killed before it could mark this one.
+TEST_F(AttachFiles, AControlThatHasLostItsNameIsNotBelieved) {
+    ControlMapping control;
+    ASSERT_EQ(attach_control(instance_.attach_options(), &control), AttachResult::kOk);
+    const std::string another = this->control() + ".another";
+    std::filesystem::copy_file(this->control(), another);
+    std::filesystem::rename(another, this->control());
+    GenerationMapping generation;
+    const uint32_t current = instance_.current().number();
+    EXPECT_EQ(attach_generation(instance_.attach_options(), control, current, &generation),
+              AttachResult::kSuperseded);
+    detach_generation(&generation);
+    EXPECT_TRUE(instance_.current().lock_unused()) << "nothing is mapped";
+    detach_control(&control);
+}
+
 TEST_F(AttachFiles, AGenerationThatGoesAwaySendsTheClientBack) {
     ControlMapping control;
     ASSERT_EQ(attach_control(instance_.attach_options(), &control), AttachResult::kOk);
     const auto generation = [&](uint32_t number) {
         GenerationMapping mapping;
-        const AttachResult result =
-            attach_generation(instance_.attach_options(), *control.control, number, &mapping);
+        const AttachResult result = attach_generation(instance_.attach_options(), control, number, &mapping);
         detach_generation(&mapping);
         return result;
     };
@@ -545,7 +560,7 @@ TEST_F(AttachFiles, CellsThatMayNotBeWrittenAreLeftOut) {
             ControlMapping control;
             GenerationMapping generation;
             if (attach_control(instance_.attach_options(), &control) != AttachResult::kOk ||
-                attach_generation(instance_.attach_options(), *control.control, instance_.current().number(),
+                attach_generation(instance_.attach_options(), control, instance_.current().number(),
                                   &generation) != AttachResult::kOk) {
                 return 97;
             }

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "publisher_fixture.h"
+#include "shm/attach.h"
 #include "shm/cells.h"
+#include "support/no_descriptors.h"
 #include "usage/usage_reader.h"
 #include "usage_fixture.h"
 
@@ -154,6 +156,37 @@ TEST_P(FlusherTest, TheNextDaemonBringsWhatWasReadAndNotCommitted) {
     start_flusher();
     ASSERT_TRUE(flush());
     expect_all_there();
+}
+
+// The same, and the next daemon has no descriptor for the cells when it starts.
+TEST_P(FlusherTest, CellsThatAreOpenedLateAreBroughtWhole) {
+    count(keys_out_of_the_rolling_sweep(1)[0]);
+    sweep_dirty(cells(), [](uint64_t, uint64_t) {});
+    const std::string path = publisher_->directory().path();
+    const apikey::shm::AttachOptions options{path.c_str(), apikey::shm::kAnyOwner};
+    apikey::shm::ControlMapping control;
+    apikey::shm::GenerationMapping mapping;  // keeps the generation from its harvest
+    ASSERT_EQ(attach_control(options, &control), apikey::shm::AttachResult::kOk);
+    ASSERT_EQ(attach_generation(options, control, publisher_->current()->number(), &mapping),
+              apikey::shm::AttachResult::kOk);
+    flusher_.reset();
+    publisher_.reset();
+    {
+        const apikey::test::NoDescriptors beyond_directory_lock_control_and_table(4);
+        open_publisher();
+    }
+    const auto built = [&] { return !publisher_->building(); };
+    run_until(built);
+    publisher_->replace_spoilt();  // where the build that open() began found no descriptor either
+    run_until(built);
+    ASSERT_EQ(publisher_->superseded().size(), 1u);
+    ASSERT_TRUE(publisher_->superseded()[0]->cells_wait()) << "or this proves nothing";
+    start_flusher();
+    flusher_->retire_unused();
+    ASSERT_TRUE(flush());
+    expect_all_there();
+    detach_generation(&mapping);
+    detach_control(&control);
 }
 
 TEST_P(FlusherTest, FlushesThatAnAnswerAsksForCountNothingTwice) {

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 
 #include "shm/attach.h"
 #include "tests/support/child.h"
+#include "tests/support/no_descriptors.h"
 #include "tests/support/test_instance.h"
 
 namespace {
@@ -22,6 +22,7 @@ namespace {
 using namespace apikey::shm;
 using apikey::test::Child;
 using apikey::test::make_key;
+using apikey::test::NoDescriptors;
 using apikey::test::TestInstance;
 using apikey::test::TestKey;
 
@@ -32,8 +33,7 @@ class Mapped {
         const AttachOptions options = instance.attach_options();
         result = attach_control(options, &control_);
         if (result == AttachResult::kOk) {
-            result =
-                attach_generation(options, *control_.control, instance.control().current(), &generation_);
+            result = attach_generation(options, control_, instance.control().current(), &generation_);
         }
     }
     ~Mapped() { detach(); }
@@ -185,14 +185,11 @@ TEST_F(GenerationTest, CellsWaitWhereThereIsNoDescriptorForThem) {
         EXPECT_TRUE(opened) << opened.error().message;
         return std::move(*opened);
     };
-    rlimit before{};
-    getrlimit(RLIMIT_NOFILE, &before);
-    const int free = dup(instance_.directory().fd());
-    close(free);
-    const rlimit table_only{static_cast<rlim_t>(free) + 1, before.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &table_only);
-    const auto without = open_again();
-    setrlimit(RLIMIT_NOFILE, &before);
+    std::unique_ptr<Generation> without;
+    {
+        const NoDescriptors beyond_the_table(1);
+        without = open_again();
+    }
     EXPECT_EQ(without->cells().base, nullptr);
     EXPECT_TRUE(without->cells_wait());
     EXPECT_FALSE(open_again()->cells_wait());

@@ -773,7 +773,7 @@ TEST_P(PoliciesTest, RandomPlansAgreeWithLimitsByTheBook) {
     client::Mapping mapping{};
     const shm::AttachOptions options{publisher_->directory().path().c_str(), shm::kAnyOwner};
     ASSERT_EQ(shm::attach_control(options, &mapping.control), shm::AttachResult::kOk);
-    ASSERT_EQ(shm::attach_generation(options, *mapping.control.control, publisher_->current()->number(),
+    ASSERT_EQ(shm::attach_generation(options, mapping.control, publisher_->current()->number(),
                                      &mapping.generation),
               shm::AttachResult::kOk);
     std::vector<std::vector<SlowLimit>> slow(kPlans);
