@@ -290,7 +290,7 @@ int scribble(const Site& site, const std::atomic<bool>& stop, std::atomic<uint64
             return 1;
         }
         const uint32_t current = shm::current_of(control.control->current_next.load());
-        if (shm::attach_generation(options, *control.control, current, &mapping) == shm::AttachResult::kOk) {
+        if (shm::attach_generation(options, control, current, &mapping) == shm::AttachResult::kOk) {
             const shm::CellsView& cells = mapping.cells;
             while (!stop.load() && shm::current_of(control.control->current_next.load()) == current) {
                 for (uint64_t index = 0; index < cells.cell_count; ++index) {
