@@ -178,8 +178,7 @@ void LimitedKeys::begin_anew(const Site& site) {
     shm::ControlMapping control;
     shm::GenerationMapping mapping;
     if (shm::attach_control(options, &control) != shm::AttachResult::kOk ||
-        shm::attach_generation(options, control,
-                               shm::current_of(control.control->current_next.load()),
+        shm::attach_generation(options, control, shm::current_of(control.control->current_next.load()),
                                &mapping) != shm::AttachResult::kOk) {
         throw std::runtime_error("cannot attach to what is in force");
     }
