@@ -87,6 +87,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
         }
     }
     daemon->start_timers();
+    daemon->publisher_->replace_spoilt();  // nobody can attach to it, whatever becomes of the first load
     daemon->first_load();
     return daemon;
 }
@@ -134,9 +135,9 @@ Result<void> Daemon::open_instance() {
     return {};
 }
 
-/// After a reboot, or an upgrade of the layout: no table's meters go on.
+/// After a reboot, an upgrade of the layout, or where a client spoilt the cells: no table's meters go on.
 Result<void> Daemon::restore_quotas() {
-    if (publisher_->current() != nullptr) {
+    if (publisher_->current() != nullptr && publisher_->current()->cells().base != nullptr) {
         return {};
     }
     auto quotas = flusher_->stored_quotas();

@@ -33,6 +33,14 @@ GenerationPtr guarded(std::unique_ptr<Generation> generation) {
     return {generation.release(), [area = std::move(area)](const Generation* held) { delete held; }};
 }
 
+/// Without them its limits would begin anew.
+Result<void> fail_for_meters(const Generation& waiting) {
+    return fail(
+        "cells." + std::to_string(waiting.number()) +
+        ": cannot be opened now (no descriptor, or no memory), and its meters are to go on; its servers "
+        "do; start again when there is some");
+}
+
 }  // namespace
 
 /// One build under way: what the worker reads and what it leaves.
@@ -55,9 +63,6 @@ Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t cl
         new Publisher(std::move(directory), std::move(*control), clients_group, capacity_keys, worker, log));
     if (auto adopted = publisher->adopt(); !adopted) {
         return tl::unexpected(adopted.error());
-    }
-    if (publisher->current_ != nullptr && publisher->current_->cells().base == nullptr) {
-        publisher->start_build();  // nobody can attach to it, whatever becomes of the first load
     }
     return publisher;
 }
@@ -92,15 +97,15 @@ Result<void> Publisher::adopt() {
             continue;
         }
         // Also with cells that a client scribbled on: the table is not theirs to write, and what it says of
-        // revocations holds against the source. open() has another built.
+        // revocations holds against the source. replace_spoilt() has another built.
         if (number == announced && generation->table().scan()) {
+            if (generation->cells_wait()) {
+                return fail_for_meters(*generation);
+            }
             if (control_.next() > control_.current()) {
                 if (!superseded_.empty() && superseded_.back()->number() == control_.current()) {
                     if (superseded_.back()->cells_wait()) {
-                        return fail(
-                            "cells." + std::to_string(control_.current()) +
-                            ": cannot be opened now (no descriptor, or no memory); the switch to table." +
-                            std::to_string(number) + " waits for its meters, and its servers go on");
+                        return fail_for_meters(*superseded_.back());
                     }
                     move_meters(*superseded_.back(), *generation);
                 }

@@ -35,7 +35,7 @@ class Publisher {
   public:
     /// Takes over what an earlier daemon left: finishes an announced switch, adopts the current generation if
     /// a scan proves its table whole, keeps older ones until they are harvested, deletes what was never
-    /// announced.
+    /// announced. Fails when meters that are to go on cannot be opened now.
     static Result<std::unique_ptr<Publisher>> open(apikey::shm::Directory directory, gid_t clients_group,
                                                    uint64_t capacity_keys, Worker& worker, Log& log);
 

@@ -279,6 +279,8 @@ proctype client(byte me) {
 #define NEVER_ANNOUNCED(g) \
     (READABLE(g) && g > ANNOUNCED && (ANNOUNCED != NONE || WITHOUT_DOUBT_OF_A_NEW_CONTROL))
 #define FINISHES (daemon.current != NONE && CONTROL.next > CONTROL.current)
+#define METERS_WAIT ((daemon.current != NONE && daemon.cells_wait[daemon.current]) || \
+    (FINISHES && daemon.cells_wait[CONTROL.current]))
 /* Publisher::next_number() in daemon/core/publisher.cc */
 #define TAKEN(g) (table_named[g] || CONTROL.current >= g || CONTROL.next >= g)
 #define NEXT_NUMBER (TAKEN(3) -> 4 : (TAKEN(2) -> 3 : (TAKEN(1) -> 2 : 1)))
@@ -437,12 +439,12 @@ proctype daemons() {
             g = 0;
             printf("daemon: adopts %d of %d and %d\n", daemon.current, CONTROL.current, CONTROL.next);
             if
-            :: !FINISHES -> daemon.phase = FORGETTING
-            :: FINISHES && !daemon.cells_wait[CONTROL.current] -> HAPPENS;
+            :: !FINISHES && !METERS_WAIT -> daemon.phase = FORGETTING
+            :: FINISHES && !METERS_WAIT -> HAPPENS;
                 CONTROL.current = CONTROL.next;
                 daemon.phase = FORGETTING
-            :: FINISHES && daemon.cells_wait[CONTROL.current] -> HAPPENS;
-                start_again() /* its meters cannot be moved: the switch waits for another daemon */
+            :: METERS_WAIT -> HAPPENS;
+                start_again() /* limits would begin anew: all waits for another daemon */
             fi }
     /* Flusher::forget_vanished() in daemon/core/flusher.cc */
     :: atomic { daemon.phase == FORGETTING && ONE(VANISHED) ->

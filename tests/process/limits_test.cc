@@ -172,6 +172,16 @@ class Limits : public testing::Test {
         return site_.await_applied();
     }
 
+    /// Into a header, while no daemon runs.
+    void scribble(const std::string& kind, size_t offset, uint32_t generation) const {
+        std::fstream file(site_.segment(kind + "." + std::to_string(generation)),
+                          std::ios::in | std::ios::out | std::ios::binary);
+        const uint64_t nonsense = 1;
+        file.seekp(static_cast<std::streamoff>(offset));
+        file.write(reinterpret_cast<const char*>(&nonsense), sizeof nonsense);
+        ASSERT_TRUE(file.flush());
+    }
+
     /// Servers have ended and the daemon, too.
     void reboot() {
         std::filesystem::remove_all(site_.run());
@@ -311,15 +321,23 @@ TEST_F(Limits, AfterAnUpgradeOfTheLayoutExactlyTheRestOfAQuotaPasses) {
     const uint32_t generation = start();
     ASSERT_EQ(passes(0, 400), 400u);
     ASSERT_EQ(daemon_.terminate(), 0);
-    const uint64_t of_another = 1;
-    std::fstream table(site_.segment("table." + std::to_string(generation)),
-                       std::ios::in | std::ios::out | std::ios::binary);
-    table.seekp(offsetof(apikey::shm::TableHeader, layout_hash));
-    table.write(reinterpret_cast<const char*>(&of_another), sizeof of_another);
-    ASSERT_TRUE(table.flush());
+    scribble("table", offsetof(apikey::shm::TableHeader, layout_hash), generation);
     ASSERT_GT(start(), generation);
     EXPECT_EQ(passes(0, 2 * kOwnQuota), kOwnQuota - 400);
     EXPECT_EQ(passes(1, 2 * kOwnQuota), kSharedQuota - kOwnQuota);
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(Limits, AfterAStartOnSpoiltCellsExactlyTheRestOfAQuotaPasses) {
+    write_shared();
+    const uint32_t generation = start();
+    ASSERT_EQ(passes(0, 400), 400u);
+    ASSERT_EQ(daemon_.terminate(), 0);
+    scribble("cells", offsetof(apikey::shm::CellsHeader, magic), generation);
+    ASSERT_GT(start(), generation);
+    EXPECT_EQ(passes(0, 2 * kOwnQuota), kOwnQuota - 400);
+    EXPECT_EQ(passes(1, 2 * kOwnQuota), kSharedQuota - kOwnQuota);
+    EXPECT_EQ(shared_->others.load(), 0u);
     EXPECT_EQ(daemon_.terminate(), 0);
 }
 

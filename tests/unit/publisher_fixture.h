@@ -41,10 +41,13 @@ class PublisherFixture : public LoopFixture {
     }
 
     /// As a daemon that starts.
-    void open_publisher() {
+    Result<std::unique_ptr<Publisher>> try_to_open_publisher() {
         auto opened = apikey::shm::Directory::open_and_lock(directory_.path(), "default", kOwnGroup);
-        ASSERT_TRUE(opened) << opened.error().message;
-        auto publisher = Publisher::open(std::move(*opened), kOwnGroup, 0, *worker_, *log_);
+        return opened ? Publisher::open(std::move(*opened), kOwnGroup, 0, *worker_, *log_)
+                      : tl::unexpected(opened.error());
+    }
+    void open_publisher() {
+        auto publisher = try_to_open_publisher();
         ASSERT_TRUE(publisher) << publisher.error().message;
         publisher_ = std::move(*publisher);
     }

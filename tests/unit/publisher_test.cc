@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "publisher_fixture.h"
+#include "support/no_descriptors.h"
 
 namespace apikeyd {
 namespace {
@@ -104,6 +105,27 @@ TEST_P(PublisherTest, ARevocationThatAForeignGenerationCannotHearOfIsNotToldDone
 // The next daemon takes a table with a number above what control names for a build that was never announced,
 // and removes it: none that servers still map may have such a number, not even one that this daemon could not
 // read.
+// Its limits would begin anew in another generation.
+TEST_P(PublisherTest, AStartWithoutADescriptorForTheMetersFailsAndTheNextGoesOn) {
+    publisher_->apply({add(0)}, told());
+    run_until([&] { return told_ == 1; });
+    const uint32_t generation = publisher_->current()->number();
+    publisher_.reset();
+    {
+        const apikey::test::NoDescriptors beyond_directory_lock_control_and_table(4);
+        const auto opened = try_to_open_publisher();
+        ASSERT_FALSE(opened);
+        EXPECT_NE(opened.error().message.find("cells." + std::to_string(generation) + ": cannot be opened"),
+                  std::string::npos)
+            << opened.error().message;
+    }
+    open_publisher();
+    ASSERT_NE(publisher_->current(), nullptr);
+    EXPECT_EQ(publisher_->current()->number(), generation);
+    EXPECT_NE(publisher_->current()->cells().base, nullptr);
+    EXPECT_FALSE(publisher_->building());
+}
+
 TEST_P(PublisherTest, NumbersRiseAboveWhatCannotBeRead) {
     constexpr uint32_t kAheadOfTheClock = 4'000'000'000;
     std::ofstream(directory_.path() / "default" / ("table." + std::to_string(kAheadOfTheClock)))
