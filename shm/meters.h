@@ -12,7 +12,8 @@
 //  is refused.                                                                                (SYNC
 //  meter-time)
 //  5. A rate never passes more than its burst and what its interval allows in the time between, a quota never
-//  more than its maximum in its period, whatever interleaves; too few pass where a taker is killed.
+//  more than its maximum in its period, whatever interleaves, by a clock that is not set back; too few pass
+//  where a taker is killed. A clock that is set back gains nothing at once, see see_rate() and see_quota().
 //
 // A rate is a GCRA (ITU-T I.371, "virtual scheduling"), a token bucket in one number: the time at which the
 // bucket is full again. One of `burst` requests, each worth `interval`, is empty when that time lies a whole
@@ -117,7 +118,9 @@ struct RateSeen {
 /// taker may have been halted between its look at the clock and this one at the word for as long as it
 /// likes, and others have taken meanwhile: to believe its `now` would give them all of it back. Whoever wrote
 /// the word had looked at the clock before, so a look after this one that still does not explain it means
-/// that the clock was set back, or the word scribbled on.
+/// that the clock was set back, or the word scribbled on. The bucket is empty then, by the clock as it is
+/// now. Takers whose clocks lie apart gain by it: each time that the one behind has set the word back, the
+/// one ahead finds a full bucket.
 ///
 /// Nor is a request refused by a look at the clock that came before another taker's.
 template <typename Clock>
@@ -153,8 +156,8 @@ inline bool fits_quota(const Quota& quota, uint64_t used, uint32_t cost) {
 }
 
 /// The same for a quota. A word one period ahead is another taker's, whose clock is a tick further, and is
-/// charged as it stands; one further ahead becomes this period's, with what was counted: a period never
-/// begins twice.
+/// charged as it stands; one further ahead becomes this period's, with what was counted. So a quota does not
+/// begin again when a clock is set back, only when it comes into the next period once more.
 template <typename Clock>
 QuotaSeen see_quota(uint64_t word, const Quota& quota, uint32_t cost, uint64_t* period, Clock clock) {
     const auto seen = [&](uint64_t used, uint64_t of_period, bool clamped) -> QuotaSeen {
