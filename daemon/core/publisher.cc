@@ -290,6 +290,9 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
     const bool policies_made = apikeyd::set_policies(
         built->table(), *policies_, current_ != nullptr ? &current_->table().view() : nullptr);
     build->unmade = replay_log(*built);
+    if (build->order.quotas != nullptr && (policies_ != build->order.policies || !log_of_changes_.empty())) {
+        build->order.quotas->install(*built);  // once more, since words have come or have other numbers now
+    }
     if (Result<void> announced = announce(std::move(built)); !announced) {
         conclude(*build, std::move(announced));
         return;

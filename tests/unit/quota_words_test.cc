@@ -64,18 +64,21 @@ class QuotaWordsTest : public PublisherFixture {
     /// The daemon and all servers end, `lose` takes something of the instance's directory, and it starts
     /// again with the same source.
     void restart(const std::function<void(const std::filesystem::path&)>& lose) {
+        start_again(lose);
+        publisher_->set_policies(std::make_shared<const PolicySet>(policies_));
+        apply(rows_);
+    }
+    /// The same, before it reads the source.
+    void start_again(const std::function<void(const std::filesystem::path&)>& lose) {
         apikey_close(std::exchange(client_, nullptr));
         flusher_.reset();
         publisher_.reset();
         lose(directory_ / "default");
         open_publisher();
         start_flusher();
-        publisher_->set_policies(std::make_shared<const PolicySet>(policies_));
-        apply(rows_);
     }
-    void reboot() {
-        restart([](const std::filesystem::path& instance) { std::filesystem::remove_all(instance); });
-    }
+    static void lose_all(const std::filesystem::path& instance) { std::filesystem::remove_all(instance); }
+    void reboot() { restart(lose_all); }
 
     /// The source says this from now on.
     void set(const PolicySet& policies, const std::vector<PlainRow>& rows) {
@@ -314,6 +317,25 @@ TEST_P(QuotaWordsTest, AFileThatNobodyGoesOnWithIsAskedBeforeTheStore) {
     });
     ASSERT_EQ(publisher_->current()->table().header().predecessor, 0u);
     EXPECT_EQ(passes(limited, 9), 6u);
+}
+
+TEST_P(QuotaWordsTest, KeysAndPlansThatComeDuringTheFirstBuildGoOnToo) {
+    const std::vector<PlainRow> limited = {key(1, {.plan = "free"}), key(2, {.plan = "free"})};
+    const PolicySet both{.plans = {{"free", {limit("hourly", "9/hour"), limit("daily", "10/day")}}}};
+    const PolicySet daily{.plans = {{"free", {limit("daily", "10/day")}}}};
+    set(both, limited);
+    EXPECT_EQ(passes(limited[0], 4) + passes(limited[1], 4), 8u);
+    ASSERT_TRUE(flush());
+    start_again(lose_all);
+    publisher_->set_policies(std::make_shared<const PolicySet>(both));
+    told_ = 0;
+    publisher_->apply({{Change::Kind::kUpsert, limited[0].row}}, told());
+    ASSERT_TRUE(publisher_->building());
+    publisher_->set_policies(std::make_shared<const PolicySet>(daily));
+    publisher_->apply({{Change::Kind::kUpsert, limited[1].row}}, told());
+    run_until([&] { return told_ == 2; });
+    EXPECT_EQ(passes(limited[0], 9), 6u);
+    EXPECT_EQ(passes(limited[1], 9), 6u);
 }
 
 TEST_P(QuotaWordsTest, WhatWasRestoredGoesOnInTheNextGeneration) {
