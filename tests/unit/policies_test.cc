@@ -494,6 +494,34 @@ TEST_P(PoliciesTest, ALimitGoesOnWhereItsPlanHasLostOthers) {
     EXPECT_EQ(passes(first, 5), 2u) << "nothing was spent by what was refused";
 }
 
+// A plan that changes between announcement and publication, and gets other words in one file than in the
+// other.
+TEST_P(PoliciesTest, APlanWhoseWordsCameToDifferIsLookedForInTheAnnouncedFile) {
+    const LimitRow stays = limit("stays", "10/day");
+    const PlanRow other{"other", {limit("fast", "9/s", 9)}};
+    const PolicySet now{.plans = {{"free", {stays}}, other}};
+    set({.plans = {{"free", {limit("a", "100/day"), stays}}, other}});
+    apply({key(1, {.plan = "free"})});
+    set(now);  // where it stays the second word
+    shm::TableWriter& table = publisher_->current()->table();
+    const BuildOrder order{.directory_fd = publisher_->directory().fd(),
+                           .generation = table.view().generation + 1,
+                           .predecessor = 0,
+                           .clients_group = getgid(),
+                           .capacity_keys = 100,
+                           .policies = std::make_shared<const PolicySet>(now)};
+    const auto of_words_of_its_own = build_generation(order, nullptr, {});
+    ASSERT_TRUE(of_words_of_its_own) << of_words_of_its_own.error().message;
+    const auto elsewhere = [&](uint32_t plan) {
+        return plan_body(table.view(), plan) == shm::kPlanElsewhere;
+    };
+    keep_words_in_step(table, table.view(), now);
+    EXPECT_FALSE(elsewhere(1) || elsewhere(2)) << "they are in step";
+    keep_words_in_step(table, (*of_words_of_its_own)->table().view(), now);
+    EXPECT_TRUE(elsewhere(1));
+    EXPECT_FALSE(elsewhere(2));
+}
+
 TEST_P(PoliciesTest, WhatTheCurrentFileCannotSayIsLookedForInTheOneThatIsAnnounced) {
     const PolicySet policies{.plans = {{"free", {limit("daily", "10/day")}}}};
     set(policies);
