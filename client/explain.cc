@@ -129,7 +129,7 @@ Decided look(const apikey_client& client, const Moment& moment, const char* id, 
     std::memcpy(digest, table.slots[key.index].digest, sizeof table.slots[key.index].digest);
     std::memcpy(digest + sizeof table.slots[key.index].digest, &table.slots[key.index].tag,
                 sizeof table.slots[key.index].tag);
-    const KeyPlace place{key.index, digest, key.foreign ? nullptr : id, &policy};
+    const KeyPlace place{key.index, digest, key.foreign ? nullptr : id, key.meta, &policy};
     return policy.plan != 0 || policy.owner != 0 ? look_at_limits(client, moment, place, asked, out)
                                                  : Decided::kYes;
 }

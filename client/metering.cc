@@ -202,6 +202,7 @@ void tell_single_rate(const shm::Limit& stored, uint64_t ahead, uint32_t cost, b
 Spent Bill::add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner) {
     const shm::TableView& table = mapping.generation.table;
     const uint32_t body = shm::plan_body(table, plan);
+    (of_owner ? shared_body_ : body_) = body;
     if (body == 0 || body == shm::kPlanElsewhere) {
         return Spent::kElsewhere;
     }
@@ -228,8 +229,10 @@ Spent Bill::add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& plac
 
 Spent Bill::draw_up(const Mapping& mapping, const KeyPlace& place) {
     count_ = 0;
-    const uint32_t shared = shm::owner_plan(mapping.generation.table, place.policy->owner);
-    if (place.policy->plan == 0 && shared == 0) {
+    table_ = &mapping.generation.table;
+    place_ = place;
+    shared_ = shm::owner_plan(*table_, place.policy->owner);
+    if (place.policy->plan == 0 && shared_ == 0) {
         return Spent::kAll;
     }
     if (mapping.generation.cells.base == nullptr) {
@@ -239,8 +242,8 @@ Spent Bill::draw_up(const Mapping& mapping, const KeyPlace& place) {
     if (place.policy->plan != 0) {
         found = add_plan(mapping, place.policy->plan, place, false);
     }
-    if (shared != 0 && found == Spent::kAll) {
-        found = add_plan(mapping, shared, place, true);
+    if (shared_ != 0 && found == Spent::kAll) {
+        found = add_plan(mapping, shared_, place, true);
     }
     return found;
 }
@@ -254,12 +257,22 @@ shm::Taken Bill::look(Charge& charge, uint32_t cost) {
                                     &charge.quota.used);
 }
 
-shm::Taken Bill::take(Charge& charge, uint32_t cost) {
+bool Bill::still_charged(const Charge& charge) const {
+    const uint32_t owner = place_.policy->owner;
+    return charge.of_owner
+               ? shm::owner_plan(*table_, owner) == shared_ &&
+                     shm::plan_body(*table_, shared_) == shared_body_
+               : shm::key_has_plan(*table_, place_.index, place_.meta, place_.policy->plan, body_);
+}
+
+shm::Taken Bill::take(Charge& charge, uint32_t cost) const {
     const shm::Limit& limit = charge.limit;
-    return is_rate(limit) ? shm::take_rate(*charge.word, rate_of(limit), cost, charge.now,
-                                           RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate)
-                          : shm::take_quota(*charge.word, quota_of(limit), cost, charge.now,
-                                            PeriodClock{limit.kind}, &charge.quota);
+    const auto mine = [&] { return still_charged(charge); };
+    return is_rate(limit)
+               ? shm::take_rate(*charge.word, rate_of(limit), cost, charge.now,
+                                RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate, mine)
+               : shm::take_quota(*charge.word, quota_of(limit), cost, charge.now, PeriodClock{limit.kind},
+                                 &charge.quota, mine);
 }
 
 bool Bill::give_back(uint32_t cost, Owed* owed) {
@@ -306,12 +319,14 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
             const shm::Taken taken = take(charge, cost);
             charge.taken = taken == shm::Taken::kYes;
             charge.refused = taken == shm::Taken::kNo;
-            if (taken == shm::Taken::kMoved ||
+            if (taken == shm::Taken::kMoved || taken == shm::Taken::kStale ||
                 (charge.refused && (charge.limit.flags & shm::kLimitShadow) == 0)) {
                 if (!give_back(cost, owed)) {
                     return Spent::kMovedOwing;
                 }
-                return taken == shm::Taken::kMoved ? Spent::kMoved : refusal(charge);
+                return taken == shm::Taken::kMoved   ? Spent::kMoved
+                       : taken == shm::Taken::kStale ? Spent::kStale
+                                                     : refusal(charge);
             }
         }
     }

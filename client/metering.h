@@ -13,6 +13,7 @@ struct KeyPlace {
     uint64_t index;         ///< of the slot
     const uint8_t* digest;  ///< of the presented key, whole
     const char* id;         ///< of the native form; nullptr: found by its digest
+    uint64_t meta;          ///< of the slot, by which `policy` was found
     const shm::Policy* policy;
 };
 
@@ -24,6 +25,7 @@ enum class Spent : uint8_t {
     kMoved,          ///< the meters have gone on to the next generation; nothing was spent
     kMovedOwing,     ///< the same, but for what is owed
     kElsewhere,      ///< this generation cannot tell what the plan is
+    kStale,          ///< the key or its owner has another plan meanwhile; nothing was spent
     kNotMetered,     ///< the meters cannot be written
     kByBill,         ///< nothing was spent: it takes a Bill to tell (single_rate.h)
 };
@@ -94,10 +96,17 @@ class Bill {
   private:
     Spent add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner);
     static shm::Taken look(Charge& charge, uint32_t cost);
-    static shm::Taken take(Charge& charge, uint32_t cost);
+    shm::Taken take(Charge& charge, uint32_t cost) const;
+    /// Whether the plan that this charge is of still is the key's, or its owner's.
+    bool still_charged(const Charge& charge) const;
     /// False: there is something owed.
     bool give_back(uint32_t cost, Owed* owed);
 
+    const shm::TableView* table_ = nullptr;
+    KeyPlace place_{};
+    uint32_t body_ = 0;         ///< of the key's plan
+    uint32_t shared_ = 0;       ///< the owner's plan
+    uint32_t shared_body_ = 0;  ///< of that
     uint32_t count_ = 0;
     Charge charges_[2 * shm::kMeterWordsMax];
 };

@@ -34,6 +34,7 @@ enum class Decided : uint8_t {
     kInCurrent,  ///< is to be looked up in the current generation
     kInNext,     ///< its meters have gone on to the next one
     kOwing,      ///< the same, where what was taken before is to be given back
+    kAgain,      ///< is to be looked up again: its plan is another one now
 };
 
 /// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
@@ -64,7 +65,7 @@ APIKEY_INLINE void count_answers(const Moment& moment, apikey_code code, uint64_
 
 /// Where a key stands, for its meters.
 inline KeyPlace place_of(const Presented& key, const shm::Policy& policy) {
-    return {key.found.index, key.digest, key.id, &policy};
+    return {key.found.index, key.digest, key.id, key.found.meta, &policy};
 }
 
 }  // namespace apikey::client

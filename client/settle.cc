@@ -55,6 +55,8 @@ Decided spend_by_bill(const apikey_client& client, const Moment& moment, const K
             return Decided::kInNext;
         case Spent::kMovedOwing:
             return Decided::kOwing;
+        case Spent::kStale:
+            return Decided::kAgain;
         default:
             return Decided::kInCurrent;
     }
@@ -79,8 +81,8 @@ Decided settle_terms(const apikey_client& client, const Moment& moment, const Pr
                      const Asked& asked, Bill::Owed* owed, Terms* out) {
     const shm::Policy& policy = shm::stored_policy(moment.mapping->generation.table, key.found.meta);
     if (!moment.asks && shm::read_value(policy.addresses) == 0) {
-        const Spent spent = spend_single_rate(*moment.mapping, key.found.index, policy, asked.cost,
-                                              moment.now_ns, asked.limits);
+        const Spent spent =
+            spend_single_rate(*moment.mapping, key.found, policy, asked.cost, moment.now_ns, asked.limits);
         if (spent != Spent::kByBill) {
             return answer(out, spent == Spent::kAll ? APIKEY_VALID : APIKEY_RATE_LIMITED);
         }

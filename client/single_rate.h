@@ -11,11 +11,13 @@ namespace apikey::client {
 void tell_single_rate(const shm::Limit& stored, uint64_t ahead, uint32_t cost, bool refused,
                       apikey_limits* out);
 
-/// Spends `cost` of it. kAll or kRateLimited; kByBill for every other key, or when the meter has moved.
+/// Spends `cost` of it. kAll or kRateLimited; kByBill for every other key, or when the meter has moved or is
+/// another plan's.
 /// `policy` stands in the table; of it and of the limit only what is used is read, a value at a time: copies
 /// of either cost as much as all the rest. `out` (nullptr: not wanted) is all zeroes.
-APIKEY_INLINE Spent spend_single_rate(const Mapping& mapping, uint64_t index, const shm::Policy& policy,
-                                      uint32_t cost, uint64_t now_ns, apikey_limits* out) {
+APIKEY_INLINE Spent spend_single_rate(const Mapping& mapping, const shm::Found& found,
+                                      const shm::Policy& policy, uint32_t cost, uint64_t now_ns,
+                                      apikey_limits* out) {
     const shm::TableView& table = mapping.generation.table;
     const shm::CellsView& cells = mapping.generation.cells;
     const uint32_t plan = shm::read_value(policy.plan);
@@ -41,11 +43,15 @@ APIKEY_INLINE Spent spend_single_rate(const Mapping& mapping, uint64_t index, co
         rate.interval == 0 || !metered) [[unlikely]] {
         return Spent::kByBill;
     }
-    shm::Word& word = of_owner ? cells.owners[owner].words[number] : cells.meter(index, number);
+    shm::Word& word = of_owner ? cells.owners[owner].words[number] : cells.meter(found.index, number);
     shm::RateTaking taking;
+    const auto mine = [&] {
+        return of_owner ? shm::owner_plan(table, owner) == shared && shm::plan_body(table, shared) == body
+                        : shm::key_has_plan(table, found.index, found.meta, plan, body);
+    };
     const shm::Taken taken =
-        shm::take_rate(word, rate, cost, now_ns / shm::kMeterUnit_ns, RateClock{false}, &taking);
-    if (taken == shm::Taken::kMoved) [[unlikely]] {
+        shm::take_rate(word, rate, cost, now_ns / shm::kMeterUnit_ns, RateClock{false}, &taking, mine);
+    if (taken == shm::Taken::kMoved || taken == shm::Taken::kStale) [[unlikely]] {
         return Spent::kByBill;
     }
     const bool refused = taken == shm::Taken::kNo;

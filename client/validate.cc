@@ -289,21 +289,28 @@ Target target_of(const Mapping& mapping, Decided decided) {
     return decided == Decided::kInCurrent && !from_current ? Target::kCurrent : Target::kNext;
 }
 
-/// The rest of a call that the first generation did not answer.
+/// The rest of a call that the first look did not answer. Each further one in the same generation means that
+/// the operator has given the key, or its owner, another plan meanwhile.
 [[gnu::cold, gnu::noinline]] apikey_code validate_further(apikey_client* client, Reading* reading,
                                                           Moment moment, const apikey_key& key,
                                                           const Asked& asked, Decided decided,
                                                           Bill::Owed* owed, apikey_verdict* verdict) {
     const bool asks = moment.asks;
-    for (unsigned switches = 0; switches < kSwitchesMax; ++switches) {
-        if (!try_switch_mapping(client, reading, moment.now_ns, IfBusy::kSwitchToo,
-                                target_of(*moment.mapping, decided))) {
-            break;
+    for (unsigned switches = 0; switches < kSwitchesMax;) {
+        if (decided != Decided::kAgain) {
+            ++switches;
+            if (!try_switch_mapping(client, reading, moment.now_ns, IfBusy::kSwitchToo,
+                                    target_of(*moment.mapping, decided))) {
+                break;
+            }
+            moment = moment_of(client, reading->mapping(), moment.now_ns);
+            moment.asks = asks;
+            if (moment.mapping == nullptr || too_stale(client, moment)) {
+                break;
+            }
         }
-        moment = moment_of(client, reading->mapping(), moment.now_ns);
-        moment.asks = asks;
-        if (moment.mapping == nullptr || too_stale(client, moment)) {
-            break;
+        if (asked.limits != nullptr) {
+            *asked.limits = {};  // what the generation before said
         }
         Presented presented = look_for(client, moment, key);
         if (decided == Decided::kOwing && !pay_back(moment, presented, owed)) {

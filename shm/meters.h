@@ -92,6 +92,7 @@ enum class Taken : uint8_t {
     kYes,
     kNo,
     kMoved,  ///< nothing was changed; the word goes on in the next generation
+    kStale,  ///< nothing was changed; another limit has the word now
 };
 
 /// What a taker learns, and needs to give back.
@@ -180,18 +181,32 @@ QuotaSeen see_quota(uint64_t word, const Quota& quota, uint32_t cost, uint64_t* 
 
 }  // namespace meters
 
+/// For who cannot lose the word to another limit.
+struct AlwaysMine {
+    constexpr bool operator()() const { return true; }
+};
+
 /// Takes `cost` requests (not 0) off a rate, if they are there. `now` was read by the caller, in units; a
 /// word too far ahead of it is brought back to a full window, also where nothing can be taken. Inline, since
 /// most limited keys spend of nothing else: a call would cost a third of it.
-template <typename Clock>
+///
+/// `mine()` tells whether the word still is this limit's; it is asked when the word says another one's. A key
+/// or an owner that gets another plan has its words taken over. Who was halted since it read the plan would
+/// take them back, and what was spent of the new one be forgotten; it is to look for the plan again.
+template <typename Clock, typename Mine = AlwaysMine>
 [[gnu::always_inline]] inline Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now,
-                                              Clock clock, RateTaking* taking) {
+                                              Clock clock, RateTaking* taking, Mine mine = {}) {
     for (;;) {
         // SYNC meter-time: acquire, so that a look at the clock after this one is no earlier than the
         // writer's was. SYNC meter-moved: and that who finds the word moved finds that generation announced.
         uint64_t seen = word.load(std::memory_order_acquire);
         if ((seen & kMovedBit) != 0) [[unlikely]] {
             return Taken::kMoved;
+        }
+        // SYNC meter-owner: the acquire above; who took the word over had read the new plan before, so a look
+        // after it finds that one, too.
+        if (RateWord::tag(seen) != rate.tag && seen != 0 && !mine()) [[unlikely]] {
+            return Taken::kStale;
         }
         const meters::RateSeen before = meters::see_rate(seen, rate, cost, &now, clock);
         const uint64_t ahead = before.ahead + (before.fits ? cost * rate.interval : 0);
@@ -210,14 +225,18 @@ template <typename Clock>
     }
 }
 
-/// Takes `cost` off a quota of this `period`, if they are there. `clock()` tells the period now.
-template <typename Clock>
+/// Takes `cost` off a quota of this `period`, if they are there. `clock()` tells the period now, `mine()` as
+/// for a rate.
+template <typename Clock, typename Mine = AlwaysMine>
 Taken take_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
-                 QuotaTaking* taking) {
+                 QuotaTaking* taking, Mine mine = {}) {
     for (;;) {
         uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
         if ((seen & kMovedBit) != 0) [[unlikely]] {
             return Taken::kMoved;
+        }
+        if (QuotaWord::tag(seen) != quota.tag && seen != 0 && !mine()) [[unlikely]] {  // SYNC meter-owner
+            return Taken::kStale;
         }
         const meters::QuotaSeen before = meters::see_quota(seen, quota, cost, &period, clock);
         taking->used = before.used + (before.fits ? cost : 0);

@@ -78,4 +78,11 @@ inline uint32_t owner_plan(const TableView& table, uint32_t owner) {
                                                    : 0;
 }
 
+/// Whether a key that had this meta and a plan with this body still has both. Relaxed and acquire: SYNC
+/// meter-owner.
+inline bool key_has_plan(const TableView& table, uint64_t index, uint64_t meta, uint32_t plan,
+                         uint32_t body) {
+    return table.slots[index].meta.load(std::memory_order_relaxed) == meta && plan_body(table, plan) == body;
+}
+
 }  // namespace apikey::shm

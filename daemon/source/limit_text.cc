@@ -30,8 +30,9 @@ constexpr Period kPeriods[] = {{"hour", LimitForm::kQuotaPerHour},
                                {"day", LimitForm::kQuotaPerDay},
                                {"month", LimitForm::kQuotaPerMonth}};
 
-/// What a rate of so many requests in a second and more is rounded by: a hundredth at most.
-constexpr uint64_t kIntervalMin = 100;
+/// Of a rate in a second: what it is rounded by is a hundredth at most.
+constexpr uint64_t kRateMax_s = 1'250'000;
+static_assert(shm::rate_interval(kRateMax_s, 1) == 100);
 constexpr uint64_t kWindowMax = uint64_t{1} << 53;
 constexpr uint64_t kQuotaMax = 10'000'000'000;
 static_assert(kQuotaMax <= shm::QuotaWord::kUsedMask);
@@ -135,7 +136,7 @@ Result<void> check_limit(const LimitRow& limit) {
         return {};
     }
     const uint64_t interval = shm::rate_interval(limit.requests, limit.rate_seconds);
-    if (interval < kIntervalMin) {
+    if (limit.requests > kRateMax_s * limit.rate_seconds) {
         return fail("is too fast (want at most 1250000 requests a second)");
     }
     if (limit.burst > kWindowMax / interval) {

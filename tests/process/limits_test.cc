@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <deque>
 #include <filesystem>
@@ -94,6 +95,32 @@ class Limits : public testing::Test {
         site_.write("keys.yaml", "plans:\n  - name: limited\n    limits: [" + limits + "]\nkeys:\n" + rows);
     }
 
+    /// Presents the key until it was refused so often, or nothing seems to refuse it; `valid` has what passed
+    /// of this quota.
+    void spend(const char* quota, uint64_t refusals_max) const {
+        apikey_client* client = site_.open_client();
+        const std::string& key = keys_[0].text;
+        shared_->ready.fetch_add(1);
+        uint64_t refusals = 0;
+        for (uint64_t requests = 0; refusals < refusals_max && requests < 100 * kQuota; ++requests) {
+            apikey_limits limits{};
+            limits.size = sizeof limits;
+            apikey_request request{};
+            request.size = sizeof request;
+            request.cost = 1;
+            request.limits = &limits;
+            apikey_verdict verdict;
+            apikey_validate_request(client, key.data(), key.size(), &request, &verdict);
+            const apikey_code code = verdict.code;
+            refusals += code == APIKEY_USAGE_EXCEEDED ? 1 : 0;
+            shared_->valid.fetch_add(code == APIKEY_VALID && std::strcmp(limits.quota.name, quota) == 0);
+            shared_->others.fetch_add(
+                (code != APIKEY_VALID && code != APIKEY_USAGE_EXCEEDED) ||
+                (code == APIKEY_VALID && (limits.quota.retry_after_ms | limits.rate.retry_after_ms) != 0));
+        }
+        apikey_close(client);
+    }
+
     /// Presents the limited key until it is told to stop, or refused so often that nothing is left.
     int serve(unsigned thread, uint64_t refusals_max) const {
         apikey_client* client = site_.open_client();
@@ -126,6 +153,7 @@ class Limits : public testing::Test {
 
     /// What passes in 10 seconds of 2 processes with 2 threads each, none of which ever waits.
     void expect_the_burst_and_what_the_time_allows(uint64_t burst);
+    void expect_a_quota_spent_to_the_last_by_another_plan(bool of_owner);
 
     /// Two keys with a quota of kOwnQuota each, and with one of kSharedQuota together.
     void write_shared() const {
@@ -287,6 +315,51 @@ TEST_F(Limits, AQuotaIsSpentToTheLastWhileTheTableGrowsAndTheDaemonIsKilled) {
     EXPECT_EQ(totals.by_id.at(keys_[0].id).allowed, kQuota);
     EXPECT_EQ(totals.by_code.at("USAGE_EXCEEDED"), shared_->refused.load());
     EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+// Many a thread is halted between its look at the plan and its take of the word that both plans have.
+void Limits::expect_a_quota_spent_to_the_last_by_another_plan(bool of_owner) {
+    constexpr unsigned kThreads = 8;
+    const auto write_plan = [&](const std::string& plan) {
+        site_.write("keys.yaml",
+                    "plans:\n  - {name: ample, limits: [{name: ample, quota: 10000000000/month}]}\n"
+                    "  - {name: scarce, limits: [{name: scarce, quota: " +
+                        std::to_string(kQuota) + "/month}]}\n" +
+                        (of_owner ? "owners: [{name: test, plan: " + plan + "}]\n" : "") + "keys:\n" +
+                        keys_[0].row(of_owner ? "" : ", plan: " + plan));
+    };
+    write_plan("ample");
+    start();
+    std::deque<Child> children;
+    for (unsigned process = 0; process < 2; ++process) {
+        children.emplace_back([&] {
+            std::vector<std::thread> threads;
+            for (unsigned i = 0; i < kThreads; ++i) {
+                threads.emplace_back([&] { spend("scarce", 500); });
+            }
+            for (std::thread& thread : threads) {
+                thread.join();
+            }
+            return 0;
+        });
+    }
+    ASSERT_TRUE(await([&] { return shared_->ready.load() == 2 * kThreads; }));
+    write_plan("scarce");
+    site_.await_applied();
+    for (Child& child : children) {
+        EXPECT_EQ(child.wait(), 0);
+    }
+    EXPECT_EQ(shared_->valid.load(), kQuota);
+    EXPECT_EQ(shared_->others.load(), 0u);
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(Limits, AQuotaIsSpentToTheLastByAKeyThatGetsAnotherPlanMeanwhile) {
+    expect_a_quota_spent_to_the_last_by_another_plan(false);
+}
+
+TEST_F(Limits, AQuotaIsSpentToTheLastByAnOwnerThatGetsAnotherPlanMeanwhile) {
+    expect_a_quota_spent_to_the_last_by_another_plan(true);
 }
 
 TEST_F(Limits, AfterARebootExactlyTheRestOfAQuotaPasses) {

@@ -48,6 +48,8 @@ TEST(LimitOption, SaysWhatIsWrong) {
     EXPECT_EQ(said("a=-5/day"),
               "a: '-5/day' is no quota (want requests/period with hour, day or month, e.g. 1000/day)");
     EXPECT_EQ(said("a=2000000/s"), "a: is too fast (want at most 1250000 requests a second)");
+    EXPECT_EQ(said("a=1250001/s"), said("a=2000000/s"));
+    EXPECT_TRUE(parse_limit_option("a=1250000/s"));
     EXPECT_EQ(said("a=1/s,burst=0"),
               "a: burst: '0' is no burst (want 1 to 1000000000 requests that may come at once)");
     EXPECT_EQ(said("a=5/day,burst=1"), "a: burst: a quota has none (want it with a rate)");

@@ -841,14 +841,14 @@ TEST_P(PoliciesTest, RandomPlansAgreeWithLimitsByTheBook) {
         const shm::Policy& policy = stored_policy(mapping.generation.table, place.meta);
         client::Spent spent = client::Spent::kByBill;
         if (random() % 2 == 0) {
-            spent = client::spend_single_rate(mapping, place.index, policy, cost, now_ns, nullptr);
+            spent = client::spend_single_rate(mapping, place, policy, cost, now_ns, nullptr);
             without_bill += spent != client::Spent::kByBill ? 1 : 0;
         }
         if (spent == client::Spent::kByBill) {
             client::Bill bill;
             client::Bill::Owed owed;
             ASSERT_EQ(bill.draw_up(mapping, {place.index, keys[number].row.digest.data(),
-                                             keys[number].row.id.data(), &policy}),
+                                             keys[number].row.id.data(), place.meta, &policy}),
                       client::Spent::kAll);
             spent = bill.spend(cost, now_ns, &owed);
         }
