@@ -28,7 +28,8 @@ uint16_t tag_of(std::string_view plan, const Limit& limit) {
 
 /// One entry more, which is complete.
 void add_one(Word& used) {
-    // SYNC owner-named: release; pairs with whoever moves owners' meters (move_meters() of the daemon).
+    // SYNC owner-named, plan-named: release; pairs with whoever moves owners' meters (move_meters() of the
+    // daemon), and with the builder's look at the live table's plans (set_policies() of the daemon).
     used.store(used.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
@@ -224,8 +225,9 @@ bool PolicyWriter::set_plan(std::string_view name, std::span<const Limit> limits
 
 void PolicyWriter::set_plan_elsewhere(std::string_view name) {
     if (const auto known = plans_.find(std::string(name)); known != plans_.end()) {
-        // Relaxed: nothing of this file is read on the strength of it.
-        entry(view_.plans, known->second).body.store(kPlanElsewhere, std::memory_order_relaxed);
+        // SYNC plan-published: release; who meets it looks in another generation, which has to be found
+        // announced.
+        entry(view_.plans, known->second).body.store(kPlanElsewhere, std::memory_order_release);
     }
 }
 

@@ -234,7 +234,9 @@ TableWriter::Publish TableWriter::publish(uint64_t hash, const DigestKey& key, u
                 at.tag = key.tag;
             }
             count_change(old_meta, meta, foreign);
-            at.detail.store(detail, std::memory_order_relaxed);  // published with meta
+            // SYNC detail-published: release, not left to meta's store below: who has loaded the meta from
+            // before the key left may come upon the new details.
+            at.detail.store(detail, std::memory_order_release);
             // SYNC slot-published: pairs with the acquire load in find_in_line(). From here on the key is
             // good.
             at.meta.store(meta, std::memory_order_seq_cst);

@@ -101,8 +101,9 @@ std::string name_at(const shm::TableView& table, uint32_t reference) {
 class PlansOf {
   public:
     explicit PlansOf(const shm::TableView* table) : table_(table) {
+        // SYNC plan-named: acquire, for the names; the builder looks at a table that goes on changing.
         const uint64_t used =
-            table != nullptr ? table->header().plans_used.load(std::memory_order_relaxed) : 0;
+            table != nullptr ? table->header().plans_used.load(std::memory_order_acquire) : 0;
         for (uint64_t number = 1; table != nullptr && number < std::min(used, table->plan_count); ++number) {
             const shm::NameView name = read_name(*table, table->plans[number].name);
             bodies_.emplace(std::string_view(name.text != nullptr ? name.text : "", name.bytes),
@@ -123,8 +124,8 @@ class PlansOf {
 };
 
 std::string scope_name(const shm::TableView& table, uint64_t bit) {
-    const char* text = table.scopes[bit].text;
-    return {text, strnlen(text, shm::kScopeNameBytes)};
+    const shm::ScopeName scope = shm::read_value(table.scopes[bit]);
+    return {scope.text, strnlen(scope.text, sizeof scope.text)};
 }
 
 }  // namespace

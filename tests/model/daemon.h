@@ -1,7 +1,10 @@
-// A daemon in a model: the order of Publisher's and Flusher's stores, on generations in memory.
+// A daemon in a model: the order of Publisher's, the builder's and Flusher's stores, on generations in
+// memory.
 
 #pragma once
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "core/table_policies.h"
@@ -41,18 +44,78 @@ class Daemon {
         instance_.control.publish();
         published_ = number;
     }
-    /// As Publisher::set_policies(), in the published generation.
+    /// As Publisher::set_policies().
     void change_policies(const apikeyd::PolicySet& policies) {
-        expect(apikeyd::set_policies(instance_.generation(published_).table().writer(), policies),
-               "policies find room");
-    }
-    /// As Publisher::make(): older files first, the current one last.
-    void change(const KeyRow& row) {
+        policies_ = policies;
         for (uint32_t number = harvested_ + 1; number < published_; ++number) {
-            apikeyd::apply_change_to_superseded(instance_.generation(number).table().writer(),
-                                                {Change::Kind::kUpsert, row});
+            apikeyd::set_policies_in_superseded(writer(number), policies);
         }
-        instance_.generation(published_).table().change(row);
+        if (next_ != 0) {
+            apikeyd::set_policies_in_superseded(writer(published_), policies);
+        }
+        const uint32_t live = next_ != 0 ? next_ : published_;
+        expect(apikeyd::set_policies(writer(live), policies), "policies find room");
+        if (next_ != 0) {
+            apikeyd::keep_words_in_step(writer(published_), instance_.generation(next_).table().view(),
+                                        policies);
+        }
+    }
+    /// As Publisher::make(): older files first, the current one last, and into the log of a build.
+    void make(const Change& change) {
+        for (uint32_t number = harvested_ + 1; number < published_; ++number) {
+            apikeyd::apply_change_to_superseded(writer(number), change);
+        }
+        if (next_ != 0) {
+            apikeyd::apply_change_to_superseded(writer(published_), change);
+        }
+        expect(apply_change(writer(next_ != 0 ? next_ : published_), change, apikeyd::Cells::kInUse),
+               "a change finds room");
+        if (building_ && next_ == 0) {
+            log_of_changes_.push_back(change);
+        }
+    }
+    void change(const KeyRow& row) { make({Change::Kind::kUpsert, row}); }
+
+    /// As Publisher::start_build(). Then one thread calls build(), while this one goes on with changes; when
+    /// both are done, announce_built(), and after more changes publish_built().
+    void start_build() {
+        building_ = true;
+        log_of_changes_.clear();
+        ordered_policies_ = policies_;
+    }
+    /// As build_generation() with its fill(), on the worker.
+    void build(uint32_t number, const std::vector<Change>& changes) {
+        GenerationMemory& built = instance_.generation(number);
+        built.create(number);
+        const shm::TableView& from = instance_.generation(published_).table().view();
+        expect(apikeyd::set_policies(writer(number), ordered_policies_, &from), "policies find room");
+        for (uint64_t index = 0; index < from.slot_count(); ++index) {
+            const std::optional<KeyRow> row = apikeyd::row_of_slot(from, index);
+            if (row && std::none_of(changes.begin(), changes.end(), [&](const Change& change) {
+                    return row_digest_bytes(change.row) == row_digest_bytes(*row);
+                })) {
+                make_fresh(number, {Change::Kind::kUpsert, *row});
+            }
+        }
+        for (const Change& change : changes) {
+            make_fresh(number, change);
+        }
+        built.table().complete();
+    }
+    /// As Publisher::finish_build(): replays the log and announces.
+    void announce_built(uint32_t number) {
+        const shm::TableView& from = instance_.generation(published_).table().view();
+        expect(apikeyd::set_policies(writer(number), policies_, &from), "policies find room");
+        for (const Change& change : log_of_changes_) {
+            make_fresh(number, change);
+        }
+        instance_.control.announce(number);
+        next_ = number;
+    }
+    void publish_built() {
+        instance_.control.publish();
+        published_ = std::exchange(next_, 0);
+        building_ = false;
     }
     /// The oldest file, when nobody maps it.
     void harvest() {
@@ -71,6 +134,10 @@ class Daemon {
     uint64_t counted_answers() const { return answers_; }
 
   private:
+    shm::TableWriter& writer(uint32_t number) { return instance_.generation(number).table().writer(); }
+    void make_fresh(uint32_t number, const Change& change) {
+        expect(apply_change(writer(number), change, apikeyd::Cells::kFresh), "a change finds room");
+    }
     void announce(uint32_t number, const std::vector<KeyRow>& rows) {
         GenerationMemory& generation = instance_.generation(number);
         generation.create(number);
@@ -97,7 +164,11 @@ class Daemon {
     apikeyd::PolicySet policies_;
     InstanceMemory& instance_;
     uint32_t published_ = 0;
+    uint32_t next_ = 0;  ///< announced; 0: none
     uint32_t harvested_ = 0;
+    bool building_ = false;
+    apikeyd::PolicySet ordered_policies_;
+    std::vector<Change> log_of_changes_;
     shm::CellSums counted_;
     uint64_t answers_ = 0;
 };

@@ -2,8 +2,10 @@
 
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/table_rows.h"
 #include "shm/header_checks.h"
@@ -57,6 +59,19 @@ class TableMemory {
         const uint8_t* base = memory_.alias();
         plain_load(base, Where::current());
         return checked(base, view().generation);
+    }
+
+    /// Slots where none of these keys is at home are no places to preempt for who walks the table.
+    void leave_out_but(const std::vector<const ModelKey*>& keys) {
+        std::vector<bool> homes(view().slot_count());
+        for (const ModelKey* key : keys) {
+            const shm::Probe home(row_hash(key->row, view().hash_seed), view());
+            homes[home.first()] = homes[home.second()] = true;
+        }
+        for (uint64_t index = 0, end = 0; index < homes.size(); index = end + 1) {
+            end = std::find(homes.begin() + index, homes.end(), true) - homes.begin();
+            leave_out(&view().slots[index], (end - index) * sizeof(shm::Slot));
+        }
     }
 
     /// As the daemon makes a change in the live table.
