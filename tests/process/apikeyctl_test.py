@@ -926,7 +926,7 @@ class Usage(Ctl):
             self.assertIn({"code": "VALID", "total": 4}, answer["codes"])
         self.assertIn("START", self.ctl("usage", "--by", "day").splitlines()[0])
         day = ["--since", "1970-01-01", "--until", "2020-01-01"]
-        self.assertEqual(self.ctl("usage", *day, "--output", "csv"), "id,allowed,denied\r\n")
+        self.assertEqual(self.ctl("usage", *day, "--output", "csv"), "id,allowed,denied\n")
         self.assertEqual(self.json("usage", *day), {"complete": True, "keys": [], "codes": []})
 
         # A stretch that is over stays as it is, whatever is counted later.
