@@ -116,20 +116,31 @@ std::string csv_cell(const std::string& text) {
     return quoted + '"';
 }
 
-std::string format_csv(const std::vector<std::string_view>& names, const std::vector<Record>& records) {
+std::string csv_head(const std::vector<std::string_view>& names) {
     std::string text;
     for (const std::string_view name : names) {
         text += (text.empty() ? "" : ",") + std::string(name);
     }
-    text += "\r\n";
+    return text + "\r\n";
+}
+
+std::string csv_line(const Record& record) {
+    std::string text;
+    for (size_t i = 0; i < record.size(); ++i) {
+        text += (i == 0 ? "" : ",") + csv_cell(text_of(record[i].value));
+    }
+    return text + "\r\n";
+}
+
+std::string format_csv(const std::vector<std::string_view>& names, const std::vector<Record>& records) {
+    std::string text = csv_head(names);
     for (const Record& record : records) {
-        for (size_t i = 0; i < record.size(); ++i) {
-            text += (i == 0 ? "" : ",") + csv_cell(text_of(record[i].value));
-        }
-        text += "\r\n";
+        text += csv_line(record);
     }
     return text;
 }
+
+constexpr size_t kPrintedAtOnce = 65536;
 
 }  // namespace
 
@@ -210,6 +221,45 @@ Outcome print(std::string_view text) {
         return failed(Exit::kNo, "standard output: cannot write: " + errno_text(error));
     }
     return {};
+}
+
+void Printer::add(std::string_view text) {
+    text_ += text;
+    if (text_.size() >= kPrintedAtOnce) {
+        printed_ = printed_ ? print(text_) : printed_;
+        text_.clear();
+    }
+}
+
+Outcome Printer::end() {
+    return printed_ ? print(text_) : printed_;
+}
+
+ListPrinter::ListPrinter(Printer& printer, OutputForm form, std::vector<std::string_view> names)
+    : printer_(printer), form_(form), names_(std::move(names)) {
+    printer_.add(form_ == OutputForm::csv ? csv_head(names_) : form_ == OutputForm::json ? "[" : "");
+}
+
+void ListPrinter::add(const Record& record) {
+    switch (form_) {
+        case OutputForm::table:
+            held_.push_back(record);
+            return;
+        case OutputForm::csv:
+            printer_.add(csv_line(record));
+            return;
+        case OutputForm::json:
+            printer_.add((first_ ? "\n" : ",\n") + json_object(record));
+            first_ = false;
+    }
+}
+
+void ListPrinter::end() {
+    if (form_ == OutputForm::table) {
+        printer_.add(format_table(names_, held_));
+    } else if (form_ == OutputForm::json) {
+        printer_.add(first_ ? "]" : "\n]");
+    }
 }
 
 std::string without_secrets(std::string_view text) {

@@ -62,6 +62,32 @@ std::string format_record(OutputForm form, const Record& record);
 
 /// Writes all of `text` to standard output. A failure (a full disk, a reader that went away) is Exit::kNo.
 Outcome print(std::string_view text);
+/// Standard output in parts, for what is too much to be held. What cannot be written is told at the end.
+class Printer {
+  public:
+    void add(std::string_view text);
+    Outcome end();
+
+  private:
+    std::string text_;
+    Outcome printed_;
+};
+
+/// format_list(), a record at a time. JSON and CSV are not held; a table is, for the widths of its columns.
+class ListPrinter {
+  public:
+    ListPrinter(Printer& printer, OutputForm form, std::vector<std::string_view> names);
+    void add(const Record& record);
+    void end();
+
+  private:
+    Printer& printer_;
+    OutputForm form_;
+    std::vector<std::string_view> names_;
+    std::vector<Record> held_;
+    bool first_ = true;
+};
+
 /// A line for the operator on standard error.
 void say(std::string_view line);
 /// The same text with the secret of each key of the native form left out: arguments are repeated in errors,

@@ -104,6 +104,12 @@ Result<void> Daemon::open_workers() {
     return {};
 }
 
+Retention retention_of(const RetentionConfig& config) {
+    constexpr int64_t kHour_s = 3600;
+    constexpr int64_t kDay_s = 24 * kHour_s;
+    return {{config.minutes_h * kHour_s, config.hours_d * kDay_s, config.days_d * kDay_s}};
+}
+
 Result<void> Daemon::open_instance() {
     const Result<Groups> groups = find_groups(config_);
     if (!groups) {
@@ -114,7 +120,7 @@ Result<void> Daemon::open_instance() {
     if (!directory) {
         return tl::unexpected(directory.error());
     }
-    auto store = UsageStore::open(config_.usage_path);
+    auto store = UsageStore::open(config_.usage_path, retention_of(config_.retention));
     if (!store) {
         return tl::unexpected(store.error());
     }

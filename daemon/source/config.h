@@ -19,6 +19,9 @@ inline constexpr uint32_t kDebounceDefault_ms = 100, kDebounceMin_ms = 0, kDebou
 inline constexpr uint32_t kPollDefault_ms = 2'000, kPollMin_ms = 100, kPollMax_ms = 3'600'000;
 inline constexpr uint32_t kLossDefault_percent = 50, kLossMin_percent = 0, kLossMax_percent = 100;
 inline constexpr uint32_t kFlushDefault_ms = 1'000, kFlushMin_ms = 10, kFlushMax_ms = 600'000;
+inline constexpr uint32_t kMinutesDefault_h = 48, kMinutesMin_h = 1, kMinutesMax_h = 87'600;
+inline constexpr uint32_t kHoursDefault_d = 90, kHoursMin_d = 1, kHoursMax_d = 36'600;
+inline constexpr uint32_t kDaysDefault_d = 3'660, kDaysMin_d = 1, kDaysMax_d = 36'600;
 inline constexpr uint32_t kHeartbeatDefault_ms = 1'000, kHeartbeatMin_ms = 10, kHeartbeatMax_ms = 60'000;
 inline constexpr uint64_t kCapacityMax_keys = 1'000'000'000;
 
@@ -35,6 +38,13 @@ struct ReloadConfig {
         kLossDefault_percent;  ///< a set that loses more keys is refused unless forced
 };
 
+/// How long counts by time are kept.
+struct RetentionConfig {
+    uint32_t minutes_h = kMinutesDefault_h;
+    uint32_t hours_d = kHoursDefault_d;
+    uint32_t days_d = kDaysDefault_d;
+};
+
 struct Config {
     std::string instance = apikey::shm::kInstanceDefault;
     std::string directory;        ///< absolute; the segments stand in directory/instance
@@ -44,6 +54,7 @@ struct Config {
     std::string operators_group;  ///< name; empty: the daemon's own group
     LogConfig log;
     ReloadConfig reload;
+    RetentionConfig retention;
     uint32_t flush_interval_ms = kFlushDefault_ms;
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
     uint64_t capacity_keys = 0;  ///< room that each table has at least; 0: by what is loaded

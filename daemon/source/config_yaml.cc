@@ -158,6 +158,12 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"reload.poll_ms", in_section(&Config::reload, &ReloadConfig::poll_ms, kPollMin_ms, kPollMax_ms)},
         {"reload.max_loss_percent",
          in_section(&Config::reload, &ReloadConfig::max_loss_percent, kLossMin_percent, kLossMax_percent)},
+        {"retention.minutes_h",
+         in_section(&Config::retention, &RetentionConfig::minutes_h, kMinutesMin_h, kMinutesMax_h)},
+        {"retention.hours_d",
+         in_section(&Config::retention, &RetentionConfig::hours_d, kHoursMin_d, kHoursMax_d)},
+        {"retention.days_d",
+         in_section(&Config::retention, &RetentionConfig::days_d, kDaysMin_d, kDaysMax_d)},
         {"flush_interval_ms", number(&Config::flush_interval_ms, kFlushMin_ms, kFlushMax_ms)},
         {"heartbeat_interval_ms", number(&Config::heartbeat_interval_ms, kHeartbeatMin_ms, kHeartbeatMax_ms)},
         {"capacity", number(&Config::capacity_keys, 0, kCapacityMax_keys)},
@@ -251,7 +257,7 @@ class ConfigVisitor final : public YamlVisitor {
         const auto named = [&](const Field& field) { return field.name == name_; };
         const auto found = std::find_if(fields_.begin(), fields_.end(), named);
         field_ = found == fields_.end() || name_.find('.') != section_.find('.') ? nullptr : &*found;
-        is_section_ = section_.empty() && (name_ == "log" || name_ == "reload");
+        is_section_ = section_.empty() && (name_ == "log" || name_ == "reload" || name_ == "retention");
         if (field_ == nullptr && !is_section_) {
             reporter_.add(scalar.place,
                           "unknown field " + yaml_quote(name_) + " (want one of " + wanted_names() + ")");

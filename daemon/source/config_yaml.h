@@ -8,6 +8,7 @@
 //     operators_group: apikey-ops
 //     log: {format: logfmt, level: info, file: /var/log/apikeyd.log}
 //     reload: {debounce_ms: 100, poll_ms: 2000, max_loss_percent: 50}
+//     retention: {minutes_h: 48, hours_d: 90, days_d: 3660}
 //     flush_interval_ms: 1000
 //     heartbeat_interval_ms: 1000
 //     capacity: 0

@@ -255,7 +255,6 @@ Result<Database> Database::open_read_only(const std::string& path) {
     return database;
 }
 
-/// Of a file that is known to be a store; 0 for one that is empty.
 Result<int64_t> Database::version() const {
     const Result<int64_t> application = query_int("PRAGMA application_id");
     const Result<int64_t> version = application ? query_int("PRAGMA user_version") : application;

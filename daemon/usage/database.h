@@ -80,6 +80,8 @@ class Database {
     /// files. One of an earlier version stays so.
     static Result<Database> open_read_only(const std::string& path);
 
+    /// Of a file that is known to be a store; 0 for one that is empty.
+    Result<int64_t> version() const;
     Result<Statement> prepare(std::string_view sql) const;
     /// Runs SQL that answers nothing. SQLITE_OK or an extended error code.
     int execute(const char* sql) const;
@@ -100,7 +102,6 @@ class Database {
 
     explicit Database(std::string path) : path_(std::move(path)) {}
     static Result<Database> connect(const std::string& path, const std::string& real_path, int flags);
-    Result<int64_t> version() const;
     Result<int64_t> query_int(const char* sql) const;
     Result<void> configure_for_writing() const;
     Result<void> bring_up(int64_t from_version) const;

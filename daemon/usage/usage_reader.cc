@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "usage/database.h"
+#include "usage/usage_schema.h"
 
 namespace apikeyd {
 
@@ -15,9 +16,33 @@ KeyTotal row_of(const Statement& statement) {
                     static_cast<uint64_t>(statement.column_int(2)), statement.column_int(3)};
 }
 
+constexpr std::string_view kRollupsSql =
+    "SELECT start_s, key_id, allowed, denied FROM key_rollups "
+    "WHERE step_s = ?1 AND start_s >= ?2 AND start_s < ?3 ORDER BY start_s, key_id";
+/// One seek a step, from the first that is kept on: the key stands last in the index.
+constexpr std::string_view kRollupsOfOneSql =
+    "WITH RECURSIVE steps(start) AS ("
+    "SELECT max(?2, start_s) FROM (SELECT start_s FROM key_rollups WHERE step_s = ?1 ORDER BY start_s LIMIT "
+    "1) "
+    "UNION ALL SELECT start + ?1 FROM steps WHERE start + ?1 < ?3) "
+    "SELECT start_s, key_id, allowed, denied FROM steps CROSS JOIN key_rollups "
+    "ON step_s = ?1 AND start_s = start AND start < ?3 AND key_id = ?4 ORDER BY start";
+constexpr std::string_view kSumsSql =
+    "SELECT ?2, key_id, sum(allowed), sum(denied) FROM key_rollups "
+    "WHERE step_s = ?1 AND start_s >= ?2 AND start_s < ?3 GROUP BY key_id ORDER BY key_id";
+constexpr std::string_view kCodeRollupsSql =
+    "SELECT start_s, code, total FROM code_rollups "
+    "WHERE step_s = ?1 AND start_s >= ?2 AND start_s < ?3 ORDER BY start_s, code";
+
+KeyRollup rollup_of(const Statement& statement) {
+    return {statement.column_int(0), std::string(statement.column_text(1)),
+            static_cast<uint64_t>(statement.column_int(2)), static_cast<uint64_t>(statement.column_int(3))};
+}
+
 }  // namespace
 
 struct UsageReader::Impl {
+    std::string path;
     Database database;  // before the statements: they are finalized first
     Statement all;
     Statement one;
@@ -34,7 +59,7 @@ Result<UsageReader> UsageReader::open(const std::string& path) {
     if (!database) {
         return tl::unexpected(std::move(database.error()));
     }
-    auto impl = std::make_unique<Impl>(Impl{std::move(*database), {}, {}, {}});
+    auto impl = std::make_unique<Impl>(Impl{path, std::move(*database), {}, {}, {}});
     const std::pair<Statement*, std::string_view> wanted[] = {
         {&impl->all, "SELECT key_id, allowed, denied, last_used_s FROM totals ORDER BY key_id"},
         {&impl->one, "SELECT key_id, allowed, denied, last_used_s FROM totals WHERE key_id = ?1"},
@@ -72,6 +97,67 @@ Result<std::optional<KeyTotal>> UsageReader::total(std::string_view key_id) {
         return tl::unexpected(impl_->database.last_error(kDoingRead));
     }
     return std::nullopt;
+}
+
+/// Prepared when it is wanted: a store of an earlier version has the rest, and can be read.
+Result<void> UsageReader::walk(std::string_view sql, const RollupQuery& query,
+                               const std::function<void(const Statement&)>& visit) {
+    const Result<int64_t> version = impl_->database.version();
+    if (!version) {
+        return tl::unexpected(version.error());
+    }
+    if (*version < kUsageRollupsVersion) {
+        return fail("usage store " + impl_->path + ": is of version " + std::to_string(*version) +
+                    ", which has no counts by time; start this version's apikeyd, and they begin");
+    }
+    Result<Statement> prepared = impl_->database.prepare(sql);
+    if (!prepared) {
+        return tl::unexpected(std::move(prepared.error()));
+    }
+    Statement& statement = *prepared;
+    statement.bind(1, query.step_s).bind(2, query.since_s).bind(3, query.until_s);
+    if (sql == kRollupsOfOneSql) {
+        statement.bind(4, *query.key_id);
+    }
+    int rc = statement.step();
+    for (; rc == SQLITE_ROW; rc = statement.step()) {
+        visit(statement);
+    }
+    if (rc != SQLITE_DONE) {
+        return tl::unexpected(impl_->database.last_error(kDoingRead));
+    }
+    return {};
+}
+
+Result<void> UsageReader::for_each_rollup(const RollupQuery& query,
+                                          const std::function<void(const KeyRollup&)>& callback) {
+    return walk(query.key_id ? kRollupsOfOneSql : kRollupsSql, query,
+                [&](const Statement& statement) { callback(rollup_of(statement)); });
+}
+
+Result<void> UsageReader::for_each_sum(const RollupQuery& query,
+                                       const std::function<void(const KeyRollup&)>& callback) {
+    if (!query.key_id) {
+        return walk(kSumsSql, query, [&](const Statement& statement) { callback(rollup_of(statement)); });
+    }
+    KeyRollup sum{query.since_s, *query.key_id};
+    Result<void> walked = for_each_rollup(query, [&](const KeyRollup& one) {
+        sum.allowed += one.allowed;
+        sum.denied += one.denied;
+    });
+    if (walked) {
+        callback(sum);
+    }
+    return walked;
+}
+
+Result<void> UsageReader::for_each_code_rollup(const RollupQuery& query,
+                                               const std::function<void(const CodeRollup&)>& callback) {
+    return walk(kCodeRollupsSql, query, [&](const Statement& statement) {
+        callback({statement.column_int(0),
+                  {static_cast<uint8_t>(statement.column_int(1)),
+                   static_cast<uint64_t>(statement.column_int(2))}});
+    });
 }
 
 Result<std::vector<CodeCount>> UsageReader::codes() {

@@ -12,7 +12,7 @@ namespace apikeyd {
 inline constexpr int64_t kUsageApplicationId = 0x61706B75;
 /// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone; one with
 /// a lower one is brought up to it by whoever opens it for writing, and read as it is by others.
-inline constexpr int64_t kUsageSchemaVersion = 2;
+inline constexpr int64_t kUsageSchemaVersion = 3;
 
 /// totals, codes: what has been counted, for ever.
 /// baselines, code_baselines: how much of a generation's sums the totals already contain. Rows vanish with
@@ -81,8 +81,31 @@ CREATE TABLE quotas(
 PRAGMA user_version = 2;
 )sql";
 
+/// key_rollups, code_rollups: the same as totals and codes, of the minute, hour or day (step_s of seconds)
+/// from start_s on, by the clock at the flush.
+inline constexpr char kUsageVersion3Sql[] = R"sql(
+CREATE TABLE key_rollups(
+  step_s INTEGER NOT NULL,
+  start_s INTEGER NOT NULL,
+  key_id TEXT NOT NULL,
+  allowed INTEGER NOT NULL,
+  denied INTEGER NOT NULL,
+  PRIMARY KEY(step_s, start_s, key_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE code_rollups(
+  step_s INTEGER NOT NULL,
+  start_s INTEGER NOT NULL,
+  code INTEGER NOT NULL,
+  total INTEGER NOT NULL,
+  PRIMARY KEY(step_s, start_s, code)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 3;
+)sql";
+
+inline constexpr int64_t kUsageRollupsVersion = 3;
+
 /// What makes a store of each version of one of the version before; of an empty file for the first.
-inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql};
+inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql, kUsageVersion3Sql};
 static_assert(std::size(kUsageVersionsSql) == kUsageSchemaVersion, "the SQL above says the same");
 
 }  // namespace apikeyd

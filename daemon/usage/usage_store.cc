@@ -15,6 +15,7 @@
 #include "base/errno_text.h"
 #include "usage/database.h"
 #include "usage/quota_rows.h"
+#include "usage/rollup_rows.h"
 
 namespace apikeyd {
 
@@ -97,6 +98,7 @@ struct UsageStore::Impl {
     Database database;  // before the statements: they are finalized first
     std::array<Statement, kStatementCount> statements;
     QuotaRows quotas;
+    RollupRows rollups;
     bool read_only = false;  // a log that could not be opened for writing stays so for the connection's life
 
     Statement& get(StatementIndex index) { return statements[index]; }
@@ -137,8 +139,9 @@ namespace {
 /// One flush inside its transaction. Every function answers SQLITE_OK or the error that ends it.
 class FlushRun {
   public:
-    FlushRun(Database& database, std::array<Statement, kStatementCount>& statements, int64_t now_s)
-        : database_(database), statements_(statements), now_s_(now_s) {}
+    FlushRun(Database& database, std::array<Statement, kStatementCount>& statements, RollupRows& rollups,
+             int64_t now_s)
+        : database_(database), statements_(statements), rollups_(rollups), now_s_(now_s) {}
 
     int add_generation(const GenerationCounts& counts) {
         int rc = add_keys(counts);
@@ -161,12 +164,15 @@ class FlushRun {
         std::sort(differences_.begin(), differences_.end(),
                   [](const Difference& a, const Difference& b) { return a.key_id < b.key_id; });
         for (const Difference& difference : differences_) {
-            const int rc = statements_[kAddTotal]
-                               .bind(1, difference.key_id)
-                               .bind(2, clamped(difference.allowed))
-                               .bind(3, clamped(difference.denied))
-                               .bind(4, now_s_)
-                               .run();
+            const int64_t allowed = clamped(difference.allowed);
+            const int64_t denied = clamped(difference.denied);
+            int rc = statements_[kAddTotal]
+                         .bind(1, difference.key_id)
+                         .bind(2, allowed)
+                         .bind(3, denied)
+                         .bind(4, now_s_)
+                         .run();
+            rc = rc == SQLITE_OK ? rollups_.add_key(difference.key_id, allowed, denied, now_s_) : rc;
             if (rc != SQLITE_OK) {
                 return rc;
             }
@@ -256,18 +262,15 @@ class FlushRun {
         if (code.total == total_before) {
             return SQLITE_OK;
         }
-        const int rc = statements_[kRaiseCodeBaseline]
-                           .bind(1, uid)
-                           .bind(2, int64_t{code.code})
-                           .bind(3, clamped(code.total))
-                           .run();
-        if (rc != SQLITE_OK) {
-            return rc;
-        }
-        return statements_[kAddCode]
-            .bind(1, int64_t{code.code})
-            .bind(2, clamped(code.total - total_before))
-            .run();
+        const int64_t difference = clamped(code.total - total_before);
+        int rc = statements_[kRaiseCodeBaseline]
+                     .bind(1, uid)
+                     .bind(2, int64_t{code.code})
+                     .bind(3, clamped(code.total))
+                     .run();
+        rc = rc == SQLITE_OK ? statements_[kAddCode].bind(1, int64_t{code.code}).bind(2, difference).run()
+                             : rc;
+        return rc == SQLITE_OK ? rollups_.add_code(code.code, difference, now_s_) : rc;
     }
 
     int quarantine(const GenerationUid& uid, const KeyDigest& digest, uint64_t allowed, uint64_t denied) {
@@ -299,6 +302,7 @@ class FlushRun {
 
     Database& database_;
     std::array<Statement, kStatementCount>& statements_;
+    RollupRows& rollups_;
     int64_t now_s_;
     int64_t quarantined_rows_ = -1;  // counted when first needed
     FlushSummary summary_;
@@ -307,8 +311,8 @@ class FlushRun {
 
 }  // namespace
 
-UsageStore::UsageStore(std::string path, std::unique_ptr<Impl> impl, OwnedFd lock)
-    : path_(std::move(path)), impl_(std::move(impl)), lock_(std::move(lock)) {}
+UsageStore::UsageStore(std::string path, const Retention& retention, std::unique_ptr<Impl> impl, OwnedFd lock)
+    : path_(std::move(path)), retention_(retention), impl_(std::move(impl)), lock_(std::move(lock)) {}
 UsageStore::UsageStore(UsageStore&&) noexcept = default;
 UsageStore& UsageStore::operator=(UsageStore&&) noexcept = default;
 UsageStore::~UsageStore() = default;
@@ -330,7 +334,7 @@ Result<OwnedFd> UsageStore::take_lock(const std::string& path) {
     return lock;
 }
 
-Result<UsageStore> UsageStore::open(const std::string& path) {
+Result<UsageStore> UsageStore::open(const std::string& path, const Retention& retention) {
     Result<std::unique_ptr<Impl>> impl = open_impl(path);
     if (!impl) {
         return tl::unexpected(std::move(impl.error()));
@@ -344,7 +348,7 @@ Result<UsageStore> UsageStore::open(const std::string& path) {
         return fail(path +
                     ": has another name, under which another daemon could use it; remove that hard link");
     }
-    return UsageStore(path, std::move(*impl), std::move(*lock));
+    return UsageStore(path, retention, std::move(*impl), std::move(*lock));
 }
 
 Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path) {
@@ -365,6 +369,11 @@ Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::strin
         return tl::unexpected(std::move(quotas.error()));
     }
     impl->quotas = std::move(*quotas);
+    Result<RollupRows> rollups = RollupRows::prepare(impl->database);
+    if (!rollups) {
+        return tl::unexpected(std::move(rollups.error()));
+    }
+    impl->rollups = std::move(*rollups);
     return impl;
 }
 
@@ -388,7 +397,7 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
     if (const Result<void> there = follow_name(); !there) {
         return tl::unexpected(there.error());
     }
-    FlushRun run(impl_->database, impl_->statements, now_s);
+    FlushRun run(impl_->database, impl_->statements, impl_->rollups, now_s);
     const Result<void> done = impl_->transact(kDoingFlush, [&] {
         for (const GenerationCounts& counts : generations) {
             bool closed = false;
@@ -401,7 +410,8 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
                 return rc;
             }
         }
-        return run.add_totals();
+        const int rc = run.add_totals();
+        return rc == SQLITE_OK ? impl_->rollups.forget_oldest(retention_, now_s) : rc;
     });
     if (!done) {
         return tl::unexpected(done.error());

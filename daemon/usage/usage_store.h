@@ -71,6 +71,17 @@ struct QuotaCount {
     uint64_t used = 0;    ///< below 2^34
 };
 
+/// Counts are summed up by these steps of UTC, beside the totals.
+inline constexpr std::array<int64_t, 3> kRollupSteps_s = {60, 3600, 86400};
+/// The start of the step that a time since 1970 lies in.
+constexpr int64_t rollup_start_s(int64_t time_s, int64_t step_s) {
+    return time_s - time_s % step_s;
+}
+/// How long such sums are kept, by step.
+struct Retention {
+    std::array<int64_t, 3> kept_s = {int64_t{48} * 3600, int64_t{90} * 86400, int64_t{3660} * 86400};
+};
+
 /// What one flush brings of one generation. Keys, and quotas, that did not change may be left out.
 struct GenerationCounts {
     GenerationUid uid{};
@@ -102,7 +113,7 @@ class UsageStore {
     /// what to do: a missing directory, a symbolic link, a directory, no permission, a full disk, a file that
     /// is no store of ours or of a newer version (both left untouched). One daemon a store, told by a lock on
     /// `<path>.lock`: to each, the generations of another would be vanished ones.
-    static Result<UsageStore> open(const std::string& path);
+    static Result<UsageStore> open(const std::string& path, const Retention& retention = {});
 
     UsageStore(UsageStore&&) noexcept;
     UsageStore& operator=(UsageStore&&) noexcept;
@@ -118,6 +129,8 @@ class UsageStore {
     ///   plausible again counts on from its old baseline.
     /// - a generation already closed adds nothing, whatever it brings.
     /// Totals stop at 2^63 - 1.
+    /// The same differences go to the minute, hour and day of `now_s`, and what is older than is kept goes, a
+    /// step at a time.
     /// Of a quota the later period is kept, and in it the larger count; a period further ahead than the next,
     /// of a clock that was set back since, becomes the present one with what was counted.
     Result<FlushSummary> flush(std::span<const GenerationCounts> generations, int64_t now_s = unix_now_s());
@@ -145,12 +158,13 @@ class UsageStore {
 
   private:
     struct Impl;
-    UsageStore(std::string path, std::unique_ptr<Impl> impl, OwnedFd lock);
+    UsageStore(std::string path, const Retention& retention, std::unique_ptr<Impl> impl, OwnedFd lock);
     static Result<OwnedFd> take_lock(const std::string& path);
     static Result<std::unique_ptr<Impl>> open_impl(const std::string& path);
     Result<void> follow_name();
 
     std::string path_;
+    Retention retention_;
     std::unique_ptr<Impl> impl_;  // nullptr when the file was replaced by one that cannot be opened
     OwnedFd lock_;
     bool reopened_ = false;

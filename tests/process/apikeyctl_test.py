@@ -902,6 +902,56 @@ class Usage(Ctl):
         self.assertEqual(self.ctl("usage", "--output", "csv").splitlines()[0], "id,allowed,denied,last_used")
         self.assertIn("REVOKED", self.ctl("usage"))
 
+    def test_by_time(self):
+        self.start()
+        first_id, first = self.issue()
+        second_id, second = self.issue()
+        self.codes(first, first, second, status=0)
+        self.ctl("usage")
+        self.codes(first, "no-such-key-anywhere", status=1)
+        wanted = {first_id: 3, second_id: 1}
+        for by in ("minute", "hour", "day"):
+            answer = self.json("usage", "--by", by, fields=["complete", "keys", "codes"])
+            sums = dict.fromkeys(wanted, 0)
+            for one in answer["keys"]:
+                self.assertEqual(list(one), ["start", "id", "allowed", "denied"])
+                sums[one["id"]] += one["allowed"]
+            self.assertEqual(sums, wanted)
+            self.assertEqual(sum(one["total"] for one in answer["codes"] if one["code"] == "NOT_FOUND"), 1)
+            one = self.json("usage", first_id, "--by", by, "--since", "2d", fields=["complete", "keys"])
+            self.assertEqual(sum(one["allowed"] for one in one["keys"]), 3)
+        for period in (["--since", "1970-01-01"], ["--since", "24h"], ["--since", "90m"]):
+            answer = self.json("usage", *period, fields=["complete", "keys", "codes"])
+            self.assertEqual({one["id"]: one["allowed"] for one in answer["keys"]}, wanted)
+            self.assertIn({"code": "VALID", "total": 4}, answer["codes"])
+        self.assertIn("START", self.ctl("usage", "--by", "day").splitlines()[0])
+        day = ["--since", "1970-01-01", "--until", "2020-01-01"]
+        self.assertEqual(self.ctl("usage", *day, "--output", "csv"), "id,allowed,denied\n")
+        self.assertEqual(self.json("usage", *day), {"complete": True, "keys": [], "codes": []})
+
+        # A stretch that is over stays as it is, whatever is counted later.
+        minute = (int(time.time()) // 60 + 1) * 60
+        until = ["--until", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(minute - 60)), "--output", "csv"]
+        before = self.ctl("usage", "--by", "minute", *until)
+        self.codes(first, second, status=0)
+        self.assertEqual(self.ctl("usage", "--by", "minute", *until), before)
+
+    def test_no_stretch_of_time(self):
+        self.start()
+        key_id, _ = self.issue()
+        for arguments, said in (
+            (["--since", "last week"], "--since: 'last week' is no time (want "),
+            (["--until", "2026-01-01T00:00:01Z"], "--until: 2026-01-01T00:00:01Z is not the start of a full minute"),
+            (["--since", "2026-01-02", "--until", "2026-01-01"], "--since: 2026-01-02T00:00:00Z is after --until"),
+            (["--since", "9999-01-01"], "--since: 9999-01-01T00:00:00Z has no counts yet"),
+            (["--by", "week"], "apikeyctl: --by"),
+        ):
+            self.assertEqual(self.ctl("usage", *arguments, status=2), "", arguments)
+            self.assertTrue(self.said.startswith(said), (said, self.said))
+        self.assertEqual(self.json("usage", key_id, "--since", "1d")["keys"][0]["allowed"], 0)
+        self.assertEqual(self.ctl("usage", "000000000000", "--by", "day", status=1), "")
+        self.assertIn("000000000000: no key with this id", self.said)
+
     def test_a_store_that_was_removed_is_filled_again(self):
         self.start()
         idle_id, idle = self.issue()

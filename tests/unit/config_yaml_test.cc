@@ -42,6 +42,9 @@ TEST(source_ConfigYaml, Defaults) {
     EXPECT_EQ(config->reload.debounce_ms, 100u);
     EXPECT_EQ(config->reload.poll_ms, 2000u);
     EXPECT_EQ(config->reload.max_loss_percent, 50u);
+    EXPECT_EQ(config->retention.minutes_h, 48u);
+    EXPECT_EQ(config->retention.hours_d, 90u);
+    EXPECT_EQ(config->retention.days_d, 3660u);
     EXPECT_EQ(config->flush_interval_ms, 1000u);
     EXPECT_EQ(config->heartbeat_interval_ms, 1000u);
     EXPECT_EQ(config->capacity_keys, 0u);
@@ -56,6 +59,7 @@ TEST(source_ConfigYaml, EveryField) {
         "clients_group: apikey\noperators_group: apikey-ops\n"
         "log: {format: json, level: error, file: log/a.log}\n"
         "reload:\n  debounce_ms: 0\n  poll_ms: 100\n  max_loss_percent: 100\n"
+        "retention: {minutes_h: 1, hours_d: 36600, days_d: 365}\n"
         "flush_interval_ms: 10\nheartbeat_interval_ms: 60000\ncapacity: 1000000\nevent_loop: epoll\n",
         "/etc/apikeyd/c.yaml");
     ASSERT_TRUE(config) << config.error().message;
@@ -71,6 +75,9 @@ TEST(source_ConfigYaml, EveryField) {
     EXPECT_EQ(config->reload.debounce_ms, 0u);
     EXPECT_EQ(config->reload.poll_ms, 100u);
     EXPECT_EQ(config->reload.max_loss_percent, 100u);
+    EXPECT_EQ(config->retention.minutes_h, 1u);
+    EXPECT_EQ(config->retention.hours_d, 36600u);
+    EXPECT_EQ(config->retention.days_d, 365u);
     EXPECT_EQ(config->flush_interval_ms, 10u);
     EXPECT_EQ(config->heartbeat_interval_ms, 60000u);
     EXPECT_EQ(config->capacity_keys, 1000000u);
@@ -110,6 +117,8 @@ TEST(source_ConfigYaml, WrongValues) {
               at + "28: reload.max_loss_percent: '101' (want a whole number from 0 to 100)");
     EXPECT_EQ(field_error("reload: {poll_ms: 99}"),
               at + "19: reload.poll_ms: '99' (want a whole number from 100 to 3600000)");
+    EXPECT_EQ(field_error("retention: {hours_d: 0}"),
+              at + "22: retention.hours_d: '0' (want a whole number from 1 to 36600)");
     EXPECT_EQ(field_error("reload: {debounce_ms: 60001}"),
               at + "23: reload.debounce_ms: '60001' (want a whole number from 0 to 60000)");
 }
@@ -119,7 +128,7 @@ TEST(source_ConfigYaml, WrongShapes) {
     EXPECT_EQ(field_error("colour: [red, {a: b}]"),
               at + "1: unknown field 'colour' (want one of capacity, clients_group, directory, event_loop, "
                    "flush_interval_ms, heartbeat_interval_ms, instance, log, operators_group, reload, "
-                   "source, usage)");
+                   "retention, source, usage)");
     EXPECT_EQ(field_error("log: {colour: red}"),
               at + "7: unknown field 'log.colour' (want one of file, format, level)");
     EXPECT_EQ(field_error("log.level: info").substr(0, 50), at + "1: unknown field 'log.level'");

@@ -108,7 +108,9 @@ TEST_P(UsageCrashTest, FlushingClosingAndForgetting) {
         const auto index = static_cast<size_t>(state - states.begin());
         ASSERT_GE(index, reached) << "a committed flush was lost, killed at point " << n;
         reached = index;
+        ASSERT_TRUE(times_agree(path)) << "killed at point " << n;
         recover(path);
+        ASSERT_TRUE(times_agree(path)) << "killed at point " << n;
         std::filesystem::remove_all(copy);
         if (!killed) {
             break;
@@ -152,7 +154,7 @@ TEST_P(UsageCrashTest, BringingUpAnOlderStore) {
         const std::vector<std::string> versions = query_texts(path, "PRAGMA user_version");
         const bool quotas =
             !query_texts(path, "SELECT name FROM sqlite_schema WHERE name = 'quotas'").empty();
-        ASSERT_EQ(versions.at(0), quotas ? "2" : "1") << "killed at point " << n;
+        ASSERT_EQ(versions.at(0), quotas ? "3" : "1") << "killed at point " << n;
         recover(path);
         std::filesystem::remove_all(copy);
     }
@@ -292,6 +294,7 @@ TEST_F(UsageHistoryTest, TotalsAreWhatTheModelSays) {
                 flush_all(child, flush);
             });
             const Totals found = totals(path_);
+            ASSERT_TRUE(times_agree(path_)) << "round " << round;
             const bool is_after = found == after_flush;
             ASSERT_TRUE(is_after || (killed && found == before_flush)) << "round " << round;
             ++(is_after ? crashes_after : crashes_before);

@@ -184,8 +184,26 @@ Recorded recorded(const std::string& path) {
     return all;
 }
 
+bool times_agree(const std::string& path) {
+    int64_t differences = 0;
+    for (const int64_t step_s : kRollupSteps_s) {
+        const std::string of_step = " WHERE step_s = " + std::to_string(step_s);
+        differences += query_int(path,
+                                 "SELECT count(*) FROM (SELECT key_id, allowed, denied FROM totals EXCEPT "
+                                 "SELECT key_id, sum(allowed), sum(denied) FROM key_rollups" +
+                                     of_step + " GROUP BY key_id)");
+        differences += query_int(path,
+                                 "SELECT count(*) FROM (SELECT code, total FROM codes EXCEPT SELECT code, "
+                                 "sum(total) FROM code_rollups" +
+                                     of_step + " GROUP BY code)");
+    }
+    return differences == 0;
+}
+
 void make_version_1(const std::string& path) {
-    execute(path, "DROP TABLE quotas; PRAGMA user_version = 1");
+    execute(path,
+            "DROP TABLE key_rollups; DROP TABLE code_rollups; DROP TABLE quotas; "
+            "PRAGMA user_version = 1");
 }
 
 std::vector<std::string> query_texts(const std::string& path, const std::string& sql) {

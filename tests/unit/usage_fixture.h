@@ -70,6 +70,9 @@ struct Recorded {
 };
 Recorded recorded(const std::string& path);
 
+/// True when what is kept by minute, by hour and by day says the same as the totals, of keys and of codes.
+bool times_agree(const std::string& path);
+
 /// Makes an older store of one that has nothing yet that those had not.
 void make_version_1(const std::string& path);
 

@@ -1,0 +1,89 @@
+#include "usage/rollup_rows.h"
+
+#include <optional>
+#include <utility>
+
+namespace apikeyd {
+
+namespace {
+
+/// A sum beyond 2^63 - 1 would become a REAL; min() picks the largest integer instead.
+constexpr std::string_view kAddKeySql =
+    "INSERT INTO key_rollups(step_s, start_s, key_id, allowed, denied) VALUES(?1, ?2, ?3, ?4, ?5) "
+    "ON CONFLICT(step_s, start_s, key_id) DO UPDATE SET "
+    "allowed = min(allowed + excluded.allowed, 9223372036854775807), "
+    "denied = min(denied + excluded.denied, 9223372036854775807)";
+constexpr std::string_view kAddCodeSql =
+    "INSERT INTO code_rollups(step_s, start_s, code, total) VALUES(?1, ?2, ?3, ?4) "
+    "ON CONFLICT(step_s, start_s, code) DO UPDATE SET "
+    "total = min(total + excluded.total, 9223372036854775807)";
+/// Whatever was counted for a key was answered with a code, which another flush may have brought: so `<=`
+/// below.
+constexpr std::string_view kOldestSql =
+    "SELECT start_s FROM code_rollups WHERE step_s = ?1 AND start_s < ?2 ORDER BY start_s LIMIT 1";
+constexpr std::string_view kForgetKeysSql = "DELETE FROM key_rollups WHERE step_s = ?1 AND start_s <= ?2";
+constexpr std::string_view kForgetCodesSql = "DELETE FROM code_rollups WHERE step_s = ?1 AND start_s <= ?2";
+
+}  // namespace
+
+Result<RollupRows> RollupRows::prepare(const Database& database) {
+    RollupRows rows;
+    const std::pair<Statement*, std::string_view> wanted[] = {{&rows.add_key_, kAddKeySql},
+                                                              {&rows.add_code_, kAddCodeSql},
+                                                              {&rows.oldest_, kOldestSql},
+                                                              {&rows.forget_keys_, kForgetKeysSql},
+                                                              {&rows.forget_codes_, kForgetCodesSql}};
+    for (const auto& [statement, sql] : wanted) {
+        Result<Statement> prepared = database.prepare(sql);
+        if (!prepared) {
+            return tl::unexpected(std::move(prepared.error()));
+        }
+        *statement = std::move(*prepared);
+    }
+    return rows;
+}
+
+int RollupRows::add_key(std::string_view key_id, int64_t allowed, int64_t denied, int64_t now_s) {
+    int rc = SQLITE_OK;
+    for (const int64_t step_s : kRollupSteps_s) {
+        add_key_.bind(1, step_s).bind(2, rollup_start_s(now_s, step_s)).bind(3, key_id);
+        rc = rc == SQLITE_OK ? add_key_.bind(4, allowed).bind(5, denied).run() : rc;
+    }
+    return rc;
+}
+
+int RollupRows::add_code(uint8_t code, int64_t total, int64_t now_s) {
+    int rc = SQLITE_OK;
+    for (const int64_t step_s : kRollupSteps_s) {
+        add_code_.bind(1, step_s).bind(2, rollup_start_s(now_s, step_s)).bind(3, int64_t{code});
+        rc = rc == SQLITE_OK ? add_code_.bind(4, total).run() : rc;
+    }
+    return rc;
+}
+
+int RollupRows::forget_oldest(const Retention& retention, int64_t now_s) {
+    for (size_t i = 0; i < kRollupSteps_s.size(); ++i) {
+        const int64_t step_s = kRollupSteps_s[i];
+        std::optional<int64_t> start_s;
+        {
+            const ResetGuard guard(oldest_);
+            const int64_t kept_s = rollup_start_s(now_s, step_s) - retention.kept_s[i];
+            const int rc = oldest_.bind(1, step_s).bind(2, kept_s).step();
+            if (rc == SQLITE_ROW) {
+                start_s = oldest_.column_int(0);
+            } else if (rc != SQLITE_DONE) {
+                return rc;
+            }
+        }
+        if (start_s) {
+            int rc = forget_keys_.bind(1, step_s).bind(2, *start_s).run();
+            rc = rc == SQLITE_OK ? forget_codes_.bind(1, step_s).bind(2, *start_s).run() : rc;
+            if (rc != SQLITE_OK) {
+                return rc;
+            }
+        }
+    }
+    return SQLITE_OK;
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,36 @@
+// The usage store's rows of counts by time: per key and per code, by minute, hour and day. Private to
+// daemon/usage.
+
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "usage/database.h"
+#include "usage/usage_store.h"
+
+namespace apikeyd {
+
+/// Prepared statements; what Statement's header says of a Database holds.
+class RollupRows {
+  public:
+    RollupRows() = default;
+    static Result<RollupRows> prepare(const Database& database);
+
+    /// Add to the minute, the hour and the day that `now_s` lies in, inside the caller's transaction.
+    /// SQLITE_OK or an extended error code, all of them.
+    int add_key(std::string_view key_id, int64_t allowed, int64_t denied, int64_t now_s);
+    int add_code(uint8_t code, int64_t total, int64_t now_s);
+    /// Deletes the oldest minute, hour and day, where they are older than is kept: one of each a flush, so
+    /// that no flush is long, and as many as a flush can begin.
+    int forget_oldest(const Retention& retention, int64_t now_s);
+
+  private:
+    Statement add_key_;
+    Statement add_code_;
+    Statement oldest_;
+    Statement forget_keys_;
+    Statement forget_codes_;
+};
+
+}  // namespace apikeyd
