@@ -64,11 +64,11 @@ void detach_control(ControlMapping* mapping) {
     *mapping = ControlMapping{};
 }
 
-AttachResult attach_generation(const AttachOptions& /*options*/, const Control& control, uint32_t generation,
-                               GenerationMapping* out) {
+AttachResult attach_generation(const AttachOptions& /*options*/, const ControlMapping& control,
+                               uint32_t generation, GenerationMapping* out) {
     const fuzz::MemoryGeneration* files =
         fuzz::g_instance != nullptr ? fuzz::g_instance->find(generation) : nullptr;
-    if (files == nullptr || !current_or_next(control, generation)) {
+    if (files == nullptr || !current_or_next(*control.control, generation)) {
         return AttachResult::kSuperseded;
     }
     GenerationMapping mapping;
