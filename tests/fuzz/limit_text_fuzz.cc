@@ -77,7 +77,8 @@ std::optional<LimitRow> reference_quota(const std::string& text) {
     return std::nullopt;
 }
 
-/// A rate's burst takes at most two years to come back: 2^53 units of 8 ns. One request takes at least 100.
+/// A rate's burst takes at most two years to come back: 2^53 units of 8 ns. No more than 1250000 come in a
+/// second.
 bool reference_fits(const LimitRow& row) {
     __extension__ using Wide = unsigned __int128;
     if (row.form != LimitForm::kRate) {
@@ -85,7 +86,7 @@ bool reference_fits(const LimitRow& row) {
     }
     const Wide units = Wide{row.rate_seconds} * 125'000'000;
     const Wide interval = (units + row.requests - 1) / row.requests;
-    return interval >= 100 && interval * row.burst <= Wide{1} << 53;
+    return row.requests <= uint64_t{1'250'000} * row.rate_seconds && interval * row.burst <= Wide{1} << 53;
 }
 
 void check(const std::string& text, Result<void> (*parse)(std::string_view, LimitRow&),
