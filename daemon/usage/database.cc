@@ -353,6 +353,17 @@ Result<Statement> Database::prepare(std::string_view sql) const {
     return statement;
 }
 
+Result<void> Database::prepare(std::initializer_list<std::pair<Statement*, std::string_view>> wanted) const {
+    for (const auto& [statement, sql] : wanted) {
+        Result<Statement> prepared = prepare(sql);
+        if (!prepared) {
+            return tl::unexpected(std::move(prepared.error()));
+        }
+        *statement = std::move(*prepared);
+    }
+    return {};
+}
+
 int Database::execute(const char* sql) const {
     return sqlite3_exec(connection_.get(), sql, nullptr, nullptr, nullptr);
 }

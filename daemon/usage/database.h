@@ -6,11 +6,13 @@
 #include <sqlite3.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 
@@ -83,6 +85,8 @@ class Database {
     /// Of a file that is known to be a store; 0 for one that is empty.
     Result<int64_t> version() const;
     Result<Statement> prepare(std::string_view sql) const;
+    /// The same for several; the first that cannot be prepared ends it.
+    Result<void> prepare(std::initializer_list<std::pair<Statement*, std::string_view>> wanted) const;
     /// Runs SQL that answers nothing. SQLITE_OK or an extended error code.
     int execute(const char* sql) const;
     [[nodiscard]] bool in_transaction() const { return sqlite3_get_autocommit(connection_.get()) == 0; }

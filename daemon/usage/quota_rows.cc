@@ -52,14 +52,10 @@ std::string_view text_of(std::span<const uint8_t> bytes) {
 
 Result<QuotaRows> QuotaRows::prepare(const Database& database) {
     QuotaRows rows;
-    const std::pair<Statement*, std::string_view> wanted[] = {
-        {&rows.put_, kPutSql}, {&rows.all_, kAllSql}, {&rows.forget_past_, kForgetPastSql}};
-    for (const auto& [statement, sql] : wanted) {
-        Result<Statement> prepared = database.prepare(sql);
-        if (!prepared) {
-            return tl::unexpected(std::move(prepared.error()));
-        }
-        *statement = std::move(*prepared);
+    Result<void> prepared = database.prepare(
+        {{&rows.put_, kPutSql}, {&rows.all_, kAllSql}, {&rows.forget_past_, kForgetPastSql}});
+    if (!prepared) {
+        return tl::unexpected(std::move(prepared.error()));
     }
     return rows;
 }

@@ -28,37 +28,35 @@ constexpr std::string_view kForgetCodesSql = "DELETE FROM code_rollups WHERE ste
 
 Result<RollupRows> RollupRows::prepare(const Database& database) {
     RollupRows rows;
-    const std::pair<Statement*, std::string_view> wanted[] = {{&rows.add_key_, kAddKeySql},
-                                                              {&rows.add_code_, kAddCodeSql},
-                                                              {&rows.oldest_, kOldestSql},
-                                                              {&rows.forget_keys_, kForgetKeysSql},
-                                                              {&rows.forget_codes_, kForgetCodesSql}};
-    for (const auto& [statement, sql] : wanted) {
-        Result<Statement> prepared = database.prepare(sql);
-        if (!prepared) {
-            return tl::unexpected(std::move(prepared.error()));
-        }
-        *statement = std::move(*prepared);
+    Result<void> prepared = database.prepare({{&rows.add_key_, kAddKeySql},
+                                              {&rows.add_code_, kAddCodeSql},
+                                              {&rows.oldest_, kOldestSql},
+                                              {&rows.forget_keys_, kForgetKeysSql},
+                                              {&rows.forget_codes_, kForgetCodesSql}});
+    if (!prepared) {
+        return tl::unexpected(std::move(prepared.error()));
     }
     return rows;
 }
 
 int RollupRows::add_key(std::string_view key_id, int64_t allowed, int64_t denied, int64_t now_s) {
-    int rc = SQLITE_OK;
     for (const int64_t step_s : kRollupSteps_s) {
         add_key_.bind(1, step_s).bind(2, rollup_start_s(now_s, step_s)).bind(3, key_id);
-        rc = rc == SQLITE_OK ? add_key_.bind(4, allowed).bind(5, denied).run() : rc;
+        if (const int rc = add_key_.bind(4, allowed).bind(5, denied).run(); rc != SQLITE_OK) {
+            return rc;
+        }
     }
-    return rc;
+    return SQLITE_OK;
 }
 
 int RollupRows::add_code(uint8_t code, int64_t total, int64_t now_s) {
-    int rc = SQLITE_OK;
     for (const int64_t step_s : kRollupSteps_s) {
         add_code_.bind(1, step_s).bind(2, rollup_start_s(now_s, step_s)).bind(3, int64_t{code});
-        rc = rc == SQLITE_OK ? add_code_.bind(4, total).run() : rc;
+        if (const int rc = add_code_.bind(4, total).run(); rc != SQLITE_OK) {
+            return rc;
+        }
     }
-    return rc;
+    return SQLITE_OK;
 }
 
 int RollupRows::forget_oldest(const Retention& retention, int64_t now_s) {

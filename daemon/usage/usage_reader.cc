@@ -60,17 +60,12 @@ Result<UsageReader> UsageReader::open(const std::string& path) {
         return tl::unexpected(std::move(database.error()));
     }
     auto impl = std::make_unique<Impl>(Impl{path, std::move(*database), {}, {}, {}});
-    const std::pair<Statement*, std::string_view> wanted[] = {
-        {&impl->all, "SELECT key_id, allowed, denied, last_used_s FROM totals ORDER BY key_id"},
-        {&impl->one, "SELECT key_id, allowed, denied, last_used_s FROM totals WHERE key_id = ?1"},
-        {&impl->codes, "SELECT code, total FROM codes ORDER BY code"},
-    };
-    for (const auto& [statement, sql] : wanted) {
-        Result<Statement> prepared = impl->database.prepare(sql);
-        if (!prepared) {
-            return tl::unexpected(std::move(prepared.error()));
-        }
-        *statement = std::move(*prepared);
+    if (Result<void> prepared = impl->database.prepare(
+            {{&impl->all, "SELECT key_id, allowed, denied, last_used_s FROM totals ORDER BY key_id"},
+             {&impl->one, "SELECT key_id, allowed, denied, last_used_s FROM totals WHERE key_id = ?1"},
+             {&impl->codes, "SELECT code, total FROM codes ORDER BY code"}});
+        !prepared) {
+        return tl::unexpected(std::move(prepared.error()));
     }
     return UsageReader(std::move(impl));
 }

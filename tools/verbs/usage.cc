@@ -179,10 +179,8 @@ Outcome usage_by_time(const Context& context, UsageReader& reader, const UsageOp
         if (!total) {
             return failed(Exit::kUnreachable, total.error());
         }
-        if (const auto known =
-                *total ? tl::expected<KeyTotal, Failure>(**total) : uncounted(context, options.id);
-            !known) {
-            return tl::unexpected(known.error());
+        if (const auto zeros = *total ? KeyTotal{} : uncounted(context, options.id); !zeros) {
+            return tl::unexpected(zeros.error());
         }
         query.key_id = options.id;
     }
