@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <mutex>
 #include <string>
@@ -20,7 +21,11 @@ Order g_order;
 bool g_whole = false;
 std::atomic<uint8_t> g_step = 0;
 uint64_t g_random = 0;
-std::string g_file;  // of the call that was met
+std::string g_file;             // of the call that was met
+int64_t g_clock_offset_ns = 0;  // set before there are threads
+
+/// A run is over before its minute is.
+constexpr int64_t kStartOfRun_ns = 1800000000000000000;  // the first of a minute, and of an hour
 
 std::mutex g_places_mutex;
 std::map<std::string, uint16_t>& places() {
@@ -83,6 +88,16 @@ void arm(Record* record, const Order& order, bool whole_record) {
     g_armed.store(true);
 }
 
+void start_clock() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    g_clock_offset_ns = kStartOfRun_ns - (now.tv_sec * 1000000000 + now.tv_nsec);
+}
+
+int64_t clock_offset_ns() {
+    return g_clock_offset_ns;
+}
+
 void seed_random(uint64_t seed) {
     g_random = seed << 32;
 }
@@ -122,6 +137,10 @@ void store_point(const test::CallPlace& where, Part part) {
                (part == Part::kHalf ? " half" : "");
     });
     if (mine) {
+        if (g_order.fate != Fate::kKill) {
+            fprintf(stderr, "point %u is no system call in this run: the points came in another order\n",
+                    g_order.at);
+        }
         die();
     }
 }

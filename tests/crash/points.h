@@ -63,6 +63,11 @@ struct Order {
 /// From here on this process meets points. `whole_record`: with places and sequence, else only what the order
 /// meets. `record` outlives the process.
 void arm(Record* record, const Order& order, bool whole_record);
+/// From here on it is the same moment of CLOCK_REALTIME in each run, and time runs on from it: what a flush
+/// writes depends on whether a minute has ended.
+void start_clock();
+/// Nanoseconds to add to CLOCK_MONOTONIC; 0: nobody started the clock.
+int64_t clock_offset_ns();
 /// Processes of one run draw other random bytes than each other, and the same in each run.
 void seed_random(uint64_t seed);
 uint64_t next_random();

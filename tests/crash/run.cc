@@ -70,6 +70,7 @@ class Process {
 class Run {
   public:
     Run(const Plan& plan, Records* records) : plan_(plan), records_(records) {
+        start_clock();
         for (Record* record : {&records->walk, &records->after}) {
             record->points.store(0);
             record->done_at.store(0);

@@ -296,6 +296,17 @@ LIBC(void*, mmap, void* address, size_t bytes, int protection, int flags, int fd
 }
 LIBC64(void*, mmap, void* address, size_t bytes, int protection, int flags, int fd, off_t offset);
 
+LIBC(int, clock_gettime, clockid_t clock, timespec* out) {
+    const int64_t offset_ns = apikey::crash::clock_offset_ns();
+    const bool ours = offset_ns != 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE);
+    const int done = call_int(syscall(SYS_clock_gettime, ours ? CLOCK_MONOTONIC : clock, out));
+    if (ours) {
+        const int64_t time_ns = out->tv_sec * 1000000000 + out->tv_nsec + offset_ns;
+        *out = {time_ns / 1000000000, time_ns % 1000000000};
+    }
+    return done;
+}
+
 /// The same bytes in each run: what follows from them must come in the same order.
 LIBC(ssize_t, getrandom, void* bytes, size_t size, unsigned) {
     return at_point("getrandom", "(random)", Kind::kLook, [&] {
