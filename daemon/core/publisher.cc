@@ -142,12 +142,10 @@ bool Publisher::make(const Change& change) {
     for (const GenerationPtr& generation : superseded_) {
         apply_change_to_superseded(generation->table(), change);
     }
-    bool made = false;
+    const GenerationPtr& live = next_ != nullptr ? next_ : current_;
+    const bool made = live != nullptr && apply_change(live->table(), change, Cells::kInUse);
     if (next_ != nullptr) {
-        apply_change_to_superseded(current_->table(), change);
-        made = apply_change(next_->table(), change, Cells::kInUse);
-    } else {
-        made = current_ != nullptr && apply_change(current_->table(), change, Cells::kInUse);
+        apply_change_to_superseded(current_->table(), change, made);
     }
     if (building_ && next_ == nullptr) {
         log_of_changes_.push_back(change);
@@ -166,13 +164,10 @@ bool Publisher::set_policies(std::shared_ptr<const PolicySet> policies) {
     for (const GenerationPtr& generation : superseded_) {
         set_policies_in_superseded(generation->table(), *policies_);
     }
-    if (next_ != nullptr) {
-        set_policies_in_superseded(current_->table(), *policies_);
-    }
     const GenerationPtr& live = next_ != nullptr ? next_ : current_;
     policies_made_ = live != nullptr && apikeyd::set_policies(live->table(), *policies_);
     if (next_ != nullptr) {
-        keep_words_in_step(current_->table(), next_->table().view(), *policies_);
+        set_policies_in_superseded(current_->table(), *policies_, &next_->table().view());
     }
     return policies_made_;
 }

@@ -5,7 +5,8 @@
 //    it is answered. So what tightens is in force in every process, whatever generation it reads.
 //  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one
 //    and logged; the log is replayed into the new one, which is then named and announced.
-//  - From the announcement on every change goes to both, additions to the new one only. The worker moves the
+//  - From the announcement on every change goes to both, the new one first, additions to the new one only. So
+//    whoever takes of a plan in the old one leaves it to a file that says the same plan. The worker moves the
 //    meters; when all have moved the generation is published, and what came meanwhile is answered.
 //  - An announced generation is finished by whoever is daemon next.
 //  - A superseded generation goes when nobody maps it and its last counts are in the usage store.

@@ -83,9 +83,8 @@ std::vector<shm::Limit> limits_of(const std::vector<LimitRow>& rows) {
     return limits;
 }
 
-std::vector<LimitRow> rows_of(const shm::TableView& table, uint32_t reference) {
+std::vector<LimitRow> rows_of(const shm::ListReader<shm::Limit>& list) {
     std::vector<LimitRow> rows;
-    const shm::ListReader<shm::Limit> list(table, reference);
     for (uint32_t i = 0; i < list.count(); ++i) {
         rows.push_back(row_of(list.get(i)));
     }
@@ -126,6 +125,32 @@ class PlansOf {
 std::string scope_name(const shm::TableView& table, uint64_t bit) {
     const shm::ScopeName scope = shm::read_value(table.scopes[bit]);
     return {scope.text, strnlen(scope.text, sizeof scope.text)};
+}
+
+/// Scopes, plans by `set_plan`, then owners; false when one of them found no room.
+template <typename SetPlan>
+bool set_all(shm::TableWriter& table, const PolicySet& set, SetPlan set_plan) {
+    shm::PolicyWriter& writer = table.policies();
+    bool all = true;
+    for (const std::string& scope : set.scopes) {
+        all = writer.scope(scope) && all;
+    }
+    for (const PlanRow& plan : set.plans) {
+        all = set_plan(plan) && all;
+    }
+    boost::unordered_flat_set<std::string_view> known;
+    for (const OwnerRow& owner : set.owners) {
+        known.insert(owner.name);
+        all = writer.set_owner(owner.name, owner.plan) && all;
+    }
+    const shm::TableView& view = table.view();
+    for (uint64_t number = 1; number < view.header().owners_used.load(std::memory_order_relaxed); ++number) {
+        const std::string name = name_at(view, view.owners[number].name);
+        if (!known.contains(name)) {
+            all = writer.set_owner(name, "") && all;
+        }
+    }
+    return all;
 }
 
 }  // namespace
@@ -171,61 +196,29 @@ std::shared_ptr<const KeyTerms> terms_of_policy(const shm::TableView& table, con
         range.prefix_bits = stored.prefix_bits;
         terms.addresses.push_back(range);
     }
-    terms.overrides = rows_of(table, policy.overrides);
+    terms.overrides = rows_of(shm::ListReader<shm::Limit>(table, policy.overrides));
     return terms.empty() ? nullptr : std::make_shared<const KeyTerms>(std::move(terms));
 }
 
 bool set_policies(shm::TableWriter& table, const PolicySet& set, const shm::TableView* from) {
-    shm::PolicyWriter& writer = table.policies();
     const PlansOf plans_before(from);
-    bool all = true;
-    for (const std::string& scope : set.scopes) {
-        all = writer.scope(scope) && all;
-    }
-    for (const PlanRow& plan : set.plans) {
+    return set_all(table, set, [&](const PlanRow& plan) {
         const auto before = plans_before.find(plan.name);
-        all = writer.set_plan(plan.name, limits_of(plan.limits), before ? &*before : nullptr) && all;
-    }
-    boost::unordered_flat_set<std::string_view> known;
-    for (const OwnerRow& owner : set.owners) {
-        known.insert(owner.name);
-        all = writer.set_owner(owner.name, owner.plan) && all;
-    }
-    const shm::TableView& view = table.view();
-    for (uint64_t number = 1; number < view.header().owners_used.load(std::memory_order_relaxed); ++number) {
-        const std::string name = name_at(view, view.owners[number].name);
-        if (!known.contains(name)) {
-            all = writer.set_owner(name, "") && all;
-        }
-    }
-    return all;
+        return table.policies().set_plan(plan.name, limits_of(plan.limits), before ? &*before : nullptr);
+    });
 }
 
-void set_policies_in_superseded(shm::TableWriter& table, const PolicySet& set) {
-    if (set_policies(table, set)) {
-        return;
-    }
-    for (const PlanRow& plan : set.plans) {
-        if (!table.policies().set_plan(plan.name, limits_of(plan.limits))) {
+void set_policies_in_superseded(shm::TableWriter& table, const PolicySet& set, const shm::TableView* next) {
+    const PlansOf plans_there(next);
+    set_all(table, set, [&](const PlanRow& plan) {
+        const auto there = plans_there.find(plan.name);
+        const bool said_there = next == nullptr || (there && rows_of(*there) == plan.limits);
+        if (!said_there ||
+            !table.policies().set_plan(plan.name, limits_of(plan.limits), there ? &*there : nullptr)) {
             table.policies().set_plan_elsewhere(plan.name);
         }
-    }
-}
-
-void keep_words_in_step(shm::TableWriter& table, const shm::TableView& next, const PolicySet& set) {
-    const PlansOf here(&table.view());
-    const PlansOf there(&next);
-    for (const PlanRow& plan : set.plans) {
-        const auto limits = here.find(plan.name);
-        const auto goes_on = there.find(plan.name);
-        bool in_step = limits && goes_on && limits->count() == goes_on->count();
-        for (uint32_t i = 0; in_step && i < limits->count(); ++i) {
-            in_step = limits->get(i).word == goes_on->get(i).word;
-        }
-        if (!in_step) {
-            table.policies().set_plan_elsewhere(plan.name);
-        }
-    }
+        return true;
+    });
 }
 
 PolicySet policies_of(const shm::TableView& table) {
@@ -243,7 +236,8 @@ PolicySet policies_of(const shm::TableView& table) {
     for (uint64_t number = 1; number < used(header.plans_used, table.plan_count); ++number) {
         const uint32_t body = plan_body(table, static_cast<uint32_t>(number));
         if (body != 0 && body != shm::kPlanElsewhere) {
-            set.plans.push_back({name_at(table, table.plans[number].name), rows_of(table, body)});
+            set.plans.push_back({name_at(table, table.plans[number].name),
+                                 rows_of(shm::ListReader<shm::Limit>(table, body))});
         }
     }
     for (uint64_t number = 1; number < used(header.owners_used, table.owner_count); ++number) {

@@ -36,16 +36,15 @@ std::shared_ptr<const KeyTerms> terms_of_policy(const apikey::shm::TableView& ta
 /// `from` is for a table that nobody reads yet: the one that its meters will be carried over from.
 bool set_policies(apikey::shm::TableWriter& table, const PolicySet& set,
                   const apikey::shm::TableView* from = nullptr);
-/// The same for a superseded table: what it has no room for is looked for in the current one.
-void set_policies_in_superseded(apikey::shm::TableWriter& table, const PolicySet& set);
+/// The same for a superseded table: what it has no room for is looked for in the current one. `next` is for
+/// the current table once another was announced: that one, in which `set` is in force already. Limits get the
+/// meter words that they have there, since these go on in the words of the same numbers; a plan for which
+/// that cannot be, or that is not so there, is looked for in `next`.
+void set_policies_in_superseded(apikey::shm::TableWriter& table, const PolicySet& set,
+                                const apikey::shm::TableView* next = nullptr);
 
 /// What a table says; for one that another daemon left.
 PolicySet policies_of(const apikey::shm::TableView& table);
-
-/// Once `set` is in force in both: where a limit of a plan has another meter word in `table` than in `next`,
-/// to which its meters are being carried over, has the plan's keys looked for in `next` alone.
-void keep_words_in_step(apikey::shm::TableWriter& table, const apikey::shm::TableView& next,
-                        const PolicySet& set);
 
 /// Meter words that a key needs under any of the plans, whose limits keep those that they have in `from`
 /// (nullptr: there is none).

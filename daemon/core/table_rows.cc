@@ -208,7 +208,7 @@ bool apply_change(TableWriter& table, const Change& change, Cells cells) {
     return environment && add(table, found, change.row, hash, *environment, cells);
 }
 
-void apply_change_to_superseded(TableWriter& table, const Change& change) {
+void apply_change_to_superseded(TableWriter& table, const Change& change, bool said_in_next) {
     const uint64_t hash = row_hash(change.row, table.view().hash_seed);
     const Found found = find_slot(table.view(), hash, row_digest(change.row));
     if (!alive(found)) {
@@ -218,7 +218,7 @@ void apply_change_to_superseded(TableWriter& table, const Change& change) {
     if (change.kind == Change::Kind::kUpsert) {
         const std::optional<uint32_t> policy = table.policies().policy(RowPolicy(change.row).text());
         meta = row_meta(change.row, policy.value_or(0), Meta::environment(found.meta));
-        if (!policy && Meta::state(meta) == SlotState::kActive) {
+        if (!(policy && said_in_next) && Meta::state(meta) == SlotState::kActive) {
             meta = Meta::with_state(meta, SlotState::kElsewhere);
         }
     }

@@ -43,7 +43,10 @@ enum class Cells : uint8_t {
 [[nodiscard]] bool apply_change(apikey::shm::TableWriter& table, const Change& change, Cells cells);
 
 /// The same for a superseded table: the key's state, expiry and policy as the change says, no key added,
-/// details left. A policy that there is no room for has the key looked for in the current table.
-void apply_change_to_superseded(apikey::shm::TableWriter& table, const Change& change);
+/// details left. A policy that there is no room for has the key looked for in the current table. So has any
+/// where `said_in_next` is false: this is the current table, another was announced, and that one has no room
+/// for the change.
+void apply_change_to_superseded(apikey::shm::TableWriter& table, const Change& change,
+                                bool said_in_next = true);
 
 }  // namespace apikeyd

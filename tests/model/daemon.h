@@ -50,26 +50,24 @@ class Daemon {
         for (uint32_t number = harvested_ + 1; number < published_; ++number) {
             apikeyd::set_policies_in_superseded(writer(number), policies);
         }
-        if (next_ != 0) {
-            apikeyd::set_policies_in_superseded(writer(published_), policies);
-        }
         const uint32_t live = next_ != 0 ? next_ : published_;
         expect(apikeyd::set_policies(writer(live), policies), "policies find room");
         if (next_ != 0) {
-            apikeyd::keep_words_in_step(writer(published_), instance_.generation(next_).table().view(),
-                                        policies);
+            apikeyd::set_policies_in_superseded(writer(published_), policies,
+                                                &instance_.generation(next_).table().view());
         }
     }
-    /// As Publisher::make(): older files first, the current one last, and into the log of a build.
+    /// As Publisher::make(): older files first, then the live one, then the one that was; and into the log of
+    /// a build.
     void make(const Change& change) {
         for (uint32_t number = harvested_ + 1; number < published_; ++number) {
             apikeyd::apply_change_to_superseded(writer(number), change);
         }
+        expect(apply_change(writer(next_ != 0 ? next_ : published_), change, apikeyd::Cells::kInUse),
+               "a change finds room");
         if (next_ != 0) {
             apikeyd::apply_change_to_superseded(writer(published_), change);
         }
-        expect(apply_change(writer(next_ != 0 ? next_ : published_), change, apikeyd::Cells::kInUse),
-               "a change finds room");
         if (building_ && next_ == 0) {
             log_of_changes_.push_back(change);
         }
@@ -111,6 +109,10 @@ class Daemon {
         }
         instance_.control.announce(number);
         next_ = number;
+    }
+    /// As the worker does meanwhile, where nobody is killed.
+    void move_to_announced(const std::vector<KeyRow>& rows) {
+        move_meters(instance_.generation(published_), instance_.generation(next_), rows, UINT32_MAX);
     }
     void publish_built() {
         instance_.control.publish();

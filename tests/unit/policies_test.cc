@@ -494,32 +494,46 @@ TEST_P(PoliciesTest, ALimitGoesOnWhereItsPlanHasLostOthers) {
     EXPECT_EQ(passes(first, 5), 2u) << "nothing was spent by what was refused";
 }
 
-// A plan that changes between announcement and publication, and gets other words in one file than in the
-// other.
-TEST_P(PoliciesTest, APlanWhoseWordsCameToDifferIsLookedForInTheAnnouncedFile) {
+// A plan that changes between announcement and publication: the announced file numbers a new limit's word by
+// itself, and the current one has to follow.
+TEST_P(PoliciesTest, APlanHasTheWordsOfTheAnnouncedFileOrIsLookedForThere) {
     const LimitRow stays = limit("stays", "10/day");
     const PlanRow other{"other", {limit("fast", "9/s", 9)}};
-    const PolicySet now{.plans = {{"free", {stays}}, other}};
+    const PolicySet before{.plans = {{"free", {stays}}, other}};
     set({.plans = {{"free", {limit("a", "100/day"), stays}}, other}});
     apply({key(1, {.plan = "free"})});
-    set(now);  // where it stays the second word
+    set(before);  // where it stays the second word
     shm::TableWriter& table = publisher_->current()->table();
     const BuildOrder order{.directory_fd = publisher_->directory().fd(),
                            .generation = table.view().generation + 1,
-                           .predecessor = 0,
+                           .predecessor = table.view().generation,
                            .clients_group = getgid(),
                            .capacity_keys = 100,
-                           .policies = std::make_shared<const PolicySet>(now)};
-    const auto of_words_of_its_own = build_generation(order, nullptr, {});
-    ASSERT_TRUE(of_words_of_its_own) << of_words_of_its_own.error().message;
+                           .policies = std::make_shared<const PolicySet>(before)};
+    const auto announced = build_generation(order, &table.view(), {});
+    ASSERT_TRUE(announced) << announced.error().message;
+    shm::TableWriter& next = (*announced)->table();
+    const auto words = [](const shm::TableView& view, uint32_t plan) {
+        std::vector<unsigned> numbers;
+        const shm::ListReader<shm::Limit> limits(view, plan_body(view, plan));
+        for (uint32_t i = 0; i < limits.count(); ++i) {
+            numbers.push_back(limits.get(i).word);
+        }
+        return numbers;
+    };
     const auto elsewhere = [&](uint32_t plan) {
         return plan_body(table.view(), plan) == shm::kPlanElsewhere;
     };
-    keep_words_in_step(table, table.view(), now);
-    EXPECT_FALSE(elsewhere(1) || elsewhere(2)) << "they are in step";
-    keep_words_in_step(table, (*of_words_of_its_own)->table().view(), now);
-    EXPECT_TRUE(elsewhere(1));
+    const PolicySet now{.plans = {{"free", {stays, limit("b", "7/day")}}, other}};
+    ASSERT_TRUE(set_policies(next, now));
+    set_policies_in_superseded(table, now, &next.view());
+    EXPECT_EQ(words(table.view(), 1), (std::vector<unsigned>{1, 0})) << "the third of its own would be 2";
+    EXPECT_EQ(words(next.view(), 1), (std::vector<unsigned>{1, 0}));
+    set_policies_in_superseded(table, {.plans = {{"free", {stays}}, other}}, &next.view());
+    EXPECT_TRUE(elsewhere(1)) << "the announced file says another plan";
     EXPECT_FALSE(elsewhere(2));
+    set_policies_in_superseded(table, now, &next.view());
+    EXPECT_FALSE(elsewhere(1));
 }
 
 TEST_P(PoliciesTest, WhatTheCurrentFileCannotSayIsLookedForInTheOneThatIsAnnounced) {
