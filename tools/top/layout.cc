@@ -5,6 +5,7 @@
 #include <wchar.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "source/rfc3339.h"
@@ -94,7 +95,7 @@ void add_daemon(Page& page, const View& view) {
                                : "";
     page.add({{"daemon "},
               {word, up ? Style::kGood : Style::kBad},
-              {"  heartbeat " + ago(health.heartbeat_ns, now_ns) + pid + "  " + view.instance}});
+              {"  heartbeat " + ago(health.heartbeat_ns, now_ns) + pid}});
     const std::string next = health.next != 0 ? " (next " + std::to_string(health.next) + ")" : "";
     const std::string servers = health.mappings ? std::to_string(*health.mappings) : "?";
     page.add({{"table  " + std::to_string(health.generation) + next + "  keys " + count_text(health.live) +
@@ -128,7 +129,12 @@ const char* note_text(RateNote note) {
 void add_codes(Page& page, const View& view, size_t width) {
     const CodeRates& codes = view.codes;
     const std::string total = codes.seconds > 0 ? rate_text(codes.total) : "-";
-    Line line = {{"validations/s " + total}, {note_text(codes.note), Style::kWarn}};
+    const std::string over =
+        view.activity.seconds > 0
+            ? "  " + count_text(view.activity.active) + " keys in " +
+                  duration_text(static_cast<uint64_t>(std::lround(view.activity.seconds * 1000)))
+            : "";
+    Line line = {{"validations/s " + total + over}, {note_text(codes.note), Style::kWarn}};
     size_t used = line[0].text.size() + line[1].text.size();
     for (size_t code = 0; code < codes.by_code.size(); ++code) {
         if (codes.by_code[code] <= 0) {
@@ -157,16 +163,11 @@ struct NameWidths {
 
 void add_keys(Page& page, const View& view, size_t width, size_t count) {
     const NameWidths names(width);
-    const std::string over = view.activity.seconds > 0
-                                 ? "  in " +
-                                       duration_text(static_cast<uint64_t>(view.activity.seconds * 1000)) +
-                                       ": " + count_text(view.activity.active) + " keys"
-                                 : "";
     const auto title = [&](const char* text, Sort sort) {
         return right(std::string(view.sort == sort ? ">" : "") + text, 10);
     };
     page.head("KEY         " + title("ALLOWED/S", Sort::kAllowed) + title("DENIED/S", Sort::kDenied) + "  " +
-              fit("OWNER", names.owner) + "  " + fit("PLAN", names.plan) + "  NAME" + over);
+              fit("OWNER", names.owner) + "  " + fit("PLAN", names.plan) + "  NAME");
     for (size_t i = 0; i < std::min(count, view.activity.keys.size()); ++i) {
         const KeyRate& key = view.activity.keys[i];
         page.add({{fit(key.id, 12) + right(rate_text(key.allowed), 10)},
@@ -252,9 +253,9 @@ std::string fit(std::string_view text, size_t width) {
 std::vector<Line> lay_out(const View& view, Size size, size_t keys) {
     Page page(size.width);
     page.head("apikeyctl top  " +
-              format_rfc3339(static_cast<int64_t>(view.look.realtime_ns / 1'000'000'000)));
+              format_rfc3339(static_cast<int64_t>(view.look.realtime_ns / 1'000'000'000)) + "  " +
+              view.instance);
     if (view.look.attached != apikey::shm::AttachResult::kOk) {
-        page.add({{view.instance + ": ", Style::kPlain}});
         page.add({{apikey::shm::attach_text(view.look.attached), Style::kBad}});
     } else {
         add_daemon(page, view);
@@ -275,7 +276,7 @@ std::vector<Line> lay_out(const View& view, Size size, size_t keys) {
     return std::move(page.lines());
 }
 
-std::string render(const std::vector<Line>& lines, bool colour, std::string_view line_end) {
+std::string render(const std::vector<Line>& lines, bool colour, std::string_view between) {
     std::string text;
     for (const Line& line : lines) {
         std::string plain;
@@ -284,8 +285,7 @@ std::string render(const std::vector<Line>& lines, bool colour, std::string_view
             plain += styled ? sgr(span.style) + span.text + "\x1b[0m" : span.text;
         }
         plain.erase(plain.find_last_not_of(' ') + 1);
-        text += plain;
-        text += line_end;
+        text += (&line != lines.data() ? std::string(between) : "") + plain;
     }
     return text;
 }

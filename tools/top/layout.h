@@ -32,8 +32,9 @@ std::vector<Line> lay_out(const View& view, Size size, size_t keys);
 /// control characters, marks that turn the direction of writing, and what is no UTF-8.
 std::string fit(std::string_view text, size_t width);
 
-/// The lines as text, with colours or without; each followed by `line_end`.
-std::string render(const std::vector<Line>& lines, bool colour, std::string_view line_end);
+/// The lines as text, with colours or without; before each but the first stands `between`, and after the
+/// colours of one line nothing is left for the next.
+std::string render(const std::vector<Line>& lines, bool colour, std::string_view between);
 
 /// `0`, `0.25`, `12.5`, `1234`, `1.2M`
 std::string rate_text(double per_s);

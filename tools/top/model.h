@@ -39,7 +39,7 @@ struct Health {
     uint64_t dead = 0;
     /// Keys whose counts may wait for a flush, at most: a mark in shared memory is for several.
     uint64_t unflushed_max = 0;
-    std::optional<uint64_t> mappings;  ///< of tables, by servers; not known without /proc/locks
+    std::optional<uint64_t> mappings = {};  ///< of tables, by servers; not known without /proc/locks
 };
 
 /// One look at an instance. Where `attached` is not kOk nothing else says anything but the times.

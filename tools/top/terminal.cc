@@ -106,10 +106,11 @@ Size Terminal::size() const {
 }
 
 bool Terminal::draw(const std::vector<Line>& lines, bool colour) {
-    std::string text = "\x1b[H" + render(lines, colour, "\x1b[K\r\n");
-    // No line feed behind the last line: it would scroll a full screen.
-    text.resize(text.size() - (lines.empty() ? 0 : 2));
-    return write_all(STDOUT_FILENO, text + "\x1b[J") == 0;
+    // Each line is cleared before it is written: behind its last column there is nowhere to clear from. No
+    // line feed follows the last one, which would scroll a full screen.
+    const std::string text = "\x1b[H\x1b[K" + render(lines, colour, "\r\n\x1b[K");
+    const bool full = lines.size() >= size().height;
+    return write_all(STDOUT_FILENO, full ? text : text + "\r\n\x1b[J") == 0;
 }
 
 Terminal::Event Terminal::on_signal() {

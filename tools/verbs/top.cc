@@ -87,7 +87,7 @@ Outcome print_once(Watch& watch, const Context& context, const TopOptions& optio
     if (context.output() == OutputForm::json) {
         return print(json_line(watch.view(), keys));
     }
-    return print(render(lay_out(watch.view(), {kPlainWidth, 0}, keys), false, "\n"));
+    return print(render(lay_out(watch.view(), {kPlainWidth, 0}, keys), false, "\n") + '\n');
 }
 
 /// Text behind text, each after an interval: there are no rates before.
