@@ -2,9 +2,9 @@
 
 #include <cstring>
 
+#include "client/limit_state.h"
 #include "client/single_rate.h"
 #include "shm/index_hash.h"
-#include "shm/quota_period.h"
 
 namespace apikey::client {
 namespace {
@@ -15,17 +15,6 @@ uint64_t fine_now_ns() {
     timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return static_cast<uint64_t>(now.tv_sec) * kSecond_ns + static_cast<uint64_t>(now.tv_nsec);
-}
-
-bool is_rate(const shm::Limit& limit) {
-    return limit.kind == shm::LimitKind::kRate;
-}
-
-shm::Rate rate_of(const shm::Limit& limit) {
-    return {limit.tag, limit.interval, limit.allowance};
-}
-shm::Quota quota_of(const shm::Limit& limit) {
-    return {limit.tag, limit.allowance};
 }
 
 struct PeriodClock {
@@ -106,53 +95,11 @@ shm::Word* meter_word(const Mapping& mapping, const KeyPlace& place, uint8_t num
     return &word;
 }
 
-/// The key's own figures in place of the plan's.
-void override_figures(const shm::TableView& table, const shm::Policy& policy, shm::Limit* limit) {
-    const shm::ListReader<shm::Limit> overrides(table, policy.overrides);
-    for (uint32_t i = 0; i < overrides.count(); ++i) {
-        const shm::Limit own = overrides.get(i);
-        if (own.tag == limit->tag && own.kind == limit->kind &&
-            std::memcmp(own.name, limit->name, sizeof own.name) == 0) {
-            const uint8_t word = limit->word;
-            *limit = own;
-            limit->word = word;
-        }
-    }
-}
-
-uint64_t to_ms(uint64_t ns) {
-    return (ns + 999'999) / 1'000'000;
-}
-
 /// True when this generation's meters may have gone on to another one, for who has acquired a mark.
 bool has_moved_on(const Mapping& mapping) {
     const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
     return shm::current_of(word) != mapping.current_while ||
            shm::next_of(word) > mapping.generation.table.generation;
-}
-
-apikey_limit named_state(const shm::Limit& limit) {
-    apikey_limit state{};
-    std::memcpy(state.name, limit.name, sizeof limit.name);
-    state.name[sizeof limit.name - 1] = '\0';
-    return state;
-}
-
-/// What a rate has left, of which `ahead` is taken.
-apikey_limit state_of_rate(const shm::Limit& limit, uint64_t ahead, uint32_t cost, bool refused) {
-    apikey_limit state = named_state(limit);
-    const uint64_t window = limit.allowance;
-    uint64_t need = 0;
-    const bool ever = !__builtin_mul_overflow(uint64_t{cost}, limit.interval, &need) && need <= window;
-    state.allowance = limit.burst;
-    state.remaining = ahead < window ? (window - ahead) / limit.interval : 0;
-    state.reset_ms = to_ms(ahead * shm::kMeterUnit_ns);
-    if (refused) {
-        state.retry_after_ms =
-            ever ? to_ms((ahead + need > window ? ahead + need - window : 0) * shm::kMeterUnit_ns)
-                 : UINT64_MAX;
-    }
-    return state;
 }
 
 /// What one charge has left.
@@ -161,14 +108,7 @@ apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool
     if (is_rate(limit)) {
         return state_of_rate(limit, charge.rate.ahead, cost, refused);
     }
-    apikey_limit state = named_state(limit);
-    state.allowance = limit.allowance;
-    state.remaining = charge.quota.used < limit.allowance ? limit.allowance - charge.quota.used : 0;
-    state.reset_ms = to_ms(period_end_ns(limit.kind, now_ns) - now_ns);
-    if (refused) {
-        state.retry_after_ms = cost <= limit.allowance ? state.reset_ms : UINT64_MAX;
-    }
-    return state;
+    return state_of_quota(limit, charge.quota.used, cost, now_ns, refused);
 }
 
 Spent refusal(const Charge& charge) {

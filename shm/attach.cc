@@ -116,17 +116,43 @@ bool still_named(int directory, const ControlMapping& control) {
            status.st_dev == control.device && status.st_ino == control.inode;
 }
 
-AttachResult attach_cells(int directory, uid_t owner, GenerationMapping* mapping) {
+/// Opens `table.<generation>`; kSuperseded where it is not there any more.
+AttachResult open_table(int directory, uid_t owner, uint32_t generation, int* fd, struct stat* status) {
     char name[kSegmentNameBytes];
-    segment_name(name, "cells", mapping->table.generation);
-    Descriptor file(open_at(directory, name, O_RDWR));
-    if (file.get() < 0) {
-        // Not allowed to write: validate without counting. Anything else is told.
-        return errno == EACCES || errno == EPERM || errno == EROFS ? AttachResult::kOk
-                                                                   : result_of_file_errno(errno);
+    segment_name(name, "table", generation);
+    *fd = open_at(directory, name, O_RDONLY);
+    if (*fd < 0) {
+        return errno == ENOENT ? AttachResult::kSuperseded : result_of_file_errno(errno);
     }
+    return check_file(*fd, owner, S_IWGRP | S_IWOTH, status);
+}
+
+AttachResult map_table(int fd, const struct stat& status, uint32_t generation, TableView* out) {
+    const auto bytes = static_cast<uint64_t>(status.st_size);
+    if (bytes < sizeof(TableHeader)) {
+        return AttachResult::kTruncated;
+    }
+    void* base = map_file(fd, bytes, PROT_READ);
+    if (base == MAP_FAILED) {
+        return result_of_errno(errno);
+    }
+    const AttachResult result = check_table(base, bytes, generation, out);
+    if (result != AttachResult::kOk) {
+        munmap(base, bytes);
+        *out = TableView{};
+    }
+    return result;
+}
+
+int open_cells(int directory, uint32_t generation, int flags) {
+    char name[kSegmentNameBytes];
+    segment_name(name, "cells", generation);
+    return open_at(directory, name, flags);
+}
+
+AttachResult map_cells(int fd, uid_t owner, int protection, const TableView& table, CellsView* out) {
     struct stat status;
-    AttachResult result = check_file(file.get(), owner, S_IWOTH, &status);
+    AttachResult result = check_file(fd, owner, S_IWOTH, &status);
     if (result != AttachResult::kOk) {
         return result;
     }
@@ -134,18 +160,37 @@ AttachResult attach_cells(int directory, uid_t owner, GenerationMapping* mapping
     if (bytes < sizeof(CellsHeader)) {
         return AttachResult::kTruncated;
     }
-    void* base = map_file(file.get(), bytes, PROT_READ | PROT_WRITE);
+    void* base = map_file(fd, bytes, protection);
     if (base == MAP_FAILED) {
         return result_of_errno(errno);
     }
-    result = check_cells(base, bytes, mapping->table, &mapping->cells);
+    result = check_cells(base, bytes, table, out);
     if (result != AttachResult::kOk) {
         munmap(base, bytes);
-        mapping->cells = CellsView{};
-        return result;
+        *out = CellsView{};
     }
-    madvise(base, bytes, MADV_POPULATE_WRITE);  // a convenience: page faults later are slower, not wrong
-    return AttachResult::kOk;
+    return result;
+}
+
+AttachResult attach_cells(int directory, uid_t owner, GenerationMapping* mapping) {
+    Descriptor file(open_cells(directory, mapping->table.generation, O_RDWR));
+    if (file.get() < 0) {
+        // Not allowed to write: validate without counting. Anything else is told.
+        return errno == EACCES || errno == EPERM || errno == EROFS ? AttachResult::kOk
+                                                                   : result_of_file_errno(errno);
+    }
+    const AttachResult result =
+        map_cells(file.get(), owner, PROT_READ | PROT_WRITE, mapping->table, &mapping->cells);
+    if (result == AttachResult::kOk) {
+        // A convenience: page faults later are slower, not wrong.
+        madvise(mapping->cells.base, mapping->cells.bytes, MADV_POPULATE_WRITE);
+    }
+    return result;
+}
+
+/// What is not there any more was there when the table was opened.
+AttachResult gone_if_waiting(AttachResult result) {
+    return result == AttachResult::kWaiting ? AttachResult::kSuperseded : result;
 }
 
 }  // namespace
@@ -218,14 +263,10 @@ AttachResult attach_generation(const AttachOptions& options, const ControlMappin
     if (result != AttachResult::kOk) {
         return result;
     }
-    char name[kSegmentNameBytes];
-    segment_name(name, "table", generation);
-    Descriptor file(open_at(directory.get(), name, O_RDONLY));
-    if (file.get() < 0) {
-        return errno == ENOENT ? AttachResult::kSuperseded : result_of_file_errno(errno);
-    }
+    int table_fd = -1;
     struct stat status;
-    result = check_file(file.get(), owner, S_IWGRP | S_IWOTH, &status);
+    result = open_table(directory.get(), owner, generation, &table_fd, &status);
+    Descriptor file(table_fd);
     if (result != AttachResult::kOk) {
         return result;
     }
@@ -241,24 +282,48 @@ AttachResult attach_generation(const AttachOptions& options, const ControlMappin
     if (!current_or_next(*control.control, generation) || !still_named(directory.get(), control)) {
         return AttachResult::kSuperseded;
     }
-    const auto bytes = static_cast<uint64_t>(status.st_size);
-    if (bytes < sizeof(TableHeader)) {
-        return AttachResult::kTruncated;
-    }
-    void* base = map_file(file.get(), bytes, PROT_READ);
-    if (base == MAP_FAILED) {
-        return result_of_errno(errno);
-    }
     GenerationMapping mapping;
-    result = check_table(base, bytes, generation, &mapping.table);
+    result = map_table(file.get(), status, generation, &mapping.table);
     if (result == AttachResult::kOk) {
-        result = attach_cells(directory.get(), owner, &mapping);
+        result = gone_if_waiting(attach_cells(directory.get(), owner, &mapping));
     }
     if (result != AttachResult::kOk) {
-        munmap(base, bytes);
-        return result == AttachResult::kWaiting ? AttachResult::kSuperseded : result;
+        detach_generation(&mapping);
+        return result;
     }
-    madvise(base, bytes, MADV_POPULATE_READ);
+    madvise(const_cast<uint8_t*>(mapping.table.base), mapping.table.bytes, MADV_POPULATE_READ);
+    *out = mapping;
+    return AttachResult::kOk;
+}
+
+AttachResult observe_generation(const AttachOptions& options, uint32_t generation, GenerationMapping* out) {
+    int directory_fd = -1;
+    uid_t owner = 0;
+    AttachResult result = open_directory(options, &directory_fd, &owner);
+    Descriptor directory(directory_fd);
+    if (result != AttachResult::kOk) {
+        return result;
+    }
+    int table_fd = -1;
+    struct stat status;
+    result = open_table(directory.get(), owner, generation, &table_fd, &status);
+    Descriptor table(table_fd);
+    if (result != AttachResult::kOk) {
+        return result;
+    }
+    Descriptor cells(open_cells(directory.get(), generation, O_RDONLY));
+    if (cells.get() < 0) {
+        return gone_if_waiting(result_of_file_errno(errno));
+    }
+    GenerationMapping mapping;
+    result = map_table(table.get(), status, generation, &mapping.table);
+    if (result == AttachResult::kOk) {
+        result = map_cells(cells.get(), owner, PROT_READ, mapping.table, &mapping.cells);
+    }
+    if (result != AttachResult::kOk) {
+        detach_generation(&mapping);
+        return result;
+    }
     *out = mapping;
     return AttachResult::kOk;
 }

@@ -57,6 +57,12 @@ void detach_control(ControlMapping* mapping);
 /// kOk.
 AttachResult attach_generation(const AttachOptions& options, const ControlMapping& control,
                                uint32_t generation, GenerationMapping* out);
+/// Maps a generation for one that only looks: the cells, too, can only be read (`out->cells` points to memory
+/// that nothing may be stored in), and no lock is taken, so that the daemon's work never waits for the
+/// looker. Any generation whose files stand in the directory can be looked at, superseded ones as well; when
+/// the daemon unlinks them, the mapping stays, and has what was counted last. kSuperseded: there is none of
+/// this number (any more). Needs no more rights than to read.
+AttachResult observe_generation(const AttachOptions& options, uint32_t generation, GenerationMapping* out);
 /// Unmaps; the cells first, since the table's lock tells that both are in use.
 void detach_generation(GenerationMapping* mapping);
 

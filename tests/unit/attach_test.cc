@@ -606,4 +606,37 @@ TEST_F(AttachFiles, WithoutDescriptorsItSaysSoWhicheverIsTheLast) {
     EXPECT_EQ(answers, 0);
 }
 
+TEST_F(AttachFiles, WhoOnlyLooksMapsASupersededGenerationAndHoldsNothing) {
+    const uint32_t old = instance_.current().number();
+    count_code(instance_.current().cells(), 1, 0, 7);
+    instance_.publish_new_generation();
+    GenerationMapping seen;
+    ASSERT_EQ(observe_generation(instance_.attach_options(), old, &seen), AttachResult::kOk);
+    EXPECT_EQ(sum_code(seen.cells, 1), 7u);
+    EXPECT_EQ(instance_.drop_unused(), 1u) << "a look must not keep the daemon from a generation's end";
+    EXPECT_EQ(sum_code(seen.cells, 1), 7u) << "what was counted last stays mapped";
+    detach_generation(&seen);
+    EXPECT_EQ(observe_generation(instance_.attach_options(), old, &seen), AttachResult::kSuperseded);
+    EXPECT_EQ(seen.table.base, nullptr);
+}
+
+TEST_F(AttachFiles, WhoOnlyLooksCannotWrite) {
+    GenerationMapping seen;
+    ASSERT_EQ(observe_generation(instance_.attach_options(), instance_.current().number(), &seen),
+              AttachResult::kOk);
+    EXPECT_DEATH(count_code(seen.cells, 1, 0), "");
+    detach_generation(&seen);
+}
+
+TEST_F(AttachFiles, WhoOnlyLooksChecksTheFilesAsOthersDo) {
+    const AttachOptions options = instance_.attach_options();
+    const uint32_t number = instance_.current().number();
+    GenerationMapping seen;
+    ASSERT_EQ(truncate(cells().c_str(), 8192), 0);
+    EXPECT_EQ(observe_generation(options, number, &seen), AttachResult::kTruncated);
+    ASSERT_EQ(unlink(cells().c_str()), 0);
+    EXPECT_EQ(observe_generation(options, number, &seen), AttachResult::kSuperseded);
+    EXPECT_EQ(seen.table.base, nullptr);
+}
+
 }  // namespace
