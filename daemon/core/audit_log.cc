@@ -9,6 +9,9 @@ namespace apikeyd {
 
 namespace {
 
+constexpr std::string_view kOperator = "operator";
+constexpr std::string_view kSource = "source";
+
 /// By /etc/passwd alone: other directories of users may be slow, or away. Empty when it is not there.
 std::string local_user_name(uid_t uid) {
     const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen("/etc/passwd", "re"), std::fclose);
@@ -23,21 +26,13 @@ std::string local_user_name(uid_t uid) {
     return {};
 }
 
-std::string result_text(const std::string* error) {
-    return error == nullptr ? "ok" : *error;
-}
-template <typename T>
-std::string result_text(const Result<T>& result) {
-    return result_text(result ? nullptr : &result.error().message);
-}
-
 }  // namespace
 
 /// One line, put together. What is given as text outlives it.
 class AuditLog::Line {
   public:
-    Line(std::string_view event, const Peer* by) : event_(event) {
-        add("actor", by != nullptr ? "operator" : "source");
+    Line(std::string_view event, const Peer* by, std::string_view actor) : event_(event) {
+        add("actor", actor);
         if (by == nullptr) {
             return;
         }
@@ -58,7 +53,7 @@ class AuditLog::Line {
     }
     template <typename T>
     void add_result(const Result<T>& result) {
-        result_ = result_text(result);
+        result_ = result ? "ok" : result.error().message;
         level_ = result ? LogLevel::info : LogLevel::warn;
         add("result", result_);
     }
@@ -91,7 +86,7 @@ void AuditLog::changed(const Peer* by, const AuditEntry& entry, const Result<voi
     if (!on()) {
         return;
     }
-    Line line(entry.action, by);
+    Line line(entry.action, by, by != nullptr ? kOperator : kSource);
     line.add("id", entry.id);
     line.add_result(result);
     for (const auto& [name, value] : entry.fields) {
@@ -104,7 +99,7 @@ void AuditLog::reloaded(const Peer& by, bool force, const Result<ReloadReport>& 
     if (!on()) {
         return;
     }
-    Line line("reload", &by);
+    Line line("reload", &by, kOperator);
     line.add("force", force);
     line.add_result(result);
     if (result) {
@@ -118,7 +113,7 @@ void AuditLog::loaded(const Load& load, const Result<void>& result) {
     if (!on()) {
         return;
     }
-    Line line("source.load", nullptr);
+    Line line("source.load", nullptr, kSource);
     line.add("source", load.path);
     line.add_result(result);
     if (load.error.empty()) {
@@ -132,7 +127,7 @@ void AuditLog::refused(const Peer& by, std::string_view request, std::string_vie
     if (!on()) {
         return;
     }
-    Line line("admin.refused", &by);
+    Line line("admin.refused", &by, "other");
     line.add("request", request);
     if (!id.empty()) {
         line.add("id", id);
