@@ -2,9 +2,26 @@
 
 #include <unistd.h>
 
+#include <utility>
+
 #include "base/clock.h"
 
 namespace apikeyd {
+
+namespace {
+
+/// Logged in a second; others are counted. Whoever may connect may be refused as often as they like.
+constexpr uint64_t kRefusalsMax = 10;
+
+/// What was asked for, and of the keys the first.
+std::pair<std::string_view, std::string_view> described(const AdminRequest& request) {
+    if (const auto* apply = std::get_if<ApplyRequest>(&request)) {
+        return {"apply", apply->changes.empty() ? std::string_view() : apply->changes.front().row.id};
+    }
+    return {std::holds_alternative<ReloadRequest>(request) ? "reload" : "flush", {}};
+}
+
+}  // namespace
 
 bool Admin::may_operate(const Peer& peer) const {
     return peer.uid == 0 || peer.uid == geteuid() || peer.in_group(operators_group_);
@@ -17,12 +34,26 @@ void Admin::handle(const Peer& peer, const std::string& line, const Responder& r
         return;
     }
     if (!std::holds_alternative<StatusRequest>(*request) && !may_operate(peer)) {
-        log_.warn("admin.refused", {{"uid", peer.uid}, {"pid", peer.pid}});
-        responder.send(
-            format_failure("not permitted: this needs root, the daemon's user or the operators' group"));
+        refuse(peer, *request, responder);
         return;
     }
-    std::visit([&](const auto& one) { answer(responder, one); }, *request);
+    std::visit([&](const auto& one) { answer(peer, responder, one); }, *request);
+}
+
+void Admin::refuse(const Peer& peer, const AdminRequest& request, const Responder& responder) {
+    const uint64_t now_s = monotonic_now_ns() / 1000000000;
+    refusals_ = now_s == refusals_s_ ? refusals_ + 1 : 1;
+    refusals_s_ = now_s;
+    if (refusals_ > kRefusalsMax) {
+        ++refusals_left_out_;
+    } else {
+        const auto [what, id] = described(request);
+        const uint64_t left_out = std::exchange(refusals_left_out_, 0);
+        log_.warn("admin.refused", {{"uid", peer.uid}, {"pid", peer.pid}, {"left_out", left_out}});
+        audit_.refused(peer, what, id, left_out);
+    }
+    responder.send(
+        format_failure("not permitted: this needs root, the daemon's user or the operators' group"));
 }
 
 DaemonStatus Admin::status() const {
@@ -50,15 +81,18 @@ DaemonStatus Admin::status() const {
     status.flush_error = flusher_.last_error();
     status.quarantined = flusher_.quarantined();
     status.log_dropped = log_.dropped_lines();
+    status.audit_problem = audit_.problem();
     return status;
 }
 
-void Admin::answer(const Responder& responder, const StatusRequest&) {
+void Admin::answer(const Peer&, const Responder& responder, const StatusRequest&) {
     responder.send(format_status(status()));
 }
 
-void Admin::answer(const Responder& responder, const ReloadRequest& request) {
-    reloader_.request(request.force, [responder](const Result<ReloadReport>& report) {
+void Admin::answer(const Peer& peer, const Responder& responder, const ReloadRequest& request) {
+    const bool force = request.force;
+    reloader_.request(force, [this, peer, force, responder](const Result<ReloadReport>& report) {
+        audit_.reloaded(peer, force, report);
         if (!report) {
             responder.send(format_failure(report.error().message));
             return;
@@ -68,7 +102,7 @@ void Admin::answer(const Responder& responder, const ReloadRequest& request) {
     });
 }
 
-void Admin::answer(const Responder& responder, const FlushRequest&) {
+void Admin::answer(const Peer&, const Responder& responder, const FlushRequest&) {
     flusher_.flush([responder](const Result<FlushSummary>& summary) {
         responder.send(summary ? format_done() : format_failure(summary.error().message));
     });
@@ -104,11 +138,26 @@ void Admin::note_change(const PolicyChange& change, const Result<void>& result) 
     }
 }
 
-void Admin::answer(const Responder& responder, const ApplyRequest& request) {
-    const auto answer_all = [this, responder, learned_ns = monotonic_now_ns()](const auto& changes) {
-        return [this, responder, learned_ns, changes](const Result<void>& result) {
+std::vector<AuditEntry> Admin::audited(const ApplyRequest& request) const {
+    if (!audit_.on()) {
+        return {};
+    }
+    if (!request.policies.empty()) {
+        return entries_of(request.policies, publisher_.policies());
+    }
+    const GenerationPtr& live = publisher_.next() != nullptr ? publisher_.next() : publisher_.current();
+    return entries_of(request.changes, live != nullptr ? &live->table().view() : nullptr);
+}
+
+void Admin::answer(const Peer& peer, const Responder& responder, const ApplyRequest& request) {
+    const auto answer_all = [this, &peer, responder, learned_ns = monotonic_now_ns(),
+                             entries = audited(request)](const auto& changes) {
+        return [this, peer, responder, learned_ns, changes, entries](const Result<void>& result) {
             for (const auto& change : changes) {
                 note_change(change, result);
+            }
+            for (const AuditEntry& entry : entries) {
+                audit_.changed(&peer, entry, result);
             }
             responder.send(result ? format_applied(learned_ns) : format_failure(result.error().message));
         };

@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "core/audit_log.h"
 #include "core/flusher.h"
 #include "core/reloader.h"
 #include "protocol/admin_protocol.h"
@@ -18,12 +19,13 @@ class Admin {
   public:
     /// `fixed` holds what does not change while the daemon runs.
     Admin(Publisher& publisher, Reloader& reloader, Flusher& flusher, gid_t operators_group,
-          DaemonStatus fixed, Log& log)
+          DaemonStatus fixed, AuditLog& audit, Log& log)
         : publisher_(publisher),
           reloader_(reloader),
           flusher_(flusher),
           operators_group_(operators_group),
           fixed_(std::move(fixed)),
+          audit_(audit),
           log_(log) {}
 
     /// Answers one request line, now or later.
@@ -34,19 +36,25 @@ class Admin {
   private:
     bool may_operate(const Peer& peer) const;
     DaemonStatus status() const;
+    std::vector<AuditEntry> audited(const ApplyRequest& request) const;
+    void refuse(const Peer& peer, const AdminRequest& request, const Responder& responder);
     void note_change(const Change& change, const Result<void>& result);
     void note_change(const PolicyChange& change, const Result<void>& result);
-    void answer(const Responder& responder, const StatusRequest& request);
-    void answer(const Responder& responder, const ReloadRequest& request);
-    void answer(const Responder& responder, const FlushRequest& request);
-    void answer(const Responder& responder, const ApplyRequest& request);
+    void answer(const Peer& peer, const Responder& responder, const StatusRequest& request);
+    void answer(const Peer& peer, const Responder& responder, const ReloadRequest& request);
+    void answer(const Peer& peer, const Responder& responder, const FlushRequest& request);
+    void answer(const Peer& peer, const Responder& responder, const ApplyRequest& request);
 
     Publisher& publisher_;
     Reloader& reloader_;
     Flusher& flusher_;
     gid_t operators_group_;
     DaemonStatus fixed_;
+    AuditLog& audit_;
     Log& log_;
+    uint64_t refusals_s_ = 0;  // the second that refusals_ counts in
+    uint64_t refusals_ = 0;
+    uint64_t refusals_left_out_ = 0;
 };
 
 }  // namespace apikeyd

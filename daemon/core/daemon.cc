@@ -34,7 +34,10 @@ class Daemon {
 
   private:
     Daemon(Config config, std::unique_ptr<Log> log, std::unique_ptr<Loop> loop)
-        : config_(std::move(config)), log_(std::move(log)), loop_(std::move(loop)) {}
+        : config_(std::move(config)),
+          log_(std::move(log)),
+          audit_(config_.audit_log, *log_),
+          loop_(std::move(loop)) {}
 
     Result<void> open_workers();
     Result<void> open_instance();
@@ -49,6 +52,7 @@ class Daemon {
 
     Config config_;
     std::unique_ptr<Log> log_;
+    AuditLog audit_;
     std::unique_ptr<Loop> loop_;
     std::unique_ptr<Worker> loader_;
     std::unique_ptr<Worker> builder_;
@@ -133,11 +137,11 @@ Result<void> Daemon::open_instance() {
     publisher_->control().set_started(static_cast<uint64_t>(getpid()), realtime_now_ns());
     publisher_->control().beat(realtime_now_ns());
     reloader_ = std::make_unique<Reloader>(
-        *loop_, *publisher_, *loader_, ReloaderOptions{config_.source_path, config_.reload.max_loss_percent},
-        *log_);
+        *loop_, *publisher_, *loader_,
+        ReloaderOptions{config_.source_path, config_.reload.max_loss_percent, &audit_}, *log_);
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
-    admin_ =
-        std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(), *log_);
+    admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(),
+                                     audit_, *log_);
     return {};
 }
 
@@ -256,6 +260,7 @@ void Daemon::on_signal(Signal signal) {
             return;
         case Signal::reopen_logs:
             (void)log_->reopen();  // says itself when it fails, and goes on with the old file
+            audit_.reopen();
             return;
         case Signal::terminate:
             loop_->stop();

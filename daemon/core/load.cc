@@ -20,13 +20,13 @@ using apikey::shm::TableView;
 
 namespace {
 
-bool same_row(const TableView& table, const Found& found, const KeyRow& row) {
+/// What the slot says of the row's key, with the digest whole: it is equal as far as the slot knows.
+std::optional<KeyRow> stored_row(const TableView& table, const Found& found, const KeyRow& row) {
     std::optional<KeyRow> stored = row_of_slot(table, found.index);
-    if (!stored) {
-        return false;
+    if (stored) {
+        stored->digest = row.digest;
     }
-    stored->digest = row.digest;  // equal as far as the slot knows
-    return *stored == row;
+    return stored;
 }
 
 }  // namespace
@@ -38,9 +38,11 @@ void Load::collect(KeyRow row, Slots& slots) {
         const Found found = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
         if (found.index != kNoSlot && Meta::state(found.meta) != SlotState::kDead) {
             slots.seen[found.index] = true;
-            if (same_row(table, found, row)) {
+            const std::optional<KeyRow> stored = stored_row(table, found, row);
+            if (stored == row) {
                 return;
             }
+            audit.add_key(stored ? &*stored : nullptr, &row);
             slots.changed[found.index] = true;
             ++report.updated;
             if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
@@ -51,6 +53,7 @@ void Load::collect(KeyRow row, Slots& slots) {
         }
     }
     ++report.added;
+    audit.add_key(nullptr, &row);
     additions_bytes += apikey::shm::TableWriter::detail_bytes(row_detail(row));
     if (row.terms != nullptr) {
         additions_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
@@ -100,6 +103,7 @@ void Load::collect_removals(const Slots& slots) {
         }
         if (std::optional<KeyRow> row = row_of_slot(table, index)) {
             ++report.removed;
+            audit.add_key(&*row, nullptr);
             if (row->state == KeyState::kRevoked) {
                 revoked.emplace(row_digest_bytes(*row));
             }
@@ -196,6 +200,7 @@ void Load::read_and_compare() {
         return;
     }
     policies = std::make_shared<const PolicySet>(std::move(parsed->policies));
+    audit.add_policies(*policies);
     collect_sharing(slots);
     collect_removals(slots);
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "core/audit_entry.h"
 #include "core/publisher.h"
 #include "source/fingerprint.h"
 
@@ -54,6 +55,7 @@ class Load {
     std::vector<Change> additions;
     uint64_t additions_bytes = 0;  // of details
     std::vector<Change> changes;   // of keys that are there: updates, then removals
+    LoadAudit audit;               // begun by who wants it
 
     // The loop's.
     bool policies_set = false;

@@ -133,6 +133,7 @@ std::vector<Error> preflight(const Config& config) {
         {"directory", directory_problem(config)},
         {"usage", store_problem(config.usage_path)},
         {"log.file", log_problem(config.log.file)},
+        {"audit_log.file", log_problem(config.audit_log.file)},
     };
     for (const auto& [field, problem] : problems) {
         if (!problem.empty()) {

@@ -15,7 +15,6 @@ namespace apikeyd {
 
 using apikey::shm::ControlWriter;
 using apikey::shm::Directory;
-using apikey::shm::Found;
 using apikey::shm::Generation;
 using apikey::shm::Meta;
 using apikey::shm::SlotState;
@@ -378,9 +377,7 @@ void Publisher::tighten_superseded() {
             if (!row) {
                 continue;
             }
-            const Found found = find_slot(now, row_hash(*row, now.hash_seed), row_digest(*row));
-            const std::optional<KeyRow> is =
-                found.index != apikey::shm::kNoSlot ? row_of_slot(now, found.index) : std::nullopt;
+            const std::optional<KeyRow> is = row_in(now, *row);
             if (is != row) {
                 apply_change_to_superseded(generation->table(), is ? Change{Change::Kind::kUpsert, *is}
                                                                    : Change{Change::Kind::kRemove, *row});

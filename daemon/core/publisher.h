@@ -56,6 +56,7 @@ class Publisher {
     /// no room for them; what needs them is for make_room_for(), with or without changes.
     bool set_policies(std::shared_ptr<const PolicySet> policies);
     const PolicySet& policies() const { return *policies_; }
+    std::shared_ptr<const PolicySet> policies_in_force() const { return policies_; }
     /// Fails while servers map generations that this daemon cannot write: nothing can be taken away from
     /// them.
     Result<void> reaches_all() const;

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/clock.h"
+#include "core/audit_log.h"
 #include "core/table_rows.h"
 
 namespace apikeyd {
@@ -46,6 +47,10 @@ std::shared_ptr<Load> Reloader::new_load() const {
     load->in_force = in_force_;
     load->path = options_.source_path;
     load->stopping = stopping_;
+    // Where there is no table nobody knows what a key was before.
+    if (options_.audit != nullptr && options_.audit->on() && load->live != nullptr) {
+        load->audit.begin(publisher_.policies_in_force(), loaded_once_);
+    }
     return load;
 }
 
@@ -149,6 +154,7 @@ void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
 
 void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     loading_ = false;
+    tell_audit(*load, result);
     Result<ReloadReport> outcome = fail("");
     if (result) {
         outcome = load->report;
@@ -195,6 +201,20 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     } else if (!loading_ && !waiting_.empty()) {  // a done may have asked for a reload, and begun it
         start();
     }
+}
+
+/// What the tool changed meanwhile it tells itself; what is refused again for the same reason is told once.
+void Reloader::tell_audit(const Load& load, const Result<void>& result) const {
+    const bool nothing_new = result ? load.report.unchanged : result.error().message == last_error_;
+    if (options_.audit == nullptr || !load.reads_source || nothing_new) {
+        return;
+    }
+    for (const AuditEntry& entry : load.audit.entries()) {
+        if (load.error.empty() && !changed_meanwhile_.contains(entry.id)) {
+            options_.audit->changed(nullptr, entry, result);
+        }
+    }
+    options_.audit->loaded(load, result);
 }
 
 /// For a set that was right and found no room: no notice will come when there is some.

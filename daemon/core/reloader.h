@@ -26,9 +26,12 @@
 
 namespace apikeyd {
 
+class AuditLog;
+
 struct ReloaderOptions {
     std::string source_path;
     uint32_t max_loss_percent;
+    AuditLog* audit = nullptr;  ///< told what the source brought; may be nullptr
 };
 
 /// Lives on the loop's thread. The worker is for reading and parsing.
@@ -73,6 +76,7 @@ class Reloader {
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
     void place_additions(Load& load, bool policies_made);
     void retry_later();
+    void tell_audit(const Load& load, const Result<void>& result) const;
     std::string refusal(const Load& load) const;
     std::string refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const;
     std::vector<Change> other_forms(const std::vector<Change>& changes) const;

@@ -176,6 +176,11 @@ std::optional<KeyRow> row_of_slot(const TableView& table, uint64_t index) {
     return row;
 }
 
+std::optional<KeyRow> row_in(const TableView& table, const KeyRow& row) {
+    const Found found = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
+    return found.index != kNoSlot ? row_of_slot(table, found.index) : std::nullopt;
+}
+
 std::vector<KeyRow> rows_of_other_form(const TableView& table, const KeyRow& row) {
     std::vector<KeyRow> others;
     const DigestKey digest = row_digest(row);

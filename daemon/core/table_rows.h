@@ -29,6 +29,9 @@ std::optional<KeyRow> row_of_slot(const apikey::shm::TableView& table, uint64_t 
 /// The rows of the same key that stand in another form, or under another id, and not dead. Walks the table.
 std::vector<KeyRow> rows_of_other_form(const apikey::shm::TableView& table, const KeyRow& row);
 
+/// What the table has of the row's key; nullopt when that is not there, or dead.
+std::optional<KeyRow> row_in(const apikey::shm::TableView& table, const KeyRow& row);
+
 /// True when the row's key is in the table, and not dead.
 bool is_in(const apikey::shm::TableView& table, const KeyRow& row);
 

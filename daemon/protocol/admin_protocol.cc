@@ -346,7 +346,8 @@ std::string format_status(const DaemonStatus& status) {
                                         {"flush_error", status.flush_error},
                                         {"quarantined", status.quarantined},
                                         {"watch_problem", status.watch_problem},
-                                        {"log_dropped", status.log_dropped}});
+                                        {"log_dropped", status.log_dropped},
+                                        {"audit_problem", status.audit_problem}});
 }
 
 Result<DaemonStatus> parse_status(std::string_view line) {
@@ -390,6 +391,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.quarantined = reader.count("quarantined");
     status.watch_problem = reader.text("watch_problem");
     status.log_dropped = reader.count("log_dropped");
+    status.audit_problem = reader.text("audit_problem");
     return reader.problem().empty() ? Result<DaemonStatus>(std::move(status))
                                     : fail("the daemon's answer: " + reader.problem());
 }

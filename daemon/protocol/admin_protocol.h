@@ -101,6 +101,7 @@ struct DaemonStatus {
     uint64_t quarantined = 0;
     std::string watch_problem;  ///< why the source is only polled
     uint64_t log_dropped = 0;   ///< lines that could not be logged, and that the log does not tell of yet
+    std::string audit_problem;  ///< why the last line of the audit log was lost; empty when it was not
 };
 std::string format_status(const DaemonStatus& status);
 Result<DaemonStatus> parse_status(std::string_view line);

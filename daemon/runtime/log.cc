@@ -32,7 +32,7 @@ Result<OwnedFd> open_file(const std::string& path) {
         OwnedFd file(::open(path.c_str(), kFlags | O_CREAT | O_EXCL, kLogMode));
         if (file.is_open()) {
             if (::fchmod(file.get(), kLogMode) != 0) {
-                return fail(fmt::format("log: {}: cannot set mode 0640: {}", path, errno_text(errno)));
+                return fail(fmt::format("{}: cannot set mode 0640: {}", path, errno_text(errno)));
             }
             return file;
         }
@@ -48,7 +48,7 @@ Result<OwnedFd> open_file(const std::string& path) {
         }
     }
     const int error_number = errno;
-    return fail(fmt::format("log: {}: {}", path,
+    return fail(fmt::format("{}: {}", path,
                             error_number == ELOOP
                                 ? "is a symbolic link, which is not followed; name the file itself"
                                 : errno_text(error_number)));
@@ -63,20 +63,15 @@ bool is_journal(int stream, const std::string& journal_stream) {
 }  // namespace
 
 Result<std::unique_ptr<Log>> Log::open(LogOptions options) {
-    OwnedFd file;
-    if (!options.path.empty()) {
-        auto opened = open_file(options.path);
-        if (!opened) {
-            return tl::unexpected<Error>(opened.error());
-        }
-        file = std::move(*opened);
-    }
     const bool to_journal = options.path.empty() && is_journal(options.stream, options.journal_stream);
-    return std::unique_ptr<Log>(new Log(std::move(options), std::move(file), to_journal));
+    std::unique_ptr<Log> log(new Log(std::move(options), to_journal));
+    if (!log->have_file() && !log->options_.open_later) {
+        return fail("log: " + log->problem_);
+    }
+    return log;
 }
 
-Log::Log(LogOptions options, OwnedFd file, bool to_journal)
-    : options_(std::move(options)), to_journal_(to_journal), file_(std::move(file)) {}
+Log::Log(LogOptions options, bool to_journal) : options_(std::move(options)), to_journal_(to_journal) {}
 
 std::string Log::compose(LogLevel level, std::string_view event, std::span<const LogField> fields) const {
     if (to_journal_) {
@@ -86,35 +81,57 @@ std::string Log::compose(LogLevel level, std::string_view event, std::span<const
                            fields);
 }
 
-void Log::write(LogLevel level, std::string_view event, Fields fields) {
+void Log::write(LogLevel level, std::string_view event, std::span<const LogField> fields) {
     if (level < options_.level_min) {
         return;
     }
     const std::lock_guard lock(mutex_);  // around the clock too: the lines' times do not go back
-    write_or_count(compose(level, event, std::span(fields.begin(), fields.size())));
+    write_or_count(compose(level, event, fields));
 }
 
 void Log::write_or_count(const std::string& line) {
-    if (torn_ && !write_whole("\n")) {
+    if (have_file() && write_line(line)) {
+        problem_.clear();
+    } else {
         ++dropped_;
-        return;
+    }
+}
+
+/// Opens the file where there is none yet, or where nobody could find the one that is open.
+bool Log::have_file() {
+    struct stat status {};
+    if (options_.path.empty() ||
+        (file_.is_open() && ::fstat(file_.get(), &status) == 0 && status.st_nlink != 0)) {
+        return true;
+    }
+    auto opened = open_file(options_.path);
+    if (!opened) {
+        problem_ = opened.error().message;
+        return false;
+    }
+    file_ = std::move(*opened);
+    torn_ = false;  // the new file begins with a whole line
+    return true;
+}
+
+/// Behind what is to be told of lines before it.
+bool Log::write_line(const std::string& line) {
+    if (torn_ && !write_whole("\n")) {
+        return false;
     }
     torn_ = false;
     if (dropped_ > 0) {
         const LogField lost[] = {LogField("lines", dropped_)};
         if (!write_whole(compose(LogLevel::warn, "log.dropped", lost))) {
-            ++dropped_;
-            return;
+            return false;
         }
         dropped_ = 0;
     }
-    if (!write_whole(line)) {
-        ++dropped_;
-    }
+    return write_whole(line);
 }
 
 bool Log::write_whole(std::string_view text) {
-    const int fd = file_.is_open() ? file_.get() : options_.stream;
+    const int fd = options_.path.empty() ? options_.stream : file_.get();
     bool begun = false;
     while (!text.empty()) {
         const ssize_t bytes = ::write(fd, text.data(), text.size());
@@ -122,6 +139,7 @@ bool Log::write_whole(std::string_view text) {
             continue;
         }
         if (bytes <= 0) {
+            problem_ = (options_.path.empty() ? "the stream" : options_.path) + ": " + errno_text(errno);
             torn_ = torn_ || begun;
             return false;
         }
@@ -138,17 +156,22 @@ Result<void> Log::reopen() {
     auto opened = open_file(options_.path);
     if (!opened) {
         error("log.reopen_failed", {{"error", opened.error().message}});
-        return tl::unexpected<Error>(opened.error());
+        return fail("log: " + opened.error().message);
     }
     const std::lock_guard lock(mutex_);
     file_ = std::move(*opened);
-    torn_ = false;  // the new file begins with a whole line
+    torn_ = false;
     return {};
 }
 
 std::uint64_t Log::dropped_lines() const {
     const std::lock_guard lock(mutex_);
     return dropped_;
+}
+
+std::string Log::problem() const {
+    const std::lock_guard lock(mutex_);
+    return problem_;
 }
 
 }  // namespace apikeyd

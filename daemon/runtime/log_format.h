@@ -41,8 +41,9 @@ class LogField {
     Value value_;
 };
 
-/// A text value is cut here and ends in "..." then, so that no input can make a line of any length.
-constexpr std::size_t kLogValueBytesMax = 4096;
+/// A text value is cut here and ends in "..." then, so that no input can make a line of any length. All
+/// scopes that a key can be granted fit.
+constexpr std::size_t kLogValueBytesMax = 32768;
 
 /// "2026-01-31T23:59:59.123Z" (RFC 3339).
 std::string rfc3339_ms(std::chrono::system_clock::time_point time);

@@ -31,6 +31,11 @@ struct LogConfig {
     std::string file;  ///< absolute; empty: standard error
 };
 
+struct AuditLogConfig {
+    LogFormat format = LogFormat::logfmt;
+    std::string file;  ///< absolute; empty: none is kept
+};
+
 struct ReloadConfig {
     uint32_t debounce_ms = kDebounceDefault_ms;  ///< from the first sign of a change to reading the source
     uint32_t poll_ms = kPollDefault_ms;          ///< between looks at the source where notices are silent
@@ -53,6 +58,7 @@ struct Config {
     std::string clients_group;    ///< name; empty: the daemon's own group
     std::string operators_group;  ///< name; empty: the daemon's own group
     LogConfig log;
+    AuditLogConfig audit_log;
     ReloadConfig reload;
     RetentionConfig retention;
     uint32_t flush_interval_ms = kFlushDefault_ms;

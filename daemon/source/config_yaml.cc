@@ -71,6 +71,8 @@ Setter in_section(Section Config::*section, uint32_t Section::*member, uint64_t 
 template <typename E>
 using Choices = std::vector<std::pair<std::string_view, E>>;
 
+const Choices<LogFormat> kLogFormats = {{"logfmt", LogFormat::logfmt}, {"json", LogFormat::json}};
+
 template <typename E>
 Taken choose(const YamlScalar& value, const Choices<E>& choices, E& out) {
     std::string wanted;
@@ -139,10 +141,7 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"clients_group", [](const YamlScalar& v, Config& c) { return take_group(v, c.clients_group); }},
         {"operators_group", [](const YamlScalar& v, Config& c) { return take_group(v, c.operators_group); }},
         {"log.format",
-         [](const YamlScalar& v, Config& c) {
-             return choose<LogFormat>(v, {{"logfmt", LogFormat::logfmt}, {"json", LogFormat::json}},
-                                      c.log.format);
-         }},
+         [](const YamlScalar& v, Config& c) { return choose<LogFormat>(v, kLogFormats, c.log.format); }},
         {"log.level",
          [](const YamlScalar& v, Config& c) {
              return choose<LogLevel>(v,
@@ -153,6 +152,9 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
                                      c.log.level);
          }},
         {"log.file", path([](Config& c) -> std::string& { return c.log.file; })},
+        {"audit_log.format", [](const YamlScalar& v,
+                                Config& c) { return choose<LogFormat>(v, kLogFormats, c.audit_log.format); }},
+        {"audit_log.file", path([](Config& c) -> std::string& { return c.audit_log.file; })},
         {"reload.debounce_ms",
          in_section(&Config::reload, &ReloadConfig::debounce_ms, kDebounceMin_ms, kDebounceMax_ms)},
         {"reload.poll_ms", in_section(&Config::reload, &ReloadConfig::poll_ms, kPollMin_ms, kPollMax_ms)},
@@ -257,7 +259,7 @@ class ConfigVisitor final : public YamlVisitor {
         const auto named = [&](const Field& field) { return field.name == name_; };
         const auto found = std::find_if(fields_.begin(), fields_.end(), named);
         field_ = found == fields_.end() || name_.find('.') != section_.find('.') ? nullptr : &*found;
-        is_section_ = section_.empty() && (name_ == "log" || name_ == "reload" || name_ == "retention");
+        is_section_ = section_.empty() && is_section(name_);
         if (field_ == nullptr && !is_section_) {
             reporter_.add(scalar.place,
                           "unknown field " + yaml_quote(name_) + " (want one of " + wanted_names() + ")");
@@ -283,6 +285,12 @@ class ConfigVisitor final : public YamlVisitor {
         } else {
             config_.places.emplace(name_, reporter_.word(place));
         }
+    }
+
+    [[nodiscard]] bool is_section(std::string_view name) const {
+        return std::any_of(fields_.begin(), fields_.end(), [&](const Field& field) {
+            return field.name.starts_with(name) && field.name.substr(name.size()).starts_with('.');
+        });
     }
 
     [[nodiscard]] std::string wanted_names() const {

@@ -7,6 +7,7 @@
 //     clients_group: apikey
 //     operators_group: apikey-ops
 //     log: {format: logfmt, level: info, file: /var/log/apikeyd.log}
+//     audit_log: {format: logfmt, file: /var/log/apikeyd/audit.log}
 //     reload: {debounce_ms: 100, poll_ms: 2000, max_loss_percent: 50}
 //     retention: {minutes_h: 48, hours_d: 90, days_d: 3660}
 //     flush_interval_ms: 1000

@@ -21,6 +21,7 @@ FILES = {
     "bin/apikeyctl": 0o755,
     "bin/apikey-bench": 0o755,
     "sbin/apikeyd": 0o755,
+    "etc/logrotate.d/apikeyd": 0o644,
     "lib/systemd/system/apikeyd.service": 0o644,
     "lib/sysusers.d/apikeyd.conf": 0o644,
     "share/doc/apikeyd/examples/apikeyd.yaml.example": 0o644,

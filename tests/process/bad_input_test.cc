@@ -451,14 +451,14 @@ TEST_F(BadInput, ACheckTellsWhatAStartWouldStumbleOver) {
     write("apikeyd.yaml",
           "source: yaml:keys.yaml\nusage: sqlite:no-store\ndirectory: nowhere/run/x\n"
           "log:\n  file: nowhere/log\nclients_group: no-such-clients\n"
-          "operators_group: no-such-operators\n");
+          "operators_group: no-such-operators\naudit_log: {file: nowhere/audit}\n");
     const auto [bad_status, bad_text] = check(path("apikeyd.yaml"));
     EXPECT_EQ(bad_status, 1);
-    for (const char* line :
-         {"apikeyd.yaml:2:8: usage: ", "apikeyd.yaml:3:12: directory: ", "apikeyd.yaml:5:9: log.file: ",
-          "apikeyd.yaml:6:16: clients_group: group 'no-such-clients' does not exist",
-          "apikeyd.yaml:7:18: operators_group: group 'no-such-operators' does not exist",
-          "keys.yaml: ok, 1 keys"}) {
+    for (const char* line : {"apikeyd.yaml:2:8: usage: ", "apikeyd.yaml:3:12: directory: ",
+                             "apikeyd.yaml:5:9: log.file: ", "apikeyd.yaml:8:19: audit_log.file: ",
+                             "apikeyd.yaml:6:16: clients_group: group 'no-such-clients' does not exist",
+                             "apikeyd.yaml:7:18: operators_group: group 'no-such-operators' does not exist",
+                             "keys.yaml: ok, 1 keys"}) {
         EXPECT_NE(bad_text.find(line), std::string::npos) << line << "\n" << bad_text;
     }
     EXPECT_EQ(bad_text.find("apikeyd.yaml: ok"), std::string::npos) << bad_text;

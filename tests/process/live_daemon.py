@@ -41,7 +41,8 @@ def wait_until(condition, what):
 class LiveDaemon:
     """A private instance in memory; close() stops the daemon and removes everything. `rows` maps key to fields."""
 
-    def __init__(self, binary):
+    def __init__(self, binary, more=""):
+        """`more`: lines for the configuration."""
         self.binary = binary
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="apikeyd-test-", dir="/dev/shm"))
         self.directory = self.home / "run"
@@ -53,7 +54,7 @@ class LiveDaemon:
         self.config.write_text(
             f"source: yaml:{self.key_set}\nusage: sqlite:{self.home}/usage.db\n"
             f"directory: {self.directory}\ninstance: {self.instance}\nlog: {{file: {self.home}/log}}\n"
-            "reload: {max_loss_percent: 100}\n"
+            f"reload: {{max_loss_percent: 100}}\n{more.format(home=self.home)}"
         )
 
     def write_keys(self):

@@ -39,6 +39,8 @@ TEST(source_ConfigYaml, Defaults) {
     EXPECT_EQ(config->log.format, LogFormat::logfmt);
     EXPECT_EQ(config->log.level, LogLevel::info);
     EXPECT_EQ(config->log.file, "");
+    EXPECT_EQ(config->audit_log.format, LogFormat::logfmt);
+    EXPECT_EQ(config->audit_log.file, "");
     EXPECT_EQ(config->reload.debounce_ms, 100u);
     EXPECT_EQ(config->reload.poll_ms, 2000u);
     EXPECT_EQ(config->reload.max_loss_percent, 50u);
@@ -58,6 +60,7 @@ TEST(source_ConfigYaml, EveryField) {
         "instance: blue-2\ndirectory: run/x\nsource: yaml:keys.yaml\nusage: sqlite:../usage.db\n"
         "clients_group: apikey\noperators_group: apikey-ops\n"
         "log: {format: json, level: error, file: log/a.log}\n"
+        "audit_log: {format: json, file: log/audit.log}\n"
         "reload:\n  debounce_ms: 0\n  poll_ms: 100\n  max_loss_percent: 100\n"
         "retention: {minutes_h: 1, hours_d: 36600, days_d: 365}\n"
         "flush_interval_ms: 10\nheartbeat_interval_ms: 60000\ncapacity: 1000000\nevent_loop: epoll\n",
@@ -72,6 +75,8 @@ TEST(source_ConfigYaml, EveryField) {
     EXPECT_EQ(config->log.format, LogFormat::json);
     EXPECT_EQ(config->log.level, LogLevel::error);
     EXPECT_EQ(config->log.file, "/etc/apikeyd/log/a.log");
+    EXPECT_EQ(config->audit_log.format, LogFormat::json);
+    EXPECT_EQ(config->audit_log.file, "/etc/apikeyd/log/audit.log");
     EXPECT_EQ(config->reload.debounce_ms, 0u);
     EXPECT_EQ(config->reload.poll_ms, 100u);
     EXPECT_EQ(config->reload.max_loss_percent, 100u);
@@ -111,6 +116,8 @@ TEST(source_ConfigYaml, WrongValues) {
     EXPECT_EQ(field_error("event_loop: kqueue"),
               at + "13: event_loop: 'kqueue' (want one of auto, io_uring, epoll)");
     EXPECT_EQ(field_error("log: {format: xml}"), at + "15: log.format: 'xml' (want one of logfmt, json)");
+    EXPECT_EQ(field_error("audit_log: {format: csv}"),
+              at + "21: audit_log.format: 'csv' (want one of logfmt, json)");
     EXPECT_EQ(field_error("log: {level: loud}"),
               at + "14: log.level: 'loud' (want one of debug, info, warning, error)");
     EXPECT_EQ(field_error("reload: {max_loss_percent: 101}"),
@@ -126,11 +133,14 @@ TEST(source_ConfigYaml, WrongValues) {
 TEST(source_ConfigYaml, WrongShapes) {
     const std::string at = "/etc/apikeyd/c.yaml:3:";
     EXPECT_EQ(field_error("colour: [red, {a: b}]"),
-              at + "1: unknown field 'colour' (want one of capacity, clients_group, directory, event_loop, "
+              at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, directory, "
+                   "event_loop, "
                    "flush_interval_ms, heartbeat_interval_ms, instance, log, operators_group, reload, "
                    "retention, source, usage)");
     EXPECT_EQ(field_error("log: {colour: red}"),
               at + "7: unknown field 'log.colour' (want one of file, format, level)");
+    EXPECT_EQ(field_error("audit_log: {level: info}"),
+              at + "13: unknown field 'audit_log.level' (want one of file, format)");
     EXPECT_EQ(field_error("log.level: info").substr(0, 50), at + "1: unknown field 'log.level'");
     EXPECT_EQ(field_error("instance: a\ninstance: b"),
               "/etc/apikeyd/c.yaml:4:1: instance: stands twice (want it once)");

@@ -189,6 +189,38 @@ TEST(LogFile, AFailedReopenKeepsTheOldFileAndSaysSo) {
     EXPECT_TRUE(lines[1].ends_with("event=still.here"));
 }
 
+TEST(LogFile, AFileThatWasRemovedIsMadeAgain) {
+    const TemporaryDirectory directory;
+    fs::create_directory(directory / "d");
+    const auto log = open_log({.path = directory.path() / "d" / "log"});
+    log->info("gone");
+    fs::remove_all(directory / "d");
+    log->info("lost");
+    EXPECT_EQ(log->dropped_lines(), 1U);
+    EXPECT_NE(log->problem().find("d/log: No such file or directory"), std::string::npos) << log->problem();
+    fs::create_directory(directory / "d");
+    log->info("back");
+    EXPECT_EQ(log->problem(), "");
+    const auto lines = lines_of(directory.path() / "d" / "log");
+    ASSERT_EQ(lines.size(), 2U);
+    EXPECT_TRUE(lines[0].ends_with("event=log.dropped lines=1")) << lines[0];
+    EXPECT_TRUE(lines[1].ends_with("event=back")) << lines[1];
+}
+
+TEST(LogFile, OneThatMayBeOpenedLaterIsNoFailure) {
+    const TemporaryDirectory directory;
+    const fs::path path = directory.path() / "d" / "log";
+    const auto log = open_log({.path = path, .open_later = true});
+    ASSERT_NE(log, nullptr);
+    EXPECT_NE(log->problem(), "");
+    log->info("lost");
+    EXPECT_FALSE(log->reopen());
+    fs::create_directory(directory / "d");
+    log->info("back");
+    EXPECT_EQ(lines_of(path).size(), 2U);  // the first one tells of those that were lost
+    EXPECT_EQ(log->dropped_lines(), 0U);
+}
+
 TEST(LogFile, ThreadsDoNotMixLines) {
     const TemporaryDirectory directory;
     const auto log = open_log({.path = directory / "log"});
@@ -251,6 +283,7 @@ TEST(LogTrouble, AFullDiskLosesLinesCountsThemAndReportsThem) {
         log->info("torn");  // ten bytes of it fit
         log->info("lost");
         EXPECT_EQ(log->dropped_lines(), 2U);
+        EXPECT_NE(log->problem().find("log: File too large"), std::string::npos) << log->problem();
     }
     log->info("back");
     EXPECT_EQ(log->dropped_lines(), 0U);

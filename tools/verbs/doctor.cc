@@ -78,6 +78,10 @@ void check_daemon(const tl::expected<DaemonStatus, Failure>& status, Findings& f
     if (!status->watch_problem.empty()) {
         findings.warn("watch", status->watch_problem, "changes by editors are found by polling only");
     }
+    if (!status->audit_problem.empty()) {
+        findings.warn("audit log", status->audit_problem,
+                      "what operators do is not recorded until it can be written");
+    }
     if (status->unread != 0) {
         findings.fail("generations",
                       std::to_string(status->unread) + " of another version, which no change reaches",

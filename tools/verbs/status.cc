@@ -55,7 +55,8 @@ Record record_of(const Shown& shown) {
             {"flush_error", text_or_none(status.flush_error)},
             {"quarantined", when_up(status.quarantined)},
             {"watch_problem", text_or_none(status.watch_problem)},
-            {"log_dropped", when_up(status.log_dropped)}};
+            {"log_dropped", when_up(status.log_dropped)},
+            {"audit_problem", text_or_none(status.audit_problem)}};
 }
 
 Outcome status(const Context& context) {
