@@ -52,7 +52,11 @@ Result<int64_t> parse_moment(std::string_view option, const std::string& text, i
         return fail(std::string(option) + ": " + yaml_quote(text) +
                     " is no time (want 2026-11-01, 2026-11-01T12:00:00Z, or as long ago as 90d, 24h, 30m)");
     }
-    if (*moment_s < 0 || *moment_s > now_s + kRollupSteps_s.back()) {
+    if (*moment_s < 0) {
+        return fail(std::string(option) + ": " + yaml_quote(text) +
+                    " is a time before 1970, where nothing can have been counted (want 1970-01-01 or later)");
+    }
+    if (*moment_s > now_s + kRollupSteps_s.back()) {
         return fail(std::string(option) + ": " + format_rfc3339(*moment_s) +
                     " has no counts yet (want a time up to now)");
     }

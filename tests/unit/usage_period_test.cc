@@ -73,8 +73,12 @@ TEST(UsagePeriod, WhatIsNoStretchOfStepsIsRefusedByItsOption) {
               "--since: 2026-12-01T00:00:00Z has no counts yet (want a time up to now)");
     EXPECT_EQ(error({.since = "2026-11-02", .until = "2026-11-01"}),
               "--since: 2026-11-02T00:00:00Z is after --until, 2026-11-01T00:00:00Z");
-    EXPECT_EQ(error({.since = "36600d"}),
-              "--since: 1926-09-14T00:00:00Z has no counts yet (want a time up to now)");
+    EXPECT_EQ(
+        error({.since = "36600d"}),
+        "--since: '36600d' is a time before 1970, where nothing can have been counted (want 1970-01-01 or "
+        "later)");
+    EXPECT_EQ(error({.until = "1969-12-31"}).substr(0, 50),
+              "--until: '1969-12-31' is a time before 1970, where");
 }
 
 }  // namespace
