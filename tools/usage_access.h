@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <cstdint>
+#include <optional>
+
 #include "tools/context.h"
 #include "tools/outcome.h"
 #include "usage/usage_reader.h"
@@ -11,6 +14,9 @@ namespace apikeyd {
 struct OpenUsage {
     UsageReader reader;
     bool complete;  ///< a flush came first
+    /// Answers that were counted and are not in the store, of the generations that servers count in; nullopt:
+    /// shared memory does not tell.
+    std::optional<uint64_t> unflushed;
 };
 
 /// Has the daemon flush its counts first, unless `flush` is false. Counts that could not be flushed are told

@@ -117,7 +117,10 @@ class Report {
     Outcome print_it(const UsageNotes& notes) {
         const bool json = form_ == OutputForm::json;
         if (json) {
-            printer_.add(R"({"complete":)" + std::string(notes.complete ? "true" : "false"));
+            const auto word = [](bool value) { return std::string(value ? "true" : "false"); };
+            printer_.add(R"({"complete":)" + word(notes.complete) + R"(,"unflushed":)" +
+                         (notes.unflushed ? std::to_string(*notes.unflushed) : "null") +
+                         (question_.stretch ? R"(,"partial":)" + word(notes.partial) : ""));
         }
         Result<void> read;
         if (question_.with_keys) {

@@ -26,6 +26,9 @@ struct UsageQuestion {
 /// What is said of the numbers themselves, in JSON.
 struct UsageNotes {
     bool complete = false;  ///< a flush came first
+    std::optional<uint64_t> unflushed =
+        std::nullopt;      ///< answers that wait to be flushed; nullopt: not known
+    bool partial = false;  ///< some of the stretch is not kept any more
 };
 
 /// Prints it; holds a number for each group, and a table's lines. CSV is one table, the keys' where they are

@@ -5,11 +5,17 @@ refuses or names."""
 import argparse
 import contextlib
 import csv
+import fcntl
 import io
+import os
+import pty
 import re
 import signal
 import sqlite3
+import struct
+import subprocess
 import sys
+import termios
 import time
 import unittest
 
@@ -86,18 +92,18 @@ class Groups(Store):
     def test_sums_by_owner_plan_key_and_code(self):
         self.count_all()
         last = rfc3339(self.day + DAY_S + 3600)
-        self.assertEqual(self.usage("--group-by", "owner", fields=["complete", "owners"])["owners"], [
+        self.assertEqual(self.usage("--group-by", "owner", fields=["complete", "unflushed", "owners"])["owners"], [
             {"owner": None, "allowed": 404000, "denied": 8, "last_used": last},
             {"owner": "acme", "allowed": 44, "denied": 1, "last_used": last},
             {"owner": "other", "allowed": 40400, "denied": 6, "last_used": last},
         ])  # fmt: skip
-        plans = self.usage("--group-by", "plan", fields=["complete", "plans"])["plans"]
+        plans = self.usage("--group-by", "plan", fields=["complete", "unflushed", "plans"])["plans"]
         self.assertEqual([(one["plan"], one["allowed"]) for one in plans],
                          [(None, 440000), ("free", 404), ("team", 4040)])  # fmt: skip
-        keys = self.usage("--group-by", "key", fields=["complete", "keys"])["keys"]
+        keys = self.usage("--group-by", "key", fields=["complete", "unflushed", "keys"])["keys"]
         self.assertEqual(sum(one["allowed"] for one in keys), 444444)
         self.assertEqual(keys, self.usage()["keys"])
-        codes = self.usage("--group-by", "code", fields=["complete", "codes"])["codes"]
+        codes = self.usage("--group-by", "code", fields=["complete", "unflushed", "codes"])["codes"]
         self.assertEqual(codes, {"VALID": 444444, "REVOKED": 15})
         self.assertEqual(self.usage("--code", "REVOKED")["codes"], {"REVOKED": 15})
         self.assertEqual(self.usage("--code", "DISABLED")["codes"], {})
@@ -106,11 +112,11 @@ class Groups(Store):
         self.count_all()
 
         def ids(*arguments):
-            return [one["id"] for one in self.usage(*arguments, fields=["complete", "keys"])["keys"]]
+            return [one["id"] for one in self.usage(*arguments, fields=["complete", "unflushed", "keys"])["keys"]]
 
         self.assertEqual(ids("--owner", "acme"), ["aaaaaaaaaaaa", "bbbbbbbbbbbb"])
         self.assertEqual(ids("--plan", "free"), ["aaaaaaaaaaaa", "cccccccccccc"])
-        self.assertEqual(ids("--owner", "acme", "--plan", "team", "--since", rfc3339(self.day)), ["bbbbbbbbbbbb"])
+        self.assertEqual(ids("--owner", "acme", "--plan", "team", "--group-by", "key"), ["bbbbbbbbbbbb"])
         self.assertEqual(ids("--owner", "quiet"), [])
         self.assertEqual(ids("--plan", "idle"), [])
         self.assertEqual(ids("--owner", ""), ["dddddddddddd"])
@@ -184,6 +190,87 @@ class Groups(Store):
         for arguments in (["usage", "--no-flush", "--group-by", "owner"], ["list", "--unused", "1d"]):
             self.assertEqual(self.ctl(*arguments, status=3), "")
             self.assertIn(f"{self.top}/usage.db: has version 99, this apikeyd knows up to ", self.said)
+
+
+class ByTime(Store):
+    def chart(self, *arguments, locale="C.UTF-8", **options):
+        environment = {"PATH": "/usr/bin:/bin", "LC_ALL": locale}
+        return self.ctl("usage", "--no-flush", "--chart", *arguments, env=environment, **options).splitlines()
+
+    def test_what_retention_took_is_told(self):
+        self.count_all()
+        whole = ["--since", rfc3339(self.day + 3600), "--until", rfc3339(self.day + 2 * DAY_S)]
+        self.assertIs(self.usage(*whole, "--by", "hour")["partial"], False)
+        self.assertEqual(self.said, "")
+        self.put("DELETE FROM key_rollups WHERE step_s = 3600 AND start_s <= ?", [(self.day,)])
+        self.put("DELETE FROM code_rollups WHERE step_s = 3600 AND start_s <= ?", [(self.day,)])
+        first = rfc3339(self.day + DAY_S + 3600)
+        for arguments in (["--since", rfc3339(self.day)], ["--since", rfc3339(self.day), "--until", rfc3339(self.day + 3600)],
+                          ["--until", rfc3339(self.day + 3600)]):  # fmt: skip
+            answer = self.usage(*arguments, "--by", "hour", fields=["complete", "unflushed", "partial", "keys", "codes"])
+            self.assertIs(answer["partial"], True)
+            self.assertEqual(self.said.count("\n"), 1)
+            self.assertIn(f"not all of the stretch: counts by hour are kept from {first} on", self.said)
+        for arguments in (["--by", "hour"], ["--since", first, "--by", "hour"], ["--since", rfc3339(self.day), "--by", "day"]):
+            self.assertIs(self.usage(*arguments)["partial"], False)
+            self.assertEqual(self.said, "")
+        self.put("UPDATE codes SET total = total + ?", [(1,)])  # of a day that is not kept
+        self.assertIs(self.usage("--since", "1970-01-01")["partial"], True)
+
+    def test_counts_that_wait_are_shown_as_unflushed(self):
+        self.start()
+        key_id, key = self.issue()
+        self.codes(key, status=0)
+        self.assertEqual(self.json("usage")["unflushed"], 0)
+        self.kill()
+        self.codes(key, key, "no-such-key-anywhere", status=1)
+        answer = self.usage()
+        self.assertEqual((answer["complete"], answer["unflushed"]), (False, 3))
+        self.ctl("usage", key_id)
+        self.assertIn("(counts since the last flush are missing: 3 unflushed)", self.said)
+        (self.instance / "control").unlink()
+        self.assertIsNone(self.usage()["unflushed"])
+
+    def test_chart(self):
+        self.count_all()
+        days = ["--since", rfc3339(self.day), "--until", rfc3339(self.day + 3 * DAY_S), "--by", "day"]
+        text = self.chart(*days)
+        self.assertEqual(text[0], "requests by day")
+        self.assertTrue(text[2].startswith("500k │"), text)
+        self.assertEqual(text[-1], "█ allowed 444444   ░ denied 15")
+        self.assertNotIn("\x1b", "".join(text))
+        ascii_only = self.chart(*days, locale="C")
+        self.assertTrue("".join(ascii_only).isascii(), ascii_only)
+        self.assertEqual(ascii_only[-1], "# allowed 444444   x denied 15")
+        self.assertIn("allowed 44   ", self.chart(*days, "--owner", "acme")[-1])
+        self.assertIn("allowed 40   ", self.chart(*days, "bbbbbbbbbbbb")[-1])
+        self.assertEqual(self.chart(*days, "--code", "REVOKED")[-1], "REVOKED 15")
+        self.assertEqual(self.chart()[-1], "nothing was counted")
+        self.assertIn("requests by hour", self.chart("--since", rfc3339(self.day), "--until", rfc3339(self.day + DAY_S))[0])
+        self.assertIn(rfc3339(self.day)[:10], self.chart("--by", "day")[1])  # the first that is kept
+        for arguments in (["--output", "json"], ["--output", "csv"], ["--group-by", "owner"]):
+            self.chart(*arguments, status=2)
+            self.assertTrue(self.said.startswith("--chart: "), self.said)
+
+    def test_chart_follows_the_terminal(self):
+        self.count_all()
+        command = [apikeyctl_test.OPTIONS.tool, "--config", self.config, "usage", "--no-flush", "--chart", "--by", "minute",
+                   "--since", rfc3339(self.day), "--until", rfc3339(self.day + 2 * DAY_S)]  # fmt: skip
+        for columns, extra, colour in ((80, {}, True), (40, {}, True), (40, {"NO_COLOR": "1"}, False)):
+            outer, inner = pty.openpty()
+            fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            try:
+                subprocess.run(command, stdin=subprocess.DEVNULL, stdout=inner, check=True, timeout=apikeyctl_test.WAIT_S,
+                               env={"LC_ALL": "C.UTF-8"} | extra)  # fmt: skip
+                text = os.read(outer, 1 << 20).decode()
+            finally:
+                os.close(outer)
+                os.close(inner)
+            self.assertEqual("\x1b[32m" in text, colour)
+            self.assertIn("requests by minute, 1 hour a column" if columns == 80 else "2 hours a column", text)
+            widest = max(len(re.sub(r"\x1b\[\d+m", "", line)) for line in text.split("\r\n"))
+            self.assertLessEqual(widest, columns)
+            self.assertGreater(widest, columns // 2)
 
 
 class Unused(Store):

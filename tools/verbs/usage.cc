@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <memory>
 
+#include "source/rfc3339.h"
 #include "source/yaml_events.h"
 #include "tools/read_store.h"
 #include "tools/usage_access.h"
+#include "tools/usage_chart.h"
 #include "tools/usage_period.h"
 #include "tools/usage_report.h"
 #include "tools/validator.h"
@@ -21,6 +23,7 @@ struct UsageOptions {
     KeyFilter filter;
     std::string code;
     std::string group_by;
+    bool chart = false;
     bool no_flush = false;
     UsagePeriodOptions period;
 
@@ -28,7 +31,16 @@ struct UsageOptions {
 };
 
 /// What cannot be asked, with what can.
-Outcome check(const UsageOptions& options) {
+Outcome check(const UsageOptions& options, OutputForm form) {
+    if (options.chart && form != OutputForm::table) {
+        return failed(Exit::kUsage,
+                      "--chart: is drawn for a terminal (want it without --output json or csv)");
+    }
+    if (options.chart && !options.group_by.empty()) {
+        return failed(Exit::kUsage,
+                      "--chart: draws one sum (want it without --group-by; an ID, --owner, "
+                      "--plan or --code says of what)");
+    }
     if (!options.id.empty() && (options.filter.given() || !options.group_by.empty())) {
         return failed(Exit::kUsage,
                       "usage: want either the ID of one key, or --owner, --plan and --group-by");
@@ -119,55 +131,112 @@ Outcome print_total(const Context& context, const KeyTotal& total) {
                        {"last_used", total.last_used_s != 0 ? Value(Time{total.last_used_s}) : Value()}}));
 }
 
-Outcome answer(const Context& context, const UsageOptions& options, const RollupQuery& stretch) {
-    std::unique_ptr<KeyGroups> keys;
+/// Sums of a stretch that began before what is kept would be taken for whole. Without --since what is asked
+/// for is what there is, from the first step on, unless it ends before.
+tl::expected<bool, Failure> is_partial(UsageReader& reader, const UsageOptions& options,
+                                       RollupQuery& stretch) {
+    const auto kept = reader.kept(stretch);
+    if (!kept) {
+        return failed(Exit::kUnreachable, kept.error());
+    }
+    const int64_t first_s = kept->first_s.value_or(stretch.until_s);
+    const bool partial =
+        kept->lost && (options.period.since ? stretch.since_s < first_s : stretch.until_s <= first_s);
+    if (!options.period.since) {
+        stretch.since_s = std::min(first_s, stretch.until_s);
+    }
+    if (partial) {
+        say("usage: this is not all of the stretch: counts by " + std::string(step_name(stretch.step_s)) +
+            " are kept from " + (kept->first_s ? format_rfc3339(first_s) : "later") +
+            " on (see retention in apikeyd.yaml(5))");
+    }
+    return partial;
+}
+
+/// The keys that the options name; nullptr: all, and each by itself.
+tl::expected<std::unique_ptr<KeyGroups>, Failure> wanted_keys(const Context& context,
+                                                              const UsageOptions& options) {
     if (options.filter.given() || options.group_by == "owner" || options.group_by == "plan") {
-        auto read = read_groups(context, options);
-        if (!read) {
-            return tl::unexpected(read.error());
-        }
-        keys = *std::move(read);
+        return read_groups(context, options);
+    }
+    return nullptr;
+}
+
+/// One key's counts in all, or a failure where nobody knows it.
+tl::expected<KeyTotal, Failure> total_of(const Context& context, UsageReader& reader, const std::string& id) {
+    const auto total = reader.total(id);
+    if (!total) {
+        return failed(Exit::kUnreachable, total.error());
+    }
+    if (Outcome known = *total ? Outcome() : check_known(context, id); !known) {
+        return tl::unexpected(known.error());
+    }
+    return total->value_or(KeyTotal{.key_id = id});
+}
+
+UsageQuestion question_of(const UsageOptions& options, const KeyGroups* keys) {
+    UsageQuestion question;
+    question.keys = keys;
+    question.group_by = group_named(options.group_by);
+    question.each_step = !options.period.by.empty();
+    question.with_keys = !options.of_codes();
+    question.with_codes =
+        options.of_codes() || (options.id.empty() && !options.filter.given() && options.group_by.empty());
+    question.code = code_named(options.code);
+    return question;
+}
+
+Outcome answer(const Context& context, const UsageOptions& options, std::optional<RollupQuery> stretch) {
+    const auto keys = wanted_keys(context, options);
+    if (!keys) {
+        return tl::unexpected(keys.error());
     }
     auto usage = open_usage(context, !options.no_flush);
     if (!usage) {
         return tl::unexpected(usage.error());
     }
-    UsageQuestion question;
-    question.keys = keys.get();
-    question.group_by = group_named(options.group_by);
-    question.with_keys = !options.of_codes();
-    question.with_codes =
-        options.of_codes() || (options.id.empty() && !options.filter.given() && options.group_by.empty());
-    question.code = code_named(options.code);
-    if (options.period.given()) {
-        question.stretch = stretch;
-        question.each_step = !options.period.by.empty();
-    }
     if (!options.id.empty()) {
-        const auto total = usage->reader.total(options.id);
+        const auto total = total_of(context, usage->reader, options.id);
         if (!total) {
-            return failed(Exit::kUnreachable, total.error());
+            return tl::unexpected(total.error());
         }
-        if (Outcome known = *total ? Outcome() : check_known(context, options.id); !known) {
-            return known;
+        if (!stretch) {
+            return print_total(context, *total);
         }
-        if (!question.stretch) {
-            return print_total(context, total->value_or(KeyTotal{.key_id = options.id}));
-        }
-        question.stretch->key_id = options.id;
+        stretch->key_id = options.id;
     }
-    return print_usage(usage->reader, question, {usage->complete}, context.output());
+    UsageNotes notes{usage->complete, usage->unflushed, false};
+    if (stretch) {
+        const auto partial = is_partial(usage->reader, options, *stretch);
+        if (!partial) {
+            return tl::unexpected(partial.error());
+        }
+        notes.partial = *partial;
+    }
+    if (options.chart) {
+        return print_chart(usage->reader, {*stretch, keys->get(), code_named(options.code)});
+    }
+    UsageQuestion question = question_of(options, keys->get());
+    question.stretch = stretch;
+    return print_usage(usage->reader, question, notes, context.output());
 }
 
-Outcome usage(const Context& context, const UsageOptions& options) {
-    if (Outcome sensible = check(options); !sensible) {
+Outcome usage(const Context& context, UsageOptions options) {
+    if (Outcome sensible = check(options, context.output()); !sensible) {
         return sensible;
+    }
+    if (options.chart && !options.period.given()) {
+        options.period = {.since = "24h", .by = "hour"};
     }
     const auto path = context.usage_path();
     if (!path) {
         return tl::unexpected(path.error());
     }
-    const Result<RollupQuery> stretch = parse_usage_period(options.period, unix_now_s());
+    if (!options.period.given()) {
+        return answer(context, options, std::nullopt);
+    }
+    const Result<RollupQuery> stretch = options.chart ? parse_chart_period(options.period, unix_now_s())
+                                                      : parse_usage_period(options.period, unix_now_s());
     return stretch ? answer(context, options, *stretch) : failed(Exit::kUsage, stretch.error());
 }
 
@@ -186,6 +255,7 @@ Verb add_usage(CommandLine& line) {
                        "from this time on, 2026-11-01, or as long ago as 30d");
     command.add_option("--until", options->period.until, "before this time [now]");
     command.add_choice("--by", options->period.by, {"minute", "hour", "day"}, "one line for each of these");
+    command.add_flag("--chart", options->chart, "draw it by time, the last 24 hours unless told otherwise");
     command.add_flag("--no-flush", options->no_flush, "leave out what was counted since the last flush");
     command.set_example(
         "apikeyctl usage --since 2026-11-01 --until 2026-12-01 --group-by owner --output csv > november.csv");
