@@ -43,11 +43,11 @@ int64_t column_for(const ChartStretch& stretch, int64_t columns) {
     return divided_up(divided_up(length_s, columns), 7 * kDay_s) * 7 * kDay_s;
 }
 
-/// The least of 1, 2, 5, 10, 20, … that no bar is above.
+/// The least of 1, 2, 3, 4, 6, 8, 10, 20, … that no bar is above.
 double scale_for(uint64_t highest) {
     const auto wanted = static_cast<double>(highest);
     for (double ten = 1;; ten *= 10) {
-        for (const double factor : {1.0, 2.0, 5.0}) {
+        for (const double factor : {1.0, 2.0, 3.0, 4.0, 6.0, 8.0}) {
             if (factor * ten >= wanted) {
                 return factor * ten;
             }
@@ -123,10 +123,9 @@ Chart::Drawn Chart::cell_of(const Column& column, size_t row, double scale) cons
     if (row >= cells) {
         return {};
     }
-    // A cell at least of what is there, where there are two.
-    size_t of_denied = static_cast<size_t>(std::llround(denied / scale * kRows));
-    of_denied = denied > 0 ? std::max(of_denied, size_t{1}) : 0;
-    of_denied = std::min(of_denied, allowed > 0 && (cells > 1 || allowed > denied) ? cells - 1 : cells);
+    // In proportion: what is less than half a cell is told by the legend alone, unless it is all there is.
+    const auto rounded = static_cast<size_t>(std::llround(denied / scale * kRows));
+    const size_t of_denied = allowed > 0 ? std::min(rounded, cells - 1) : cells;
     if (row >= cells - of_denied) {
         return {Cell::kDenied};
     }
@@ -152,7 +151,8 @@ std::string Chart::paint(const Drawn& drawn) const {
 
 std::string Chart::row_text(size_t row, double scale) const {
     // A label stands at the upper end of its row.
-    const bool half = row + 1 == kRows / 2 && (scale >= 10 || scale == 2);  // else it is no whole number
+    const bool half =
+        row + 1 == kRows / 2 && (scale >= 10 || std::fmod(scale, 2) == 0);  // else it is no whole number
     const std::string label = row + 1 == kRows ? scale_text(scale) : half ? scale_text(scale / 2) : "";
     std::string text(kScaleWidth - 2 - label.size(), ' ');
     text += label + ' ' + (style_.utf8 ? "│" : "|");

@@ -42,7 +42,9 @@ constexpr std::string_view kKeptSql =
     "whole AS (SELECT iif(?1 = 86400, (SELECT coalesce(sum(total), 0) FROM codes), "
     "(SELECT coalesce(sum(total), 0) FROM days CROSS JOIN code_rollups "
     "ON step_s = 86400 AND start_s >= since AND start_s < until)) AS total) "
-    "SELECT coalesce((SELECT start_s FROM code_rollups WHERE step_s = ?1 ORDER BY start_s LIMIT 1), -1), "
+    "SELECT coalesce((SELECT min(start_s) FROM ("
+    "SELECT * FROM (SELECT start_s FROM code_rollups WHERE step_s = ?1 ORDER BY start_s LIMIT 1) UNION ALL "
+    "SELECT * FROM (SELECT start_s FROM key_rollups WHERE step_s = ?1 ORDER BY start_s LIMIT 1))), -1), "
     "whole.total > steps.total FROM whole, steps";
 
 KeyRollup rollup_of(const Statement& statement) {

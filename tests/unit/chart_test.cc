@@ -70,6 +70,34 @@ TEST(Chart, BarsAreInProportionAndDeniedStandsAbove) {
     EXPECT_EQ(shown[14], "# allowed 131");
 }
 
+TEST(Chart, FewDenialsAreNotDrawnLargerThanTheyAre) {
+    Chart chart({kHour_s, kBegin_s, kBegin_s + 3 * kHour_s}, {.columns = 24});
+    chart.add(kBegin_s, 96, 4);
+    chart.add(kBegin_s + kHour_s, 94, 6);
+    chart.add(kBegin_s + 2 * kHour_s, 0, 1);
+    const std::vector<std::string> shown = lines(chart.format("requests", true));
+    EXPECT_EQ(shown[2], " 100 |##### xxxxx");
+    EXPECT_EQ(shown[3], "     |##### #####");
+    EXPECT_EQ(shown[11], "     |##### ##### xxxxx");
+    EXPECT_EQ(shown[15], "x denied 11") << "the legend has all";
+}
+
+TEST(Chart, TheScaleIsTheNextRoundNumber) {
+    const auto scale_of = [](uint64_t count) {
+        Chart chart({kHour_s, kBegin_s, kBegin_s + kHour_s}, {});
+        chart.add(kBegin_s, count, 0);
+        const std::vector<std::string> shown = lines(chart.format("requests", true));
+        return shown[2].substr(0, 4) + '/' + shown[7].substr(0, 4);
+    };
+    EXPECT_EQ(scale_of(3), "   3/    ");
+    EXPECT_EQ(scale_of(4), "   4/   2");
+    EXPECT_EQ(scale_of(11), "  20/  10");
+    EXPECT_EQ(scale_of(999), "  1k/ 500");
+    EXPECT_EQ(scale_of(2001), "  3k/1.5k");
+    EXPECT_EQ(scale_of(800'000), "800k/400k");
+    EXPECT_EQ(scale_of(800'001), "  1M/500k");
+}
+
 TEST(Chart, EighthsOfACellWhereTheTerminalHasThem) {
     Chart chart({kHour_s, kBegin_s, kBegin_s + 3 * kHour_s}, {.columns = 24, .utf8 = true});
     chart.add(kBegin_s, 10, 0);

@@ -132,7 +132,7 @@ Outcome print_total(const Context& context, const KeyTotal& total) {
 }
 
 /// Sums of a stretch that began before what is kept would be taken for whole. Without --since what is asked
-/// for is what there is, from the first step on, unless it ends before.
+/// for is what there is, unless it ends before that. A chart begins there then.
 tl::expected<bool, Failure> is_partial(UsageReader& reader, const UsageOptions& options,
                                        RollupQuery& stretch) {
     const auto kept = reader.kept(stretch);
@@ -142,7 +142,7 @@ tl::expected<bool, Failure> is_partial(UsageReader& reader, const UsageOptions& 
     const int64_t first_s = kept->first_s.value_or(stretch.until_s);
     const bool partial =
         kept->lost && (options.period.since ? stretch.since_s < first_s : stretch.until_s <= first_s);
-    if (!options.period.since) {
+    if (options.chart && !options.period.since) {
         stretch.since_s = std::min(first_s, stretch.until_s);
     }
     if (partial) {
