@@ -1,5 +1,8 @@
 #include "tools/output.h"
 
+#include <langinfo.h>
+#include <locale.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -291,6 +294,22 @@ void say(std::string_view line) {
 bool colour_wanted() {
     const char* no_colour = getenv("NO_COLOR");
     return isatty(STDOUT_FILENO) == 1 && (no_colour == nullptr || *no_colour == '\0');
+}
+
+size_t output_columns() {
+    struct winsize size {};
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col != 0 ? size.ws_col : 80;
+}
+
+bool utf8_wanted() {
+    // A locale of its own: the process stays in "C", in which numbers are read and written.
+    locale_t users = newlocale(LC_CTYPE_MASK, "", nullptr);
+    if (users == nullptr) {
+        return false;
+    }
+    const bool utf8 = std::string_view(nl_langinfo_l(CODESET, users)) == "UTF-8";
+    freelocale(users);
+    return utf8;
 }
 
 }  // namespace apikeyd

@@ -96,5 +96,9 @@ std::string without_secrets(std::string_view text);
 
 /// True when standard output is a terminal and NO_COLOR is not set.
 bool colour_wanted();
+/// The terminal's columns; 80 where standard output is none, or does not say.
+size_t output_columns();
+/// True when the locale's characters are UTF-8.
+bool utf8_wanted();
 
 }  // namespace apikeyd

@@ -19,11 +19,6 @@ int64_t step_named(std::string_view name) {
     return kRollupSteps_s[static_cast<size_t>(found - std::begin(kStepNames))];
 }
 
-std::string_view name_of(int64_t step_s) {
-    return kStepNames[std::find(kRollupSteps_s.begin(), kRollupSteps_s.end(), step_s) -
-                      kRollupSteps_s.begin()];
-}
-
 /// The longest step that begins at this time; 0 when none does.
 int64_t longest_step_s(int64_t time_s) {
     int64_t longest_s = 0;
@@ -52,14 +47,25 @@ Result<int64_t> parse_moment(std::string_view option, const std::string& text, i
         return fail(std::string(option) + ": " + yaml_quote(text) +
                     " is no time (want 2026-11-01, 2026-11-01T12:00:00Z, or as long ago as 90d, 24h, 30m)");
     }
-    if (*moment_s < 0 || *moment_s > now_s + kRollupSteps_s.back()) {
+    if (*moment_s < 0) {
+        return fail(std::string(option) + ": " + yaml_quote(text) +
+                    " is a time before 1970, where nothing can have been counted (want 1970-01-01 or later)");
+    }
+    if (*moment_s > now_s + kRollupSteps_s.back()) {
         return fail(std::string(option) + ": " + format_rfc3339(*moment_s) +
                     " has no counts yet (want a time up to now)");
     }
     return *moment_s;
 }
 
+constexpr int64_t kChartStepsMin = 12;
+
 }  // namespace
+
+std::string_view step_name(int64_t step_s) {
+    return kStepNames[std::find(kRollupSteps_s.begin(), kRollupSteps_s.end(), step_s) -
+                      kRollupSteps_s.begin()];
+}
 
 Result<RollupQuery> parse_usage_period(const UsagePeriodOptions& options, int64_t now_s) {
     RollupQuery query;
@@ -83,7 +89,7 @@ Result<RollupQuery> parse_usage_period(const UsagePeriodOptions& options, int64_
         if (longest_s == 0 || (!options.by.empty() && longest_s < query.step_s)) {
             return fail(std::string(option) + ": " + format_rfc3339(moment_s) +
                         " is not the start of a full " +
-                        std::string(name_of(!options.by.empty() ? query.step_s : kRollupSteps_s.front())) +
+                        std::string(step_name(!options.by.empty() ? query.step_s : kRollupSteps_s.front())) +
                         ", by which counts are kept");
         }
         query.step_s = std::min(query.step_s, longest_s);
@@ -94,6 +100,19 @@ Result<RollupQuery> parse_usage_period(const UsagePeriodOptions& options, int64_
     if (query.since_s > query.until_s) {
         return fail("--since: " + format_rfc3339(query.since_s) + " is after --until, " +
                     format_rfc3339(query.until_s));
+    }
+    return query;
+}
+
+Result<RollupQuery> parse_chart_period(const UsagePeriodOptions& options, int64_t now_s) {
+    Result<RollupQuery> query = parse_usage_period(options, now_s);
+    if (query && options.by.empty() && options.since) {
+        for (size_t i = kRollupSteps_s.size(); i-- > 0;) {
+            query->step_s = std::min(query->step_s, kRollupSteps_s[i]);
+            if (query->until_s - query->since_s >= kChartStepsMin * query->step_s) {
+                break;
+            }
+        }
     }
     return query;
 }

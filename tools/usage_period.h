@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "usage/usage_reader.h"
@@ -24,5 +25,11 @@ struct UsagePeriodOptions {
 /// stretch ends with the step under way. Without `by` the step is the longest that the moments allow. Errors
 /// are worded for the operator and name the option.
 Result<RollupQuery> parse_usage_period(const UsagePeriodOptions& options, int64_t now_s);
+
+/// The same for a chart: without `by` the step is the longest that gives it some bars.
+Result<RollupQuery> parse_chart_period(const UsagePeriodOptions& options, int64_t now_s);
+
+/// minute, hour or day, for one of kRollupSteps_s.
+std::string_view step_name(int64_t step_s);
 
 }  // namespace apikeyd

@@ -33,6 +33,19 @@ constexpr std::string_view kSumsSql =
 constexpr std::string_view kCodeRollupsSql =
     "SELECT start_s, code, total FROM code_rollups "
     "WHERE step_s = ?1 AND start_s >= ?2 AND start_s < ?3 ORDER BY start_s, code";
+/// A step's counts are in its day's, and a day's in the totals: what is older than is kept, or was counted by
+/// a version without steps, is missing in one and not in the other.
+constexpr std::string_view kKeptSql =
+    "WITH days(since, until) AS (SELECT ?2 - ?2 % 86400, (?3 + 86399) / 86400 * 86400), "
+    "steps AS (SELECT coalesce(sum(total), 0) AS total FROM days CROSS JOIN code_rollups "
+    "ON step_s = ?1 AND (?1 = 86400 OR (start_s >= since AND start_s < until))), "
+    "whole AS (SELECT iif(?1 = 86400, (SELECT coalesce(sum(total), 0) FROM codes), "
+    "(SELECT coalesce(sum(total), 0) FROM days CROSS JOIN code_rollups "
+    "ON step_s = 86400 AND start_s >= since AND start_s < until)) AS total) "
+    "SELECT coalesce((SELECT min(start_s) FROM ("
+    "SELECT * FROM (SELECT start_s FROM code_rollups WHERE step_s = ?1 ORDER BY start_s LIMIT 1) UNION ALL "
+    "SELECT * FROM (SELECT start_s FROM key_rollups WHERE step_s = ?1 ORDER BY start_s LIMIT 1))), -1), "
+    "whole.total > steps.total FROM whole, steps";
 
 KeyRollup rollup_of(const Statement& statement) {
     return {statement.column_int(0), std::string(statement.column_text(1)),
@@ -153,6 +166,36 @@ Result<void> UsageReader::for_each_code_rollup(const RollupQuery& query,
                   {static_cast<uint8_t>(statement.column_int(1)),
                    static_cast<uint64_t>(statement.column_int(2))}});
     });
+}
+
+Result<KeptSteps> UsageReader::kept(const RollupQuery& query) {
+    KeptSteps kept;
+    const Result<void> walked = walk(kKeptSql, query, [&](const Statement& statement) {
+        kept.first_s = statement.column_int(0) < 0 ? std::nullopt : std::optional(statement.column_int(0));
+        kept.lost = statement.column_int(1) != 0;
+    });
+    return walked ? Result<KeptSteps>(kept) : tl::unexpected(walked.error());
+}
+
+Result<std::optional<std::vector<CodeCount>>> UsageReader::code_baselines(const GenerationUid& uid) {
+    Result<Statement> prepared = impl_->database.prepare(
+        "SELECT -1, 0 FROM closed WHERE uid = ?1 UNION ALL "
+        "SELECT code, total FROM code_baselines WHERE uid = ?1");
+    if (!prepared) {
+        return tl::unexpected(std::move(prepared.error()));
+    }
+    std::vector<CodeCount> codes;
+    bool closed = false;
+    int rc = prepared->bind(1, uid).step();
+    for (; rc == SQLITE_ROW; rc = prepared->step()) {
+        closed = closed || prepared->column_int(0) < 0;
+        codes.push_back(
+            {static_cast<uint8_t>(prepared->column_int(0)), static_cast<uint64_t>(prepared->column_int(1))});
+    }
+    if (rc != SQLITE_DONE) {
+        return tl::unexpected(impl_->database.last_error(kDoingRead));
+    }
+    return closed ? std::nullopt : std::optional(std::move(codes));
 }
 
 Result<std::vector<CodeCount>> UsageReader::codes() {

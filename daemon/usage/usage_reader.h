@@ -51,6 +51,12 @@ struct CodeRollup {
     friend bool operator==(const CodeRollup&, const CodeRollup&) = default;
 };
 
+/// How far back counts by some step go.
+struct KeptSteps {
+    std::optional<int64_t> first_s = std::nullopt;  ///< the first step with a count; nullopt: there is none
+    bool lost = false;  ///< more was counted on the days of the stretch than its steps have
+};
+
 /// Reads a store. Changes nothing in it; needs read permission for the file, its -wal and its -shm only. One
 /// thread at a time. Each call sees one committed state; two calls may see two.
 class UsageReader {
@@ -81,6 +87,12 @@ class UsageReader {
     /// them in a temporary file where they are many. Of one key, also where nothing was counted.
     Result<void> for_each_sum(const RollupQuery& query,
                               const std::function<void(const KeyRollup&)>& callback);
+
+    /// What is kept of the steps of a stretch, out of one snapshot.
+    Result<KeptSteps> kept(const RollupQuery& query);
+    /// How much of a generation's codes is in the store; nullopt where all of it is, and nothing of it will
+    /// be added.
+    Result<std::optional<std::vector<CodeCount>>> code_baselines(const GenerationUid& uid);
 
     /// The host's totals per verdict code, by code; codes never met are left out.
     Result<std::vector<CodeCount>> codes();

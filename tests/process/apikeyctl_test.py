@@ -888,7 +888,7 @@ class Usage(Ctl):
         self.codes(first, first, second, "no-such-key-anywhere", status=1)
         self.ctl("revoke", first_id)
         self.codes(first, first, first, status=1)
-        answer = self.json("usage", fields=["complete", "keys", "codes"])
+        answer = self.json("usage", fields=["complete", "unflushed", "keys", "codes"])
         self.assertIs(answer["complete"], True)
         totals = {one["id"]: (one["allowed"], one["denied"]) for one in answer["keys"]}
         self.assertEqual(totals, {first_id: (2, 3), second_id: (1, 0)})
@@ -911,23 +911,23 @@ class Usage(Ctl):
         self.codes(first, "no-such-key-anywhere", status=1)
         wanted = {first_id: 3, second_id: 1}
         for by in ("minute", "hour", "day"):
-            answer = self.json("usage", "--by", by, fields=["complete", "keys", "codes"])
+            answer = self.json("usage", "--by", by, fields=["complete", "unflushed", "partial", "keys", "codes"])
             sums = dict.fromkeys(wanted, 0)
             for one in answer["keys"]:
                 self.assertEqual(list(one), ["start", "id", "allowed", "denied"])
                 sums[one["id"]] += one["allowed"]
             self.assertEqual(sums, wanted)
             self.assertEqual(sum(one["total"] for one in answer["codes"] if one["code"] == "NOT_FOUND"), 1)
-            one = self.json("usage", first_id, "--by", by, "--since", "2d", fields=["complete", "keys"])
+            one = self.json("usage", first_id, "--by", by, "--since", "2d", fields=["complete", "unflushed", "partial", "keys"])
             self.assertEqual(sum(one["allowed"] for one in one["keys"]), 3)
         for period in (["--since", "1970-01-01"], ["--since", "24h"], ["--since", "90m"]):
-            answer = self.json("usage", *period, fields=["complete", "keys", "codes"])
+            answer = self.json("usage", *period, fields=["complete", "unflushed", "partial", "keys", "codes"])
             self.assertEqual({one["id"]: one["allowed"] for one in answer["keys"]}, wanted)
             self.assertIn({"code": "VALID", "total": 4}, answer["codes"])
         self.assertIn("START", self.ctl("usage", "--by", "day").splitlines()[0])
         day = ["--since", "1970-01-01", "--until", "2020-01-01"]
         self.assertEqual(self.ctl("usage", *day, "--output", "csv"), "id,allowed,denied\n")
-        self.assertEqual(self.json("usage", *day), {"complete": True, "keys": [], "codes": []})
+        self.assertEqual(self.json("usage", *day), {"complete": True, "unflushed": 0, "partial": False, "keys": [], "codes": []})
 
         # A stretch that is over stays as it is, whatever is counted later.
         minute = (int(time.time()) // 60 + 1) * 60
@@ -974,8 +974,8 @@ class Usage(Ctl):
         self.kill()
         self.codes(key, status=0)  # counted, not flushed
         answer = self.json("usage")
-        self.assertIn("counts since the last flush are missing", self.said)
-        self.assertIs(answer["complete"], False)
+        self.assertIn("counts since the last flush are missing: 1 unflushed", self.said)
+        self.assertEqual((answer["complete"], answer["unflushed"]), (False, 1))
         self.assertEqual([(one["id"], one["allowed"]) for one in answer["keys"]], [(key_id, 1)])
         self.start()
         self.assertEqual(self.json("usage", key_id)["allowed"], 2)

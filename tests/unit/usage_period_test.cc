@@ -59,6 +59,21 @@ TEST(UsagePeriod, ADurationLeadsToTheStartOfItsUnit) {
     expect({.since = "24h", .by = "day"}, 86400, "2026-11-26T00:00:00Z", "2026-11-28T00:00:00Z");
 }
 
+TEST(UsagePeriod, OfAChartHasSomeBars) {
+    const auto expect_chart = [](const UsagePeriodOptions& options, int64_t step_s, const char* since) {
+        const Result<RollupQuery> query = parse_chart_period(options, kNow_s);
+        ASSERT_TRUE(query) << query.error().message;
+        EXPECT_EQ(query->step_s, step_s) << since;
+        EXPECT_EQ(format_rfc3339(query->since_s), since);
+    };
+    expect_chart({.since = "30d"}, 86400, "2026-10-28T00:00:00Z");
+    expect_chart({.since = "2d"}, 3600, "2026-11-25T00:00:00Z");
+    expect_chart({.since = "2h"}, 60, "2026-11-27T08:00:00Z");
+    expect_chart({.since = "5m"}, 60, "2026-11-27T10:37:00Z");
+    expect_chart({.since = "2d", .by = "day"}, 86400, "2026-11-25T00:00:00Z");
+    EXPECT_FALSE(parse_chart_period({.since = "soon"}, kNow_s));
+}
+
 TEST(UsagePeriod, WhatIsNoStretchOfStepsIsRefusedByItsOption) {
     EXPECT_EQ(
         error({.since = "yesterday"}),
@@ -73,8 +88,12 @@ TEST(UsagePeriod, WhatIsNoStretchOfStepsIsRefusedByItsOption) {
               "--since: 2026-12-01T00:00:00Z has no counts yet (want a time up to now)");
     EXPECT_EQ(error({.since = "2026-11-02", .until = "2026-11-01"}),
               "--since: 2026-11-02T00:00:00Z is after --until, 2026-11-01T00:00:00Z");
-    EXPECT_EQ(error({.since = "36600d"}),
-              "--since: 1926-09-14T00:00:00Z has no counts yet (want a time up to now)");
+    EXPECT_EQ(
+        error({.since = "36600d"}),
+        "--since: '36600d' is a time before 1970, where nothing can have been counted (want 1970-01-01 or "
+        "later)");
+    EXPECT_EQ(error({.until = "1969-12-31"}).substr(0, 50),
+              "--until: '1969-12-31' is a time before 1970, where");
 }
 
 }  // namespace

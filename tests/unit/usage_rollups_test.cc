@@ -131,6 +131,27 @@ TEST_F(UsageRollupsTest, CodesOfTheHostByTime) {
     EXPECT_TRUE(codes({60, 0, minute_s}).empty());
 }
 
+TEST_F(UsageRollupsTest, WhatAStretchLacksIsTold) {
+    const int64_t begin_s = rollup_start_s(kBegin_s, kDay_s);
+    UsageStore store = open_to_keep({{2 * kHour_s, kDay_s, 3 * kDay_s}});
+    EXPECT_EQ(open_reader(path_).kept({60, 0, begin_s}).value().first_s, std::nullopt);
+    for (int64_t hour = 0; hour < 2 * 24; ++hour) {
+        count(store, "one", 1, 1, begin_s + hour * kHour_s);
+    }
+    UsageReader reader = open_reader(path_);
+    const int64_t end_s = begin_s + 2 * kDay_s;
+    const auto lost = [&](int64_t step_s, int64_t since_s) {
+        return reader.kept({step_s, since_s, end_s}).value().lost;
+    };
+    EXPECT_EQ(reader.kept({kHour_s, 0, end_s}).value().first_s, end_s - kDay_s - kHour_s);
+    EXPECT_TRUE(lost(60, begin_s));
+    EXPECT_TRUE(lost(kHour_s, begin_s));
+    EXPECT_FALSE(lost(kHour_s, end_s - kDay_s)) << "of that day all hours are there";
+    EXPECT_FALSE(lost(kDay_s, 0));
+    count(store, "one", 1, 1, end_s + 3 * kDay_s);
+    EXPECT_TRUE(lost(kDay_s, 0));
+}
+
 TEST_F(UsageRollupsTest, WhatIsOlderThanIsKeptGoesAStepAtATime) {
     UsageStore store = open_to_keep({{2 * kHour_s, 2 * kDay_s, 5 * kDay_s}});
     const int64_t begin_s = rollup_start_s(kBegin_s, kDay_s);

@@ -445,5 +445,15 @@ TEST_F(UsageFailureTest, CommitsAreSyncedAtOnce) {
     sqlite3_finalize(statement);
 }
 
+TEST_F(UsageStoreTest, AReaderKnowsHowMuchOfAGenerationIsIn) {
+    UsageStore store = open_store(path_);
+    EXPECT_EQ(open_reader(path_).code_baselines(uid_of(1)).value(), std::vector<CodeCount>{});
+    flush_one(store, {uid_of(1), {}, {{0, 5}, {3, 2}}});
+    flush_one(store, {uid_of(2), {}, {{0, 7}}});
+    EXPECT_EQ(open_reader(path_).code_baselines(uid_of(1)).value(), (std::vector<CodeCount>{{0, 5}, {3, 2}}));
+    flush_one(store, {uid_of(1), {}, {{0, 6}, {3, 2}}, true});
+    EXPECT_EQ(open_reader(path_).code_baselines(uid_of(1)).value(), std::nullopt);
+}
+
 }  // namespace
 }  // namespace apikeyd::test

@@ -1,14 +1,18 @@
 // usage: how often keys were allowed and denied, and how often each code was answered on this host; in all,
 // or by time.
 
-#include <map>
+#include <algorithm>
 #include <memory>
 
+#include "source/rfc3339.h"
+#include "source/yaml_events.h"
 #include "tools/read_store.h"
+#include "tools/usage_access.h"
+#include "tools/usage_chart.h"
 #include "tools/usage_period.h"
+#include "tools/usage_report.h"
 #include "tools/validator.h"
 #include "tools/verbs/registry.h"
-#include "usage/usage_reader.h"
 
 namespace apikeyd {
 
@@ -16,203 +20,224 @@ namespace {
 
 struct UsageOptions {
     std::string id;
+    KeyFilter filter;
+    std::string code;
+    std::string group_by;
+    bool chart = false;
     bool no_flush = false;
     UsagePeriodOptions period;
+
+    [[nodiscard]] bool of_codes() const { return !code.empty() || group_by == "code"; }
 };
 
-/// Brings the store up to date; empty, or why it is not.
-std::string flush(const Context& context) {
-    const auto answer = context.ask(FlushRequest{}, kStatusWait_ms);
-    if (!answer) {
-        return answer.error().message;
+/// What cannot be asked, with what can.
+Outcome check(const UsageOptions& options, OutputForm form) {
+    if (options.chart && form != OutputForm::table) {
+        return failed(Exit::kUsage,
+                      "--chart: is drawn for a terminal (want it without --output json or csv)");
     }
-    const Result<void> done = parse_done(*answer);
-    return done ? std::string() : context.socket_path() + ": " + done.error().message;
+    if (options.chart && !options.group_by.empty()) {
+        return failed(Exit::kUsage,
+                      "--chart: draws one sum (want it without --group-by; an ID, --owner, "
+                      "--plan or --code says of what)");
+    }
+    if (!options.id.empty() && (options.filter.given() || !options.group_by.empty())) {
+        return failed(Exit::kUsage,
+                      "usage: want either the ID of one key, or --owner, --plan and --group-by");
+    }
+    if (options.of_codes() && (!options.id.empty() || options.filter.given())) {
+        return failed(Exit::kUsage,
+                      "usage: codes are counted for the host, not for a key, an owner or a plan: want --code "
+                      "and --group-by code without these (of a key there is what was allowed and denied)");
+    }
+    if (!options.code.empty() && !options.group_by.empty() && options.group_by != "code") {
+        return failed(Exit::kUsage, "usage: codes are counted for the host, not by " + options.group_by +
+                                        ": want --code without --group-by");
+    }
+    return {};
 }
 
-Record total_record(const KeyTotal& total) {
-    return {{"id", total.key_id},
-            {"allowed", total.allowed},
-            {"denied", total.denied},
-            {"last_used", total.last_used_s != 0 ? Value(Time{total.last_used_s}) : Value()}};
+std::vector<std::string> code_names() {
+    std::vector<std::string> names;
+    for (int code = 0; code <= APIKEY_SHADOW_USAGE_EXCEEDED; ++code) {
+        names.emplace_back(apikey_code_name(static_cast<apikey_code>(code)));
+    }
+    return names;
 }
 
-const std::vector<std::string_view> kTotalNames = {"id", "allowed", "denied", "last_used"};
+std::optional<uint8_t> code_named(const std::string& name) {
+    const std::vector<std::string> names = code_names();
+    for (size_t code = 0; code < names.size(); ++code) {
+        if (names[code] == name) {
+            return static_cast<uint8_t>(code);
+        }
+    }
+    return std::nullopt;
+}
 
-/// For a key without counts: zeros when the key set has it.
-tl::expected<KeyTotal, Failure> uncounted(const Context& context, const std::string& id) {
+GroupBy group_named(const std::string& name) {
+    return name == "owner" ? GroupBy::kOwner : name == "plan" ? GroupBy::kPlan : GroupBy::kKey;
+}
+
+Outcome check_names(const Context& context, const KeyFilter& filter, const KeyGroups& keys,
+                    const PolicySet& policies) {
+    const auto is_named = [](const auto& rows, const std::string& name) {
+        return std::any_of(rows.begin(), rows.end(), [&](const auto& row) { return row.name == name; });
+    };
+    const std::string in = " in " + context.store_path().value();
+    if (filter.plan && !filter.plan->empty() && !is_named(policies.plans, *filter.plan)) {
+        return failed(Exit::kNo, yaml_quote(*filter.plan) + ": no plan with this name" + in);
+    }
+    if (filter.owner && keys.empty() && !is_named(policies.owners, *filter.owner)) {
+        return failed(Exit::kNo, yaml_quote(*filter.owner) + ": no owner with this name, and no key of one" +
+                                     (filter.plan ? " with that plan" : "") + in);
+    }
+    return {};
+}
+
+tl::expected<std::unique_ptr<KeyGroups>, Failure> read_groups(const Context& context,
+                                                              const UsageOptions& options) {
+    auto keys = std::make_unique<KeyGroups>(options.filter, group_named(options.group_by));
+    const auto policies = read_store(context, [&](const KeyRow& row) { keys->add(row); });
+    if (!policies) {
+        return tl::unexpected(policies.error());
+    }
+    if (Outcome named = check_names(context, options.filter, *keys, *policies); !named) {
+        return tl::unexpected(named.error());
+    }
+    keys->seal();
+    return keys;
+}
+
+/// For a key without counts: whether the key set has it.
+Outcome check_known(const Context& context, const std::string& id) {
     bool found = false;
     const auto read = read_store(context, [&](const KeyRow& row) { found = found || row.id == id; });
     if (!read) {
         return tl::unexpected(read.error());
     }
-    if (!found) {
-        return failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value() +
-                                     ", and no counts of one");
-    }
-    return KeyTotal{.key_id = id};
+    return found ? Outcome()
+                 : failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value() +
+                                         ", and no counts of one");
 }
 
-Outcome usage_of_key(const Context& context, UsageReader& reader, const std::string& id) {
+/// What was ever counted for one key: a record of its own.
+Outcome print_total(const Context& context, const KeyTotal& total) {
+    return print(
+        format_record(context.output(),
+                      {{"id", total.key_id},
+                       {"allowed", total.allowed},
+                       {"denied", total.denied},
+                       {"last_used", total.last_used_s != 0 ? Value(Time{total.last_used_s}) : Value()}}));
+}
+
+/// Sums of a stretch that began before what is kept would be taken for whole. Without --since what is asked
+/// for is what there is, unless it ends before that. A chart begins there then.
+tl::expected<bool, Failure> is_partial(UsageReader& reader, const UsageOptions& options,
+                                       RollupQuery& stretch) {
+    const auto kept = reader.kept(stretch);
+    if (!kept) {
+        return failed(Exit::kUnreachable, kept.error());
+    }
+    const int64_t first_s = kept->first_s.value_or(stretch.until_s);
+    const bool partial =
+        kept->lost && (options.period.since ? stretch.since_s < first_s : stretch.until_s <= first_s);
+    if (options.chart && !options.period.since) {
+        stretch.since_s = std::min(first_s, stretch.until_s);
+    }
+    if (partial) {
+        say("usage: this is not all of the stretch: counts by " + std::string(step_name(stretch.step_s)) +
+            " are kept from " + (kept->first_s ? format_rfc3339(first_s) : "later") +
+            " on (see retention in apikeyd.yaml(5))");
+    }
+    return partial;
+}
+
+/// The keys that the options name; nullptr: all, and each by itself.
+tl::expected<std::unique_ptr<KeyGroups>, Failure> wanted_keys(const Context& context,
+                                                              const UsageOptions& options) {
+    if (options.filter.given() || options.group_by == "owner" || options.group_by == "plan") {
+        return read_groups(context, options);
+    }
+    return nullptr;
+}
+
+/// One key's counts in all, or a failure where nobody knows it.
+tl::expected<KeyTotal, Failure> total_of(const Context& context, UsageReader& reader, const std::string& id) {
     const auto total = reader.total(id);
     if (!total) {
         return failed(Exit::kUnreachable, total.error());
     }
-    if (*total) {
-        return print(format_record(context.output(), total_record(**total)));
+    if (Outcome known = *total ? Outcome() : check_known(context, id); !known) {
+        return tl::unexpected(known.error());
     }
-    const auto zeros = uncounted(context, id);
-    return zeros ? print(format_record(context.output(), total_record(*zeros)))
-                 : Outcome(tl::unexpected(zeros.error()));
+    return total->value_or(KeyTotal{.key_id = id});
 }
 
-Outcome usage_of_all(const Context& context, UsageReader& reader, bool complete) {
-    std::vector<Record> keys;
-    if (const auto walked =
-            reader.for_each_total([&](const KeyTotal& total) { keys.push_back(total_record(total)); });
-        !walked) {
-        return failed(Exit::kUnreachable, walked.error());
-    }
-    const auto codes = reader.codes();
-    if (!codes) {
-        return failed(Exit::kUnreachable, codes.error());
-    }
-    Record by_code;
-    std::vector<Record> code_lines;
-    for (const CodeCount& one : *codes) {
-        const char* name = apikey_code_name(static_cast<apikey_code>(one.code));
-        by_code.push_back({name, one.total});
-        code_lines.push_back({{"code", std::string(name)}, {"total", one.total}});
-    }
-    switch (context.output()) {
-        case OutputForm::json:
-            return print(json_object({{"complete", complete},
-                                      {"keys", RawJson{json_list(keys)}},
-                                      {"codes", RawJson{json_object(by_code)}}}) +
-                         '\n');
-        case OutputForm::csv:  // one table only, so that it can be read by a machine
-            return print(format_list(OutputForm::csv, kTotalNames, keys));
-        case OutputForm::table:
-            break;
-    }
-    return print(format_list(OutputForm::table, kTotalNames, keys) + '\n' +
-                 format_list(OutputForm::table, {"code", "total"}, code_lines));
+UsageQuestion question_of(const UsageOptions& options, const KeyGroups* keys) {
+    UsageQuestion question;
+    question.keys = keys;
+    question.group_by = group_named(options.group_by);
+    question.each_step = !options.period.by.empty();
+    question.with_keys = !options.of_codes();
+    question.with_codes =
+        options.of_codes() || (options.id.empty() && !options.filter.given() && options.group_by.empty());
+    question.code = code_named(options.code);
+    return question;
 }
 
-/// Counts by time: of the whole stretch, or of each step of it.
-class UsageByTime {
-  public:
-    UsageByTime(UsageReader& reader, const RollupQuery& query, bool each_step, OutputForm form)
-        : reader_(reader), query_(query), each_step_(each_step), form_(form) {}
-
-    Outcome print_it(bool complete) {
-        const bool json = form_ == OutputForm::json;
-        if (json) {
-            printer_.add(R"({"complete":)" + std::string(complete ? "true" : "false") + R"(,"keys":)");
-        }
-        Result<void> read = print_keys();
-        if (read && !query_.key_id && form_ != OutputForm::csv) {  // CSV: one table only, as without a time
-            printer_.add(json ? R"(,"codes":)" : "\n");
-            read = print_codes();
-        }
-        if (!read) {
-            return failed(Exit::kUnreachable, read.error());
-        }
-        printer_.add(json ? "}\n" : "");
-        return printer_.end();
+Outcome answer(const Context& context, const UsageOptions& options, std::optional<RollupQuery> stretch) {
+    const auto keys = wanted_keys(context, options);
+    if (!keys) {
+        return tl::unexpected(keys.error());
     }
-
-  private:
-    Result<void> print_keys() {
-        ListPrinter list = begin({"id", "allowed", "denied"});
-        const auto add = [&](const KeyRollup& one) {
-            list.add(
-                record(one.start_s, {{"id", one.key_id}, {"allowed", one.allowed}, {"denied", one.denied}}));
-        };
-        Result<void> read =
-            each_step_ ? reader_.for_each_rollup(query_, add) : reader_.for_each_sum(query_, add);
-        list.end();
-        return read;
+    auto usage = open_usage(context, !options.no_flush);
+    if (!usage) {
+        return tl::unexpected(usage.error());
     }
-
-    Result<void> print_codes() {
-        ListPrinter list = begin({"code", "total"});
-        const auto add = [&](int64_t start_s, const CodeCount& one) {
-            const char* name = apikey_code_name(static_cast<apikey_code>(one.code));
-            list.add(record(start_s, {{"code", std::string(name)}, {"total", one.total}}));
-        };
-        std::map<uint8_t, uint64_t> sums;
-        Result<void> read = reader_.for_each_code_rollup(query_, [&](const CodeRollup& one) {
-            each_step_ ? add(one.start_s, one.count) : void(sums[one.count.code] += one.count.total);
-        });
-        for (const auto& [code, total] : sums) {
-            add(query_.since_s, {code, total});
-        }
-        list.end();
-        return read;
-    }
-
-    ListPrinter begin(std::vector<std::string_view> names) {
-        if (each_step_) {
-            names.insert(names.begin(), "start");
-        }
-        return {printer_, form_, std::move(names)};
-    }
-    Record record(int64_t start_s, Record fields) const {
-        if (each_step_) {
-            fields.insert(fields.begin(), {"start", Time{start_s}});
-        }
-        return fields;
-    }
-
-    UsageReader& reader_;
-    const RollupQuery& query_;
-    bool each_step_;
-    OutputForm form_;
-    Printer printer_;
-};
-
-Outcome usage_by_time(const Context& context, UsageReader& reader, const UsageOptions& options,
-                      RollupQuery query, bool complete) {
     if (!options.id.empty()) {
-        const auto total = reader.total(options.id);
+        const auto total = total_of(context, usage->reader, options.id);
         if (!total) {
-            return failed(Exit::kUnreachable, total.error());
+            return tl::unexpected(total.error());
         }
-        if (const auto zeros = *total ? KeyTotal{} : uncounted(context, options.id); !zeros) {
-            return tl::unexpected(zeros.error());
+        if (!stretch) {
+            return print_total(context, *total);
         }
-        query.key_id = options.id;
+        stretch->key_id = options.id;
     }
-    return UsageByTime(reader, query, !options.period.by.empty(), context.output()).print_it(complete);
+    UsageNotes notes{usage->complete, usage->unflushed, false};
+    if (stretch) {
+        const auto partial = is_partial(usage->reader, options, *stretch);
+        if (!partial) {
+            return tl::unexpected(partial.error());
+        }
+        notes.partial = *partial;
+    }
+    if (options.chart) {
+        return print_chart(usage->reader, {*stretch, keys->get(), code_named(options.code)});
+    }
+    UsageQuestion question = question_of(options, keys->get());
+    question.stretch = stretch;
+    return print_usage(usage->reader, question, notes, context.output());
 }
 
-Outcome usage(const Context& context, const UsageOptions& options) {
+Outcome usage(const Context& context, UsageOptions options) {
+    if (Outcome sensible = check(options, context.output()); !sensible) {
+        return sensible;
+    }
+    if (options.chart && !options.period.given()) {
+        options.period = {.since = "24h", .by = "hour"};
+    }
     const auto path = context.usage_path();
     if (!path) {
         return tl::unexpected(path.error());
     }
-    const Result<RollupQuery> query = parse_usage_period(options.period, unix_now_s());
-    if (!query) {
-        return failed(Exit::kUsage, query.error());
+    if (!options.period.given()) {
+        return answer(context, options, std::nullopt);
     }
-    bool complete = false;
-    if (!options.no_flush) {
-        const std::string problem = flush(context);
-        complete = problem.empty();
-        if (!complete) {
-            say(problem + "\n(counts since the last flush are missing)");
-        }
-    }
-    Result<UsageReader> reader = UsageReader::open(*path);
-    if (!reader) {
-        return failed(Exit::kUnreachable, reader.error());
-    }
-    if (options.period.given()) {
-        return usage_by_time(context, *reader, options, *query, complete);
-    }
-    return options.id.empty() ? usage_of_all(context, *reader, complete)
-                              : usage_of_key(context, *reader, options.id);
+    const Result<RollupQuery> stretch = options.chart ? parse_chart_period(options.period, unix_now_s())
+                                                      : parse_usage_period(options.period, unix_now_s());
+    return stretch ? answer(context, options, *stretch) : failed(Exit::kUsage, stretch.error());
 }
 
 }  // namespace
@@ -221,12 +246,19 @@ Verb add_usage(CommandLine& line) {
     auto options = std::make_shared<UsageOptions>();
     Command command = line.add_verb("usage", "show how often keys were allowed and denied");
     command.add_optional_id(options->id);
+    command.add_option("--owner", options->filter.owner, "only this owner's keys");
+    command.add_option("--plan", options->filter.plan, "only keys with this plan");
+    command.add_choice("--code", options->code, code_names(), "only how often the host answered this");
+    command.add_choice("--group-by", options->group_by, {"key", "owner", "plan", "code"},
+                       "one sum for each of these");
     command.add_option("--since", options->period.since,
                        "from this time on, 2026-11-01, or as long ago as 30d");
     command.add_option("--until", options->period.until, "before this time [now]");
     command.add_choice("--by", options->period.by, {"minute", "hour", "day"}, "one line for each of these");
+    command.add_flag("--chart", options->chart, "draw it by time, the last 24 hours unless told otherwise");
     command.add_flag("--no-flush", options->no_flush, "leave out what was counted since the last flush");
-    command.set_example("apikeyctl usage --since 2026-11-01 --until 2026-12-01 --output csv > november.csv");
+    command.set_example(
+        "apikeyctl usage --since 2026-11-01 --until 2026-12-01 --group-by owner --output csv > november.csv");
     return {command, [options](const Context& context) { return usage(context, *options); }};
 }
 
