@@ -10,13 +10,13 @@ namespace apikey::model {
 namespace {
 
 constexpr uint32_t kAnnounced = 2;
+constexpr uint64_t kLeast = 9;
 
-/// A limit of another name has a meter word of its own.
-apikeyd::PolicySet policies_of(const char* limit_name) {
+apikeyd::PolicySet policies_of(uint64_t requests) {
     apikeyd::LimitRow limit;
-    limit.name = limit_name;
+    limit.name = "monthly";
     limit.form = apikeyd::LimitForm::kQuotaPerMonth;
-    limit.requests = 9;
+    limit.requests = requests;
     apikeyd::PolicySet set;
     set.plans = {{"plan", {limit}}};
     return set;
@@ -28,10 +28,12 @@ class Elsewhere : public Scenario {
         auto terms = std::make_shared<apikeyd::KeyTerms>();
         terms->plan = "plan";
         key_.row.terms = terms;
-        daemon_.set_policies(policies_of("first"));
+        daemon_.set_policies(policies_of(kLeast));
         daemon_.switch_to(1, {key_.row});
-        static_assert(TableMemory::kMeterWords == 2, "the third limit finds no word");
-        daemon_.change_policies(policies_of("second"));
+        uint64_t requests = kLeast;
+        while (apikeyd::set_policies(InstanceMemory::get().generation(1).table().writer(),
+                                     policies_of(++requests))) {
+        }
         server_.open(Server::kThreads);
         daemon_.start_build();
         daemon_.build(kAnnounced, {});
@@ -41,7 +43,7 @@ class Elsewhere : public Scenario {
         if (number == 0) {
             InstanceMemory::get().generation(kAnnounced).table().complete();
             daemon_.announce_built(kAnnounced);
-            daemon_.change_policies(policies_of("third"));
+            daemon_.change_policies(policies_of(kLeast - 1));
             return;
         }
         for (int i = 0; i < 3; ++i) {

@@ -1,5 +1,5 @@
 // The daemon names a scope, grants it to a key and changes its plan, while two threads of a server ask for
-// the scope by one compiled expression.
+// the scope by one compiled expression, and one of them compiles another.
 //
 // Promises: after it was told that the key is granted the scope, every request that asks for it is VALID or
 // refused by the plan; nobody else is granted it; a plan, a policy and a name are whole wherever they are
@@ -60,6 +60,13 @@ class Policies : public Scenario {
             return;
         }
         const bool told = told_.load(std::memory_order_acquire) != 0;
+        if (number == 1) {
+            apikey_scopes* compiled = nullptr;
+            const apikey_result named = apikey_scopes_compile(server_.client(), "b", &compiled, nullptr);
+            expect(named == APIKEY_OK || (!told && named == APIKEY_UNKNOWN_SCOPE),
+                   "a scope's name is known once it was told");
+            apikey_scopes_free(compiled);
+        }
         const apikey_code code = ask(number - 1, key_);
         expect(told ? code == APIKEY_VALID
                     : code == APIKEY_VALID || code == APIKEY_USAGE_EXCEEDED ||
