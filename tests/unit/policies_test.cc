@@ -554,9 +554,23 @@ TEST_P(PoliciesTest, WhatTheCurrentFileCannotSayIsLookedForInTheOneThatIsAnnounc
     ASSERT_TRUE(next) << next.error().message;
     ASSERT_TRUE((*next)->name_files());
     publisher_->control().announce(order.generation);
+    const auto change_without_room = [&](const PlainRow& key) {
+        apply_change_to_superseded(current->table(), {Change::Kind::kUpsert, key.row},
+                                   /*said_in_next=*/false);
+    };
+    change_without_room(key(2, {.plan = "free"}));
+    EXPECT_EQ(passes(plain, 20), 20u)
+        << "nothing is taken of a plan that the announced file has it not under";
     current->table().policies().set_plan_elsewhere("free");
     EXPECT_EQ(passes(limited, 10), 6u) << "and there its meters go on";
-    EXPECT_EQ(ask(plain), APIKEY_VALID);
+    PlainRow revoked = plain;
+    revoked.row.state = KeyState::kRevoked;
+    change_without_room(revoked);
+    apikey_client* in_current = open();  // the other has gone on to the announced file
+    apikey_verdict verdict;
+    EXPECT_EQ(apikey_validate(in_current, plain.text.data(), plain.text.size(), &verdict), APIKEY_REVOKED)
+        << "what tightens is in force";
+    apikey_close(in_current);
 }
 
 TEST_P(PoliciesTest, AClientThatIsLeftBehindSpendsWhereTheOthersDo) {
