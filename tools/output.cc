@@ -11,7 +11,7 @@
 
 #include "base/errno_text.h"
 #include "base/file_io.h"
-#include "shm/key_form.h"
+#include "base/without_secrets.h"
 #include "source/metadata_json.h"
 #include "source/rfc3339.h"
 
@@ -263,27 +263,6 @@ void ListPrinter::end() {
     } else if (form_ == OutputForm::json) {
         printer_.add(first_ ? "]" : "\n]");
     }
-}
-
-std::string without_secrets(std::string_view text) {
-    constexpr size_t kIdEnd = 1 + shm::kIdLength;  // of "_<id>_<secret><crc>"
-    constexpr size_t kLength = kIdEnd + 1 + shm::kSecretLength + shm::kCrcLength;
-    const auto base62 = [](std::string_view part) {
-        return std::all_of(part.begin(), part.end(), [](unsigned char c) { return isalnum(c) != 0; });
-    };
-    std::string masked;
-    while (!text.empty()) {
-        size_t shown = 1;
-        size_t passed = 1;
-        if (text.size() >= kLength && text[0] == '_' && text[kIdEnd] == '_' &&
-            base62(text.substr(1, shm::kIdLength)) && base62(text.substr(kIdEnd + 1, kLength - kIdEnd - 1))) {
-            shown = kIdEnd + 1;
-            passed = kLength;
-        }
-        masked.append(text.substr(0, shown)).append(passed > shown ? "..." : "");
-        text.remove_prefix(passed);
-    }
-    return masked;
 }
 
 void say(std::string_view line) {

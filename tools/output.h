@@ -88,11 +88,8 @@ class ListPrinter {
     bool first_ = true;
 };
 
-/// A line for the operator on standard error.
+/// A line for the operator on standard error, without_secrets().
 void say(std::string_view line);
-/// The same text with the secret of each key of the native form left out: arguments are repeated in errors,
-/// and a key may stand there by mistake. say() uses it.
-std::string without_secrets(std::string_view text);
 
 /// True when standard output is a terminal and NO_COLOR is not set.
 bool colour_wanted();

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <iterator>
 
+#include "base/without_secrets.h"
+
 namespace apikeyd {
 namespace {
 
@@ -119,7 +121,8 @@ struct AppendValue {
             fmt::format_to(std::back_inserter(out), "{}", value);
         }
     }
-    void operator()(std::string_view value) const {
+    void operator()(std::string_view text) const {
+        const std::string value = without_secrets(text);
         if (format == LogFormat::logfmt && is_bare_word(value)) {
             out += value;
         } else {

@@ -330,6 +330,29 @@ class ConfigVisitor final : public YamlVisitor {
     int ignored_depth_ = 0;
 };
 
+/// A log appends to its file, which has to be one of its own. Empty: it is.
+std::string shared_log_file(const Config& config, const std::string& config_path) {
+    const std::pair<std::string_view, const std::string&> files[] = {
+        {"audit_log.file", config.audit_log.file},
+        {"log.file", config.log.file},
+        {"source", config.source_path},
+        {"usage", config.usage_path},
+        {"the configuration", config_path}};
+    constexpr size_t kLogs = 2;
+    const auto normal = [](const std::string& path) {
+        return std::filesystem::path(path).lexically_normal();
+    };
+    for (size_t log = 0; log < kLogs; ++log) {
+        for (size_t other = log + 1; other < std::size(files); ++other) {
+            if (!files[log].second.empty() && normal(files[log].second) == normal(files[other].second)) {
+                return config.named(files[log].first) + ": is the file of " +
+                       std::string(files[other].first) + " as well (want a file of its own)";
+            }
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 std::string Config::named(std::string_view field) const {
@@ -352,6 +375,9 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     ConfigVisitor visitor(config_fields(absolute.parent_path()), config, reporter);
     if (!run_yaml_events(text, limits, visitor, reporter)) {
         return fail(reporter.errors().joined());
+    }
+    if (std::string shared = shared_log_file(config, absolute.string()); !shared.empty()) {
+        return fail(std::move(shared));
     }
     return config;
 }

@@ -11,6 +11,7 @@
 #include <istream>
 #include <streambuf>
 
+#include "base/without_secrets.h"
 #include "shm/key_form.h"
 #include "source/text_check.h"
 
@@ -272,11 +273,13 @@ std::string YamlErrors::joined() const {
     return all;
 }
 
-std::string yaml_quote(std::string_view text) {
+std::string yaml_quote(std::string_view whole_text) {
     constexpr size_t kShownMax = 48;
-    if (apikey::shm::native_key_id(text.data(), text.size()) != nullptr) {
+    if (apikey::shm::native_key_id(whole_text.data(), whole_text.size()) != nullptr) {
         return "(what looks like a key; not shown)";
     }
+    const std::string masked = without_secrets(whole_text);
+    const std::string_view text = masked;
     std::string out = "'";
     size_t shown = 0;
     for (size_t i = 0; i < text.size(); ++shown) {

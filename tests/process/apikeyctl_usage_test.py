@@ -214,6 +214,7 @@ class ByTime(Store):
         for arguments in (["--by", "hour"], ["--since", first, "--by", "hour"], ["--since", rfc3339(self.day), "--by", "day"]):
             self.assertIs(self.usage(*arguments)["partial"], False)
             self.assertEqual(self.said, "")
+        self.assertIs(self.usage("--until", first)["partial"], True, "a sum is of all that was before")
         self.put("UPDATE codes SET total = total + ?", [(1,)])  # of a day that is not kept
         self.assertIs(self.usage("--since", "1970-01-01")["partial"], True)
 

@@ -130,6 +130,16 @@ TEST(source_ConfigYaml, WrongValues) {
               at + "23: reload.debounce_ms: '60001' (want a whole number from 0 to 60000)");
 }
 
+TEST(source_ConfigYaml, ALogHasAFileOfItsOwn) {
+    const std::string at = "/etc/apikeyd/c.yaml:3:";
+    EXPECT_EQ(field_error("audit_log: {file: ./keys.yaml}"),
+              at + "19: audit_log.file: is the file of source as well (want a file of its own)");
+    EXPECT_EQ(field_error("log: {file: c.yaml}"),
+              at + "13: log.file: is the file of the configuration as well (want a file of its own)");
+    EXPECT_EQ(field_error("audit_log: {file: a.log}\nlog: {file: x/../a.log}"),
+              at + "19: audit_log.file: is the file of log.file as well (want a file of its own)");
+}
+
 TEST(source_ConfigYaml, WrongShapes) {
     const std::string at = "/etc/apikeyd/c.yaml:3:";
     EXPECT_EQ(field_error("colour: [red, {a: b}]"),

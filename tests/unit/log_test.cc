@@ -86,6 +86,15 @@ TEST(LogFormat, AValueCannotForgeALineOrAField) {
               "level=info event=e a=\"\\u009b\\u202e\\u007f\"\n");
 }
 
+TEST(LogFormat, ShowsNoSecretOfAKey) {
+    const std::string key = "ak_live_2RkT9pQwX4Za_0123456789abcdefghijklmnopq000000";
+    EXPECT_EQ(logfmt({{"name", key}, {"result", "'" + key + ";' is no state"}}),
+              "level=info event=e name=ak_live_2RkT9pQwX4Za_... "
+              "result=\"'ak_live_2RkT9pQwX4Za_...;' is no state\"\n");
+    EXPECT_EQ(json({{"metadata", "[\"" + key + "\"]"}}),
+              "{\"level\":\"info\",\"event\":\"e\",\"metadata\":\"[\\\"ak_live_2RkT9pQwX4Za_...\\\"]\"}\n");
+}
+
 TEST(LogFormat, KeepsUtf8AndReplacesWhatIsNone) {
     EXPECT_EQ(json({{"a", "Grüße €😀"}}), "{\"level\":\"info\",\"event\":\"e\",\"a\":\"Grüße €😀\"}\n");
     const std::string bad = "�";

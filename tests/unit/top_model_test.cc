@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "apikey/apikey.h"
+
 namespace apikeyd::top {
 namespace {
 
@@ -30,6 +32,14 @@ TEST(TopModel, ARateIsWhatWasCountedBetweenTwoLooks) {
     EXPECT_DOUBLE_EQ(rates.by_code[1], 0);
     EXPECT_DOUBLE_EQ(rates.by_code[3], 4);
     EXPECT_DOUBLE_EQ(rates.total, 34);
+}
+
+TEST(TopModel, ShadowCodesAreNoAnswersOfTheirOwn) {
+    GenerationCounts counts{7, {10}};
+    counts.codes[APIKEY_SHADOW_RATE_LIMITED] = 10;
+    const CodeRates rates = rates_between(look(10, 7, {{7, {}}}), look(11, 7, {counts}));
+    EXPECT_DOUBLE_EQ(rates.by_code[APIKEY_SHADOW_RATE_LIMITED], 10);
+    EXPECT_DOUBLE_EQ(rates.total, 10);
 }
 
 TEST(TopModel, TheFirstLookHasNoRates) {

@@ -212,6 +212,8 @@ TEST(source_YamlSource, IdsAndDigestsInErrorsAreNotShown) {
     const std::string elsewhere = error_of(set(row("    expires: " + secret + "\n")));
     EXPECT_EQ(elsewhere.find("0123456789"), std::string::npos) << elsewhere;
     EXPECT_NE(elsewhere.find("what looks like a key; not shown"), std::string::npos) << elsewhere;
+    const std::string beside = error_of(set(row("    expires: \"" + secret + ";\"\n")));
+    EXPECT_NE(beside.find("'ak_live_2RkT9pQwX4Za_...;'"), std::string::npos) << beside;
     EXPECT_EQ(
         error_of(set(row("", "2RkT9pQwX4Z-"))),
         "keys.yaml:3:9: key number 1: id: no key id (want 12 characters 0-9A-Za-z; these are 12 bytes)");

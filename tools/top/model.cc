@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <sstream>
 
+#include "apikey/apikey.h"
+
 namespace apikeyd::top {
 
 namespace {
@@ -54,8 +56,9 @@ CodeRates rates_between(const std::optional<Look>& before, const Look& after) {
             rates.by_code[code] += plausible_rate(more, rates.seconds);
         }
     }
-    for (const double rate : rates.by_code) {
-        rates.total += rate;
+    // Shadow codes stand beside the answer that the request was given.
+    for (size_t code = 0; code <= APIKEY_UNAVAILABLE; ++code) {
+        rates.total += rates.by_code[code];
     }
     return rates;
 }

@@ -49,7 +49,7 @@ Value codes_object(const CodeRates& rates) {
         return {};
     }
     Record codes;
-    for (uint32_t code = 0; code <= APIKEY_UNAVAILABLE; ++code) {
+    for (uint32_t code = 0; code <= APIKEY_SHADOW_USAGE_EXCEEDED; ++code) {
         codes.push_back({apikey_code_name(static_cast<apikey_code>(code)), number(rates.by_code[code])});
     }
     return RawJson{json_object(codes)};

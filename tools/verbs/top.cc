@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "base/clock.h"
@@ -98,6 +99,8 @@ Outcome print_all(Watch& watch, const Context& context, const TopOptions& option
         const timespec until{static_cast<time_t>(at_ns / kSecond_ns), static_cast<long>(at_ns % kSecond_ns)};
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
         }
+        at_ns = std::max(at_ns,
+                         monotonic_now_ns() - options.interval_ns / 2);  // who was stopped catches nothing up
         watch.look();
         if (done != 0 && context.output() == OutputForm::table) {
             if (Outcome printed = print("\n"); !printed) {

@@ -140,8 +140,9 @@ tl::expected<bool, Failure> is_partial(UsageReader& reader, const UsageOptions& 
         return failed(Exit::kUnreachable, kept.error());
     }
     const int64_t first_s = kept->first_s.value_or(stretch.until_s);
-    const bool partial =
-        kept->lost && (options.period.since ? stretch.since_s < first_s : stretch.until_s <= first_s);
+    // Of steps, those that are kept are what was asked for where nobody said since when; of a sum, all are.
+    const bool asked_from = options.period.since || (options.period.by.empty() && !options.chart);
+    const bool partial = kept->lost && (asked_from ? stretch.since_s < first_s : stretch.until_s <= first_s);
     if (options.chart && !options.period.since) {
         stretch.since_s = std::min(first_s, stretch.until_s);
     }
