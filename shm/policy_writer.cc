@@ -171,8 +171,11 @@ bool PolicyWriter::choose_words(std::vector<Limit>& limits, const ListReader<Lim
         limit.word = kNone;
         for (uint32_t i = 0; i < before.count(); ++i) {
             const Limit known = before.get(i);
-            if (known.tag == limit.tag && known.kind == limit.kind && known.word < meter_words_ &&
+            if (known.tag == limit.tag && known.kind == limit.kind &&
                 std::memcmp(known.name, limit.name, sizeof limit.name) == 0) {
+                if (known.word >= meter_words_) {
+                    return false;  // the file it goes on in, or comes from, has more words
+                }
                 limit.word = known.word;
                 *words_used |= 1u << limit.word;
             }

@@ -536,6 +536,25 @@ TEST_P(PoliciesTest, APlanHasTheWordsOfTheAnnouncedFileOrIsLookedForThere) {
     EXPECT_FALSE(elsewhere(1));
 }
 
+TEST_P(PoliciesTest, AWordThatAFileHasNotIsLookedForInTheAnnouncedOne) {
+    const LimitRow last = limit("last", "10/day");
+    set({.plans = {{"free", {limit("a", "9/day")}}}});
+    shm::TableWriter& table = publisher_->current()->table();
+    const PolicySet more{.plans = {{"free", {limit("a", "9/day"), limit("b", "9/day"), last}}}};
+    const BuildOrder order{.directory_fd = publisher_->directory().fd(),
+                           .generation = table.view().generation + 1,
+                           .predecessor = table.view().generation,
+                           .clients_group = getgid(),
+                           .capacity_keys = 100,
+                           .policies = std::make_shared<const PolicySet>(more)};
+    const auto announced = build_generation(order, &table.view(), {});
+    ASSERT_TRUE(announced) << announced.error().message;
+    const PolicySet now{.plans = {{"free", {last}}}};  // the third word there, and there are two here
+    ASSERT_TRUE(set_policies((*announced)->table(), now));
+    set_policies_in_superseded(table, now, &(*announced)->table().view());
+    EXPECT_EQ(plan_body(table.view(), 1), shm::kPlanElsewhere);
+}
+
 TEST_P(PoliciesTest, WhatTheCurrentFileCannotSayIsLookedForInTheOneThatIsAnnounced) {
     const PolicySet policies{.plans = {{"free", {limit("daily", "10/day")}}}};
     set(policies);
