@@ -539,6 +539,7 @@ TEST_P(PoliciesTest, APlanHasTheWordsOfTheAnnouncedFileOrIsLookedForThere) {
 TEST_P(PoliciesTest, AWordThatAFileHasNotIsLookedForInTheAnnouncedOne) {
     const LimitRow last = limit("last", "10/day");
     set({.plans = {{"free", {limit("a", "9/day")}}}});
+    apply({key(1, {.plan = "free"})});
     shm::TableWriter& table = publisher_->current()->table();
     const PolicySet more{.plans = {{"free", {limit("a", "9/day"), limit("b", "9/day"), last}}}};
     const BuildOrder order{.directory_fd = publisher_->directory().fd(),
