@@ -1,4 +1,4 @@
-// What a key may do, beyond being valid: the checks that follow its state, in the order of the verdict codes.
+// What a key may do, beyond being valid: environment, address and scopes, in this order, after its state.
 
 #pragma once
 

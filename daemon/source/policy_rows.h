@@ -79,7 +79,7 @@ inline constexpr std::size_t kOwnerBytesMax = 255;
 inline constexpr std::size_t kLimitNameBytesMax = 15;
 inline constexpr std::size_t kLimitsMax = 6;       ///< of a plan
 inline constexpr std::size_t kAddressesMax = 64;   ///< of a key
-inline constexpr std::size_t kPlansMax = 100'000;  ///< and owners with a plan of a key set
+inline constexpr std::size_t kPlansMax = 100'000;  ///< of a key set
 inline constexpr std::size_t kOwnersMax = 1'000'000;
 
 /// Why a key cannot have these terms where `set` is what else the source says; nullopt when it can.

@@ -104,18 +104,19 @@ typedef struct apikey_options {
           in another directory that cannot be mapped now */
 #define APIKEY_FLAG_NOT_COUNTED 2u /**< the counters may not be written by this process */
 #define APIKEY_FLAG_NOT_METERED 4u /**< nor the meters: limits were not looked at */
-#define APIKEY_FLAG_SHADOW 8u      /**< a limit in shadow mode would have refused; it is `limit` */
+#define APIKEY_FLAG_SHADOW 8u      /**< a limit in shadow mode would have refused */
 
 /** Longest name of a limit, with its NUL. */
 #define APIKEY_LIMIT_NAME_MAX 16
 
 /** One limit after a request: the one that refused it, else the one with the least left. */
 typedef struct apikey_limit {
-    char name[APIKEY_LIMIT_NAME_MAX]; /**< "": the key has no limit of this kind */
+    char name[APIKEY_LIMIT_NAME_MAX]; /**< "": no limit of this kind, or refused for something else */
     uint64_t allowance;               /**< requests: of a rate its burst, of a quota all of a period */
     uint64_t remaining;               /**< requests */
     uint64_t reset_ms;                /**< from now until all of the allowance is there again */
-    uint64_t retry_after_ms; /**< when this refused: from now, before which it surely refuses again; else 0.
+    uint64_t retry_after_ms; /**< when this refused, or would have but for shadow mode: from now, before
+                                  which it surely refuses again; else 0.
                                   UINT64_MAX: it always will, the cost is more than the allowance */
 } apikey_limit;
 
@@ -214,8 +215,9 @@ APIKEY_API apikey_result apikey_open(const apikey_options* options, apikey_clien
 APIKEY_API apikey_code apikey_validate(apikey_client* client, const char* key, size_t key_len,
                                        apikey_verdict* verdict);
 
-/** The same for a request that asks for more: scopes, an address, a cost. Checks go in the order of the
- * codes; limits and quotas are spent only by a request that passes all else, all of them or none.
+/** The same for a request that asks for more: scopes, an address, a cost. A key's environment is
+ * checked first, then the address, the scopes, and its limits in its plan's order, its own before its
+ * owner's; limits and quotas are spent only by a request that passes all else, all of them or none.
  *
  * \return APIKEY_OK, and the answer in `verdict`; or APIKEY_BAD_ARGUMENT for a cost of 0, or a request or its
  * limits without their size: then nothing was looked at or spent, and verdict->code is APIKEY_UNAVAILABLE.
