@@ -84,10 +84,16 @@ TEST(TableGeometry, LeavesAQuarterMoreThanAskedFor) {
 TEST(TableWriter, FindsEveryKeyUpToTheLoadLimitAndNoOther) {
     Table table(5000);
     const uint64_t limit = table.view().slot_count() * kLoadMax / 100;
-    const std::vector<TestKey> keys = make_keys(limit);
-    for (const TestKey& key : keys) {
+    std::vector<TestKey> keys;
+    size_t beyond_the_cap = 0;  // a daemon would build another generation for such a key
+    while (keys.size() < limit) {
         ASSERT_TRUE(table.writer().has_room(1, 64));
-        ASSERT_EQ(table.add(key), TableWriter::Publish::kDone);
+        TestKey key = make_key();
+        if (table.add(key) == TableWriter::Publish::kDone) {
+            keys.push_back(std::move(key));
+        } else {
+            ASSERT_LT(++beyond_the_cap, limit / 100);
+        }
     }
     EXPECT_FALSE(table.writer().has_room(1, 64)) << "the load limit is reached";
     EXPECT_EQ(table.header().live.load(), limit);
