@@ -147,9 +147,8 @@ Explanation explain(apikey_client* client, const char* id, const Asked& asked) {
         if (decided == Decided::kYes) {
             return found;
         }
-        if (switches == kSwitchesMax ||
-            !try_switch_mapping(client, &reading, now_ns, IfBusy::kSwitchToo,
-                                decided == Decided::kInNext ? Target::kNext : Target::kCurrent)) {
+        if (switches == kSwitchesMax || !try_switch_mapping(client, &reading, now_ns, IfBusy::kSwitchToo,
+                                                            target_of(*reading.mapping(), decided))) {
             break;
         }
     }

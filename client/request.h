@@ -37,6 +37,16 @@ enum class Decided : uint8_t {
     kAgain,      ///< is to be looked up again: its plan is another one now
 };
 
+/// Where a call goes on that this generation did not answer. What the current one cannot say, since it is on
+/// its way out, the announced one does.
+inline Target target_of(const Mapping& mapping, Decided decided) {
+    // Relaxed: nothing is read on the strength of it.
+    const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
+    const bool from_current = shm::current_of(word) == mapping.generation.table.generation &&
+                              shm::next_of(word) > mapping.generation.table.generation;
+    return decided == Decided::kInCurrent && !from_current ? Target::kCurrent : Target::kNext;
+}
+
 /// The verdict that a slot's meta means. kDead and kElsewhere are for the caller.
 APIKEY_INLINE apikey_code code_of(uint64_t meta, uint64_t now_ns) {
     switch (shm::Meta::state(meta)) {

@@ -279,16 +279,6 @@ APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& mome
     return presented;
 }
 
-/// Where a call goes on that this generation did not answer. What the current one cannot say, since it is on
-/// its way out, the announced one does.
-Target target_of(const Mapping& mapping, Decided decided) {
-    // Relaxed: nothing is read on the strength of it.
-    const uint64_t word = mapping.control.control->current_next.load(std::memory_order_relaxed);
-    const bool from_current = shm::current_of(word) == mapping.generation.table.generation &&
-                              shm::next_of(word) > mapping.generation.table.generation;
-    return decided == Decided::kInCurrent && !from_current ? Target::kCurrent : Target::kNext;
-}
-
 /// The rest of a call that the first look did not answer. Each further one in the same generation means that
 /// the operator has given the key, or its owner, another plan meanwhile.
 [[gnu::cold, gnu::noinline]] apikey_code validate_further(apikey_client* client, Reading* reading,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/unordered/unordered_flat_set.hpp>
+#include <cmath>
 #include <string_view>
 #include <thread>
 
@@ -29,6 +30,7 @@ namespace {
 constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;
 /// An insert beyond the probe cap wants another seed; after so many the table is made larger as well.
 constexpr unsigned kSeedsMax = 4;
+constexpr double kGrowth = 1.25;
 
 /// What a key's details take where there is none to go by: id, a short owner's name and a short name.
 constexpr uint64_t kDetailTypicalBytes = 64;
@@ -59,6 +61,12 @@ class Needs {
         if ((row.terms != nullptr || !row.owner.empty()) &&
             pairs_.insert({row.terms.get(), std::string_view(row.owner)}).second) {
             add_new_policy(row);
+        }
+    }
+
+    void grow(double factor) {
+        for (uint64_t* need : {&keys, &details_bytes, &policies}) {
+            *need = static_cast<uint64_t>(std::ceil(static_cast<double>(*need) * factor));
         }
     }
 
@@ -157,11 +165,14 @@ bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
 
 Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, const TableView* from,
                                                      std::span<const Change> changes) {
-    Needs needs = needs_of(from, changes);
-    TableGeometry::Policies entries = entries_of(*order.policies);
-    entries.policies = needs.policies;
-    needs.details_bytes += details_bytes_of(*order.policies);
+    double growth = 1;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
+        // Looked at each time: the live table goes on changing.
+        Needs needs = needs_of(from, changes);
+        needs.grow(growth);
+        TableGeometry::Policies entries = entries_of(*order.policies);
+        entries.policies = needs.policies;
+        needs.details_bytes += details_bytes_of(*order.policies);
         const uint64_t keys = std::max(needs.keys, order.capacity_keys);
         const uint64_t each_bytes =
             needs.keys != 0 ? needs.details_bytes / needs.keys + 1 : kDetailTypicalBytes;
@@ -188,9 +199,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
             return made;
         }
         if (attempt >= kSeedsMax) {
-            needs.keys += needs.keys / 4 + 1;
-            needs.details_bytes += needs.details_bytes / 4;
-            entries.policies += entries.policies / 4 + 1;
+            growth *= kGrowth;
         }
     }
     return fail(

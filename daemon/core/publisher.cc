@@ -49,7 +49,6 @@ struct Publisher::Build {
     std::vector<Change> changes;
     std::vector<Waiting> waiting;
     Result<std::unique_ptr<Generation>> built = fail("the build has not run");
-    ChangeSet unmade;  ///< what has no room in it
 };
 
 Result<std::unique_ptr<Publisher>> Publisher::open(Directory directory, gid_t clients_group,
@@ -209,9 +208,11 @@ Result<void> Publisher::reaches_all() const {
 }
 
 void Publisher::apply(const std::vector<Change>& changes, Done done) {
-    const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
+    // A key that servers know may be one that may do less from now on.
+    const GenerationPtr& live = next_ != nullptr ? next_ : current_;
+    const bool tightens = std::any_of(changes.begin(), changes.end(), [&live](const Change& change) {
         return change.kind == Change::Kind::kRemove || change.row.state != KeyState::kActive ||
-               change.row.expires_s.has_value() || change.row.terms != nullptr;
+               (live != nullptr && is_in(live->table().view(), change.row));
     });
     done = [reached = tightens ? reaches_all() : Result<void>(),
             done = std::move(done)](Result<void> result) { done(result ? reached : std::move(result)); };
@@ -261,17 +262,34 @@ void Publisher::start_build() {
     }
 }
 
-/// Makes in the new table what changed while it was built, in the same order. Returns what finds no room
-/// there either: the latest state of each such key.
-ChangeSet Publisher::replay_log(Generation& built) const {
-    ChangeSet unmade;
+/// Makes in the new table what changed while it was built, in the same order. False: some of it has no room
+/// there.
+bool Publisher::replay_log(const Build& build, Generation& built) const {
+    bool all = apikeyd::set_policies(built.table(), *policies_,
+                                     current_ != nullptr ? &current_->table().view() : nullptr);
     for (const Change& change : log_of_changes_) {
-        const bool made = apply_change(built.table(), change, Cells::kFresh);
-        if (!unmade.replace(change) && !made) {
-            unmade.put(change);
+        all = apply_change(built.table(), change, Cells::kFresh) && all;
+    }
+    const BuildOrder& order = build.order;
+    if (order.quotas != nullptr && (policies_ != order.policies || !log_of_changes_.empty())) {
+        order.quotas->install(built);  // once more, since words have come or have other numbers now
+    }
+    return all;
+}
+
+/// Nobody has seen what was built. The live table says all that it had room for, and those who wait have the
+/// rest.
+void Publisher::build_again(Build& build) {
+    log_.info("generation.discarded", {{"generation", build.order.generation},
+                                       {"reason", "no room for what changed while it was built"}});
+    for (Waiting& waiting : build.waiting) {
+        for (const Change& change : log_of_changes_) {
+            waiting.changes.replace(change);
         }
     }
-    return unmade;
+    waiting_.insert(waiting_.begin(), std::make_move_iterator(build.waiting.begin()),
+                    std::make_move_iterator(build.waiting.end()));
+    start_build();
 }
 
 void Publisher::finish_build(const std::shared_ptr<Build>& build) {
@@ -280,18 +298,17 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
         return;
     }
     GenerationPtr built = guarded(std::move(*build->built));
-    // Set while it was built, perhaps; what it has no room for is built once more.
-    const bool policies_made = apikeyd::set_policies(
-        built->table(), *policies_, current_ != nullptr ? &current_->table().view() : nullptr);
-    build->unmade = replay_log(*built);
-    if (build->order.quotas != nullptr && (policies_ != build->order.policies || !log_of_changes_.empty())) {
-        build->order.quotas->install(*built);  // once more, since words have come or have other numbers now
+    // A generation that lacks what the live one says would have limits that were begun there begin anew.
+    if (!replay_log(*build, *built)) {
+        built.reset();
+        build_again(*build);
+        return;
     }
     if (Result<void> announced = announce(std::move(built)); !announced) {
         conclude(*build, std::move(announced));
         return;
     }
-    policies_made_ = policies_made;
+    policies_made_ = true;
     const bool moves = current_ != nullptr && has_meters(*current_);
     const auto move = [from = current_, to = next_] { move_meters(*from, *to); };
     const auto publish_it = [this, build] {
@@ -307,7 +324,7 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
 }
 
 /// Answers those who waited for this build, and has another one made for what came meanwhile.
-void Publisher::conclude(Build& build, const Result<void>& result) {
+void Publisher::conclude(const Build& build, const Result<void>& result) {
     building_ = false;
     // What asked for room during the build, some of it refused by the live table before the build began.
     std::vector<Waiting> came_meanwhile = std::move(waiting_);
@@ -316,14 +333,15 @@ void Publisher::conclude(Build& build, const Result<void>& result) {
     if (!result) {
         log_.error("generation.build_failed", {{"reason", result.error().message}});
     }
-    for (Waiting& waiting : came_meanwhile) {
+    std::vector<Change> unmade;
+    for (const Waiting& waiting : came_meanwhile) {
         for (const Change& change : waiting.changes.changes()) {
             if (result && !make(change)) {
-                build.unmade.put(change);
+                unmade.push_back(change);
             }
         }
     }
-    for (Waiting& waiting : build.waiting) {
+    for (const Waiting& waiting : build.waiting) {
         waiting.done(result);
     }
     auto tell_those = [came_meanwhile = std::move(came_meanwhile)](const Result<void>& outcome) {
@@ -331,8 +349,8 @@ void Publisher::conclude(Build& build, const Result<void>& result) {
             waiting.done(outcome);
         }
     };
-    if (result && (!build.unmade.empty() || !policies_made_)) {
-        make_room_for(build.unmade.changes(), tell_those);
+    if (result && (!unmade.empty() || !policies_made_)) {
+        make_room_for(std::move(unmade), tell_those);
     } else {
         tell_those(result);
     }

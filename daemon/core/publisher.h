@@ -4,7 +4,8 @@
 //  - A change goes to every file that anyone may still map, older files first, the current one last, before
 //    it is answered. So what tightens is in force in every process, whatever generation it reads.
 //  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one
-//    and logged; the log is replayed into the new one, which is then named and announced.
+//    and logged; the log is replayed into the new one, which is then named and announced. One that has no
+//    room for all of the log is thrown away, and another built.
 //  - From the announcement on every change goes to both, the new one first, additions to the new one only. So
 //    whoever takes of a plan in the old one leaves it to a file that says the same plan. The worker moves the
 //    meters; when all have moved the generation is published, and what came meanwhile is answered.
@@ -110,10 +111,11 @@ class Publisher {
     bool wants_rebuild() const;
     void start_build();
     void finish_build(const std::shared_ptr<Build>& build);
-    ChangeSet replay_log(apikey::shm::Generation& built) const;
+    bool replay_log(const Build& build, apikey::shm::Generation& built) const;
+    void build_again(Build& build);
     Result<void> announce(GenerationPtr built);
     void publish();
-    void conclude(Build& build, const Result<void>& result);
+    void conclude(const Build& build, const Result<void>& result);
 
     apikey::shm::Directory directory_;
     apikey::shm::ControlWriter control_;

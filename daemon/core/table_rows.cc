@@ -43,13 +43,17 @@ std::string_view id_of_slot(const TableView& table, uint64_t index) {
 }
 
 /// True when the same digest stands in this table as the other of native and foreign. Counts are kept by
-/// digest, so two cells of one generation must not share one.
+/// digest, so two cells of one generation must not share one. The other's path may cross the row's own slot.
 bool has_other_form(const TableView& table, const KeyRow& row) {
     KeyRow other;
     other.id = row.id;
     other.digest = row.digest;
     other.foreign = !row.foreign;
-    return find_slot(table, row_hash(other, table.hash_seed), row_digest(row)).index != kNoSlot;
+    const Found found = find_slot(table, row_hash(other, table.hash_seed), row_digest(row));
+    uint64_t meta = 0;
+    DetailView detail;
+    return found.index != kNoSlot &&
+           (!see_slot(table, found.index, &meta, &detail) || detail.foreign == other.foreign);
 }
 
 bool alive(const Found& found) {

@@ -14,6 +14,7 @@
 #include <random>
 
 #include "apikey/apikey.h"
+#include "client/explain.h"
 #include "client/single_rate.h"
 #include "client/validate.h"
 #include "core/builder.h"
@@ -579,6 +580,9 @@ TEST_P(PoliciesTest, WhatTheCurrentFileCannotSayIsLookedForInTheOneThatIsAnnounc
                                    /*said_in_next=*/false);
     };
     change_without_room(key(2, {.plan = "free"}));
+    apikey_client* asks = open();
+    EXPECT_EQ(client::explain(asks, plain.row.id.c_str(), client::Asked{}).code, APIKEY_VALID);
+    apikey_close(asks);
     EXPECT_EQ(passes(plain, 20), 20u)
         << "nothing is taken of a plan that the announced file has it not under";
     current->table().policies().set_plan_elsewhere("free");

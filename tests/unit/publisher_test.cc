@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/table_policies.h"
 #include "publisher_fixture.h"
 #include "support/no_descriptors.h"
 
@@ -71,6 +72,81 @@ TEST_P(PublisherTest, ARevocationDuringABuildOutlivesIt) {
     }
 }
 
+/// A live table with room for 10 000 keys and 1 000 plans, and a build under way of a small one.
+class PublisherBuildingSmallerTest : public PublisherTest {
+  protected:
+    static constexpr uint64_t kKeys = 10'000;
+    static constexpr size_t kPlans = 1000;
+    static constexpr uint64_t kAgain = 1500;  ///< of them: more than the small one has slots
+
+    void SetUp() override {
+        PublisherTest::SetUp();
+        publisher_->set_policies(plans(kPlans));
+        std::vector<Change> all;
+        for (uint64_t number = 0; number < kKeys; ++number) {
+            all.push_back(add(number));
+        }
+        publisher_->apply(all, told());
+        run_until([&] { return told_ == 1; });
+        large_ = publisher_->current();
+        for (uint64_t number = 1; number < kKeys; ++number) {
+            ASSERT_TRUE(publisher_->make({Change::Kind::kRemove, numbered_row(number)}));
+        }
+        ASSERT_TRUE(publisher_->set_policies(plans(0)));
+        publisher_->make_room_for({}, told());
+        ASSERT_TRUE(publisher_->building()) << "of a table that is mostly dead";
+    }
+
+    static std::shared_ptr<const PolicySet> plans(size_t count) {
+        auto policies = std::make_shared<PolicySet>();
+        while (policies->plans.size() < count) {
+            PlanRow plan{.name = "plan-" + std::to_string(policies->plans.size()), .limits = {}};
+            plan.limits.push_back({.name = "daily", .form = LimitForm::kQuotaPerDay, .requests = 10});
+            policies->plans.push_back(std::move(plan));
+        }
+        return policies;
+    }
+    void add_again() {
+        for (uint64_t number = 1; number < kAgain; ++number) {
+            ASSERT_TRUE(publisher_->make(add(number))) << "the large table has its place still";
+        }
+    }
+
+    /// Runs until another is announced or, without meters that have to move, published at once.
+    const apikey::shm::TableView& run_until_announced() {
+        run_until([&] { return publisher_->next() != nullptr || publisher_->current() != large_; });
+        return (publisher_->next() != nullptr ? publisher_->next() : publisher_->current())->table().view();
+    }
+
+    GenerationPtr large_;
+};
+INSTANTIATE_TEST_SUITE_P(BothLoops, PublisherBuildingSmallerTest, both_loops(), loop_param_name);
+
+TEST_P(PublisherBuildingSmallerTest, NoTableIsAnnouncedThatLacksAKeyOfTheOneBefore) {
+    add_again();
+    const apikey::shm::TableView& announced = run_until_announced();
+    for (uint64_t number = 0; number < kAgain; ++number) {
+        ASSERT_TRUE(is_in(announced, add(number).row)) << number;
+    }
+}
+
+TEST_P(PublisherBuildingSmallerTest, NoTableIsAnnouncedThatLacksAPlanOfTheOneBefore) {
+    ASSERT_TRUE(publisher_->set_policies(plans(kPlans)));
+    EXPECT_EQ(policies_of(run_until_announced()).plans.size(), kPlans);
+}
+
+TEST_P(PublisherBuildingSmallerTest, WhoWaitsForATableThatIsThrownAwayIsToldOfTheNext) {
+    // Active when it was asked for, revoked since: the next build must know it as it is now.
+    const Change asked = add(kKeys);
+    publisher_->make_room_for({asked}, told());
+    add_again();
+    Change revoked = asked;
+    revoked.row.state = KeyState::kRevoked;
+    publisher_->make(revoked);
+    run_until([&] { return told_ == 3; });
+    EXPECT_EQ(apikey::shm::Meta::state(found(asked.row).meta), apikey::shm::SlotState::kRevoked);
+}
+
 // What a newer daemon cannot read it cannot revoke in: while a server maps it, nobody is told that it did.
 TEST_P(PublisherTest, ARevocationThatAForeignGenerationCannotHearOfIsNotToldDone) {
     const std::string foreign = directory_.path() / "default" / "table.7";
@@ -87,14 +163,22 @@ TEST_P(PublisherTest, ARevocationThatAForeignGenerationCannotHearOfIsNotToldDone
     struct flock lock {};
     lock.l_type = F_RDLCK;
     ASSERT_EQ(fcntl(server, F_OFD_SETLK, &lock), 0);
-    publisher_->apply({add(0)}, told());
+    publisher_->set_policies(std::make_shared<PolicySet>(PolicySet{.scopes = {"orders.read"}}));
+    KeyTerms terms;
+    terms.scopes = {"orders.read"};
+    Change scoped = add(0);
+    scoped.row.terms = std::make_shared<const KeyTerms>(terms);
+    publisher_->apply({scoped}, told());
     run_until([&] { return told_ == 1; });
     Change revoked = add(0);
     revoked.row.state = KeyState::kRevoked;
-    std::string said;
-    publisher_->apply({revoked},
-                      [&](const Result<void>& result) { said = result ? "done" : result.error().message; });
-    EXPECT_NE(said.find("table.7, which this daemon cannot change; restart them"), std::string::npos) << said;
+    for (const Change& less : {add(0), revoked}) {
+        std::string said;
+        publisher_->apply(
+            {less}, [&](const Result<void>& result) { said = result ? "done" : result.error().message; });
+        EXPECT_NE(said.find("table.7, which this daemon cannot change; restart them"), std::string::npos)
+            << said;
+    }
     EXPECT_EQ(apikey::shm::Meta::state(found(revoked.row).meta), apikey::shm::SlotState::kRevoked)
         << "but where it reaches it is in force";
     close(server);
@@ -102,9 +186,6 @@ TEST_P(PublisherTest, ARevocationThatAForeignGenerationCannotHearOfIsNotToldDone
     EXPECT_EQ(told_, 2) << "nobody maps the foreign one any more";
 }
 
-// The next daemon takes a table with a number above what control names for a build that was never announced,
-// and removes it: none that servers still map may have such a number, not even one that this daemon could not
-// read.
 // Its limits would begin anew in another generation.
 TEST_P(PublisherTest, AStartWithoutADescriptorForTheMetersFailsAndTheNextGoesOn) {
     publisher_->apply({add(0)}, told());
@@ -126,6 +207,9 @@ TEST_P(PublisherTest, AStartWithoutADescriptorForTheMetersFailsAndTheNextGoesOn)
     EXPECT_FALSE(publisher_->building());
 }
 
+// The next daemon takes a table with a number above what control names for a build that was never announced,
+// and removes it: none that servers still map may have such a number, not even one that this daemon could not
+// read.
 TEST_P(PublisherTest, NumbersRiseAboveWhatCannotBeRead) {
     constexpr uint32_t kAheadOfTheClock = 4'000'000'000;
     std::ofstream(directory_.path() / "default" / ("table." + std::to_string(kAheadOfTheClock)))
