@@ -1,5 +1,7 @@
 #include "tools/limit_option.h"
 
+#include <set>
+
 #include "source/limit_text.h"
 #include "source/yaml_events.h"
 
@@ -16,7 +18,11 @@ std::string_view cut(std::string_view& text, char mark, bool* more) {
     return part;
 }
 
-Result<void> read_word(std::string_view word, LimitRow& limit) {
+/// `given`: the words before it.
+Result<void> read_word(std::string_view word, LimitRow& limit, std::set<std::string_view>& given) {
+    if (!given.insert(word.substr(0, word.find('='))).second) {
+        return fail(yaml_quote(word) + " comes twice (want each word once)");
+    }
     if (word == "shadow") {
         limit.shadow = true;
         return {};
@@ -48,8 +54,9 @@ Result<LimitRow> parse_limit_option(std::string_view text) {
     if (!read) {
         return fail(limit.name + ": " + yaml_quote(figure) + " " + read.error().message);
     }
+    std::set<std::string_view> given;
     while (read && more) {
-        read = read_word(cut(text, ',', &more), limit);
+        read = read_word(cut(text, ',', &more), limit, given);
     }
     if (read) {
         read = check_limit(limit);

@@ -85,28 +85,29 @@ tl::expected<KeyTerms, Failure> read_terms(const TermsOptions& options) {
     return terms;
 }
 
-void put_limits(std::vector<LimitRow>& into, const std::vector<LimitRow>& limits) {
-    for (const LimitRow& limit : limits) {
-        const auto there = std::find_if(into.begin(), into.end(),
-                                        [&](const LimitRow& one) { return one.name == limit.name; });
-        if (there != into.end()) {
-            *there = limit;
-        } else {
-            into.push_back(limit);
+Outcome change_limits(std::vector<LimitRow>& limits, const std::vector<LimitRow>& put,
+                      const std::vector<std::string>& dropped, const std::string& whose) {
+    for (const std::string& name : dropped) {
+        if (limit_named(put, name) != nullptr) {
+            return failed(Exit::kUsage, "--drop-limit: " + name + " is set by --limit");
+        }
+        if (std::erase_if(limits, [&](const LimitRow& one) { return one.name == name; }) == 0) {
+            return failed(Exit::kNo, "--drop-limit: " + whose + " has no limit " + yaml_quote(name));
         }
     }
-}
-
-Outcome drop_limits(std::vector<LimitRow>& from, const std::vector<std::string>& names) {
-    for (const std::string& name : names) {
-        if (std::erase_if(from, [&](const LimitRow& one) { return one.name == name; }) == 0) {
-            return failed(Exit::kNo, "--drop-limit: " + yaml_quote(name) + " is not there");
+    for (const LimitRow& limit : put) {
+        const auto there = std::find_if(limits.begin(), limits.end(),
+                                        [&](const LimitRow& one) { return one.name == limit.name; });
+        if (there != limits.end()) {
+            *there = limit;
+        } else {
+            limits.push_back(limit);
         }
     }
     return {};
 }
 
-Outcome check_terms(const KeyTerms& terms, const PolicySet& set) {
+Outcome check_terms(const KeyTerms& terms, const PolicySet& set, const KeyTerms& given) {
     const auto fault = terms_fault(terms, set);
     if (!fault) {
         return {};
@@ -114,6 +115,9 @@ Outcome check_terms(const KeyTerms& terms, const PolicySet& set) {
     // It begins with the field of a key set that says the same.
     const size_t colon = fault->find(':');
     const std::string field = fault->substr(0, colon);
+    if (field == "limits" && given.overrides.empty()) {
+        return failed(Exit::kNo, "--plan" + fault->substr(colon) + "; see --drop-limit");
+    }
     const std::string option = field == "limits" ? "limit" : field == "scopes" ? "scope" : field;
     return failed(Exit::kNo, "--" + option + fault->substr(colon));
 }

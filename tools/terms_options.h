@@ -28,14 +28,14 @@ tl::expected<KeyTerms, Failure> read_terms(const TermsOptions& options);
 /// `text` as limits, each name once.
 tl::expected<std::vector<LimitRow>, Failure> read_limits(const std::vector<std::string>& texts);
 
-/// Puts each of `limits` in the place of the one of its name, or behind all.
-void put_limits(std::vector<LimitRow>& into, const std::vector<LimitRow>& limits);
+/// Takes `dropped` away from `limits`, and puts each of `put` in the place of the one of its name, or behind
+/// all. Exit::kUsage for a name in both, Exit::kNo for one to drop that `whose` has not.
+Outcome change_limits(std::vector<LimitRow>& limits, const std::vector<LimitRow>& put,
+                      const std::vector<std::string>& dropped, const std::string& whose);
 
-/// Takes away those named; Exit::kNo for one that is not there.
-Outcome drop_limits(std::vector<LimitRow>& from, const std::vector<std::string>& names);
-
-/// Exit::kNo with the option's name for what `set` does not define.
-Outcome check_terms(const KeyTerms& terms, const PolicySet& set);
+/// Exit::kNo with the option's name for what `set` does not define. `given`: what the options said of it;
+/// what else is at fault the key had before.
+Outcome check_terms(const KeyTerms& terms, const PolicySet& set, const KeyTerms& given);
 
 /// The terms as a row has them.
 std::shared_ptr<const KeyTerms> row_terms(KeyTerms terms);

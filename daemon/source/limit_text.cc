@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <optional>
 
 #include "shm/meters.h"
@@ -38,11 +39,14 @@ constexpr uint64_t kQuotaMax = 10'000'000'000;
 static_assert(kQuotaMax <= shm::QuotaWord::kUsedMask);
 constexpr uint64_t kBurstMax = 1'000'000'000;
 
+/// The greatest there is for one that is greater still: out of each range.
 std::optional<uint64_t> whole_number(std::string_view text) {
     uint64_t number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    return error == std::errc{} && end == text.data() + text.size() && !text.empty() ? std::optional(number)
-                                                                                     : std::nullopt;
+    if (text.empty() || end != text.data() + text.size() || error == std::errc::invalid_argument) {
+        return std::nullopt;
+    }
+    return error == std::errc{} ? number : std::numeric_limits<uint64_t>::max();
 }
 
 constexpr uint8_t kMappedPrefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};

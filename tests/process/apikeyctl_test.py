@@ -452,8 +452,9 @@ class Terms(Ctl):
             (2, ["--expires", "soon"], "--expires: want"),
             (2, ["--metadata", "[1]"], "--metadata: "),
             (2, ["--name", "x" * 256], "key 2RkT9pQwX4Za: name: 256 bytes"),
-            (1, ["--drop-limit", "daily"], "--drop-limit: 'daily' is not there"),
-            (1, ["--plan", "team"], "--limit: burst is no limit of the key's plan"),
+            (1, ["--drop-limit", "daily"], "--drop-limit: key 2RkT9pQwX4Za itself has no limit 'daily'"),
+            (2, ["--limit", "burst=9/s", "--drop-limit", "burst"], "--drop-limit: burst is set by --limit"),
+            (1, ["--plan", "team"], "--plan: burst is no limit of the key's plan (it takes the place of one); see --drop-limit"),
         ):
             self.assertEqual(self.ctl("update", "2RkT9pQwX4Za", *arguments, status=status), "", arguments)
             self.assertTrue(self.said.startswith(said), (said, self.said))
@@ -628,7 +629,7 @@ class Policies(Ctl):
             (2, ["plan", "create", "x", "--limit", "daily=many"], "--limit: daily: 'many' is no rate"),
             (2, ["plan", "create", "x", *(word for i in range(7) for word in ("--limit", f"l{i}=1/s"))], "--limit: 7 limits"),
             (2, ["plan", "update", "free"], "plan update: nothing to change"),
-            (1, ["plan", "update", "free", "--drop-limit", "daily"], "--drop-limit: 'daily' is not there"),
+            (1, ["plan", "update", "free", "--drop-limit", "daily"], "--drop-limit: plan free has no limit 'daily'"),
             (1, ["plan", "update", "gold", "--limit", "a=1/s"], "'gold': no plan with this name in"),
             (1, ["plan", "show", "gold"], "'gold': no plan with this name in"),
             (1, ["plan", "delete", "gold"], "'gold': no plan with this name in"),

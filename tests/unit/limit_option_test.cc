@@ -54,6 +54,13 @@ TEST(LimitOption, SaysWhatIsWrong) {
               "a: burst: '0' is no burst (want 1 to 1000000000 requests that may come at once)");
     EXPECT_EQ(said("a=5/day,burst=1"), "a: burst: a quota has none (want it with a rate)");
     EXPECT_EQ(said("a=5/day,shadows"), "a: 'shadows' is neither burst=NUMBER nor shadow");
+    EXPECT_EQ(said("a=99999999999999999999/s"),
+              "a: '99999999999999999999/s' is an impossible rate (want 1 to 1000000000 requests)");
+    EXPECT_EQ(said("a=99999999999999999999/day"),
+              "a: '99999999999999999999/day' is out of range (want at most "
+              "10000000000 requests a period)");
+    EXPECT_EQ(said("a=5/s,burst=9,burst=7"), "a: 'burst=7' comes twice (want each word once)");
+    EXPECT_EQ(said("a=5/day,shadow,shadow"), "a: 'shadow' comes twice (want each word once)");
     EXPECT_EQ(said("a=5/day,"), "a: '' is neither burst=NUMBER nor shadow");
 }
 

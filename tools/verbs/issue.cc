@@ -66,7 +66,7 @@ Outcome issue(const Context& context, const IssueOptions& options) {
         return drawn;
     }
     const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
-        if (Outcome defined = check_terms(terms_of(*row), set.policies()); !defined) {
+        if (Outcome defined = check_terms(terms_of(*row), set.policies(), terms_of(*row)); !defined) {
             return tl::unexpected(defined.error());
         }
         if (const Result<void> added = set.upsert(*row); !added) {

@@ -68,7 +68,7 @@ struct OwnerOptions {
 };
 
 tl::expected<PolicyChange, Failure> put_owner(KeySetText& set, const OwnerRow& owner) {
-    if (Outcome defined = check_terms({.plan = owner.plan}, set.policies()); !defined) {
+    if (Outcome defined = check_terms({.plan = owner.plan}, set.policies(), {}); !defined) {
         return tl::unexpected(defined.error());
     }
     if (const Result<void> put = set.upsert_owner(owner); !put) {

@@ -117,10 +117,11 @@ Outcome update_plan(const Context& context, const PlanOptions& options) {
             return tl::unexpected(no_plan(context, options.name));
         }
         PlanRow plan = *there;
-        if (Outcome dropped = drop_limits(plan.limits, options.dropped_limits); !dropped) {
-            return tl::unexpected(dropped.error());
+        if (Outcome changed =
+                change_limits(plan.limits, *limits, options.dropped_limits, "plan " + plan.name);
+            !changed) {
+            return tl::unexpected(changed.error());
         }
-        put_limits(plan.limits, *limits);
         return put_plan(set, std::move(plan));
     };
     return change_policies(context, edit);

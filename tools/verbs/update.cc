@@ -103,11 +103,8 @@ Outcome change_terms(KeyTerms& terms, const UpdateOptions& options, const Update
     if (!options.terms.addresses.empty() || clears(options, "addresses")) {
         terms.addresses = update.terms.addresses;
     }
-    if (Outcome dropped = drop_limits(terms.overrides, options.dropped_limits); !dropped) {
-        return dropped;
-    }
-    put_limits(terms.overrides, update.terms.overrides);
-    return {};
+    return change_limits(terms.overrides, update.terms.overrides, options.dropped_limits,
+                         "key " + options.id + " itself");
 }
 
 Outcome change_row(KeyRow& row, const UpdateOptions& options, const Update& update) {
@@ -144,7 +141,7 @@ Outcome update_key(const Context& context, const UpdateOptions& options) {
         if (Outcome changed = change_row(*row, options, *update); !changed) {
             return tl::unexpected(changed.error());
         }
-        if (Outcome defined = check_terms(terms_of(*row), set.policies()); !defined) {
+        if (Outcome defined = check_terms(terms_of(*row), set.policies(), update->terms); !defined) {
             return tl::unexpected(defined.error());
         }
         if (const Result<void> changed = set.upsert(*row); !changed) {
