@@ -11,6 +11,7 @@
 
 #include "base/errno_text.h"
 #include "base/file_io.h"
+#include "base/utf8.h"
 #include "base/without_secrets.h"
 #include "source/metadata_json.h"
 #include "source/rfc3339.h"
@@ -50,14 +51,17 @@ std::string text_of(const Value& value) {
     return std::visit(ToText{}, value);
 }
 
-/// For a terminal: '-' for nothing, no control character.
+/// For a terminal: '-' for nothing, '?' for what would move its cursor or mislead its reader.
 std::string cell_of(const Value& value) {
-    std::string text = text_of(value);
-    for (char& c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        c = byte < 0x20 || byte == 0x7f ? '?' : c;
+    const std::string whole = text_of(value);
+    std::string shown;
+    for (std::string_view text = whole; !text.empty();) {
+        char32_t character = 0;
+        const size_t length = utf8_sequence(text, character);
+        shown += length == 0 || misleads(character) ? std::string_view("?") : text.substr(0, length);
+        text.remove_prefix(std::max<size_t>(length, 1));
     }
-    return text.empty() ? "-" : text;
+    return shown.empty() ? "-" : shown;
 }
 
 /// How many columns a terminal gives to UTF-8 text, taking every character for one column wide.

@@ -7,52 +7,13 @@
 #include <cmath>
 #include <iterator>
 
+#include "base/utf8.h"
 #include "base/without_secrets.h"
 
 namespace apikeyd {
 namespace {
 
-struct CodePoint {
-    std::uint32_t value;
-    std::size_t bytes;  ///< 0: not well-formed
-};
-
-bool is_continuation(std::string_view text, std::size_t at) {
-    return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U;
-}
-
-/// The code point at the front of `text`, by table 3-7 of the Unicode standard.
-CodePoint decode(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return std::uint32_t{static_cast<unsigned char>(text[i])}; };
-    const std::uint32_t lead = byte(0);
-    if (lead < 0x80) {
-        return {lead, 1};
-    }
-    if (lead >= 0xC2 && lead <= 0xDF && is_continuation(text, 1)) {
-        return {(lead & 0x1FU) << 6U | (byte(1) & 0x3FU), 2};
-    }
-    if (lead >= 0xE0 && lead <= 0xEF && is_continuation(text, 1) && is_continuation(text, 2)) {
-        const std::uint32_t value = (lead & 0x0FU) << 12U | (byte(1) & 0x3FU) << 6U | (byte(2) & 0x3FU);
-        const bool surrogate = value >= 0xD800 && value <= 0xDFFF;
-        return {value, value >= 0x800 && !surrogate ? std::size_t{3} : std::size_t{0}};
-    }
-    if (lead >= 0xF0 && lead <= 0xF4 && is_continuation(text, 1) && is_continuation(text, 2) &&
-        is_continuation(text, 3)) {
-        const std::uint32_t value =
-            (lead & 0x07U) << 18U | (byte(1) & 0x3FU) << 12U | (byte(2) & 0x3FU) << 6U | (byte(3) & 0x3FU);
-        return {value, value >= 0x10000 && value <= 0x10FFFF ? std::size_t{4} : std::size_t{0}};
-    }
-    return {0, 0};
-}
-
-/// Controls, and the marks that break lines or turn the direction of writing: harmless to a parser, not to a
-/// reader.
-bool must_be_escaped(std::uint32_t value) {
-    return value < 0x20 || (value >= 0x7F && value <= 0x9F) || (value >= 0x2028 && value <= 0x202E) ||
-           (value >= 0x2066 && value <= 0x2069);
-}
-
-void append_escaped(std::string& out, std::uint32_t value) {
+void append_escaped(std::string& out, char32_t value) {
     switch (value) {
         case '\n':
             out += "\\n";
@@ -64,7 +25,7 @@ void append_escaped(std::string& out, std::uint32_t value) {
             out += "\\t";
             break;
         default:
-            fmt::format_to(std::back_inserter(out), "\\u{:04x}", value);
+            fmt::format_to(std::back_inserter(out), "\\u{:04x}", std::uint32_t{value});
     }
 }
 
@@ -74,21 +35,22 @@ void append_quoted(std::string& out, std::string_view text) {
     text = text.substr(0, kLogValueBytesMax);
     out += '"';
     while (!text.empty()) {
-        const CodePoint point = decode(text);
-        if (point.bytes == 0) {
+        char32_t character = 0;
+        const std::size_t length = utf8_sequence(text, character);
+        if (length == 0) {
             out += "\xEF\xBF\xBD";  // U+FFFD
             text.remove_prefix(1);
             continue;
         }
-        if (must_be_escaped(point.value)) {
-            append_escaped(out, point.value);
+        if (misleads(character)) {
+            append_escaped(out, character);
         } else {
-            if (point.value == '"' || point.value == '\\') {
+            if (character == '"' || character == '\\') {
                 out += '\\';
             }
-            out.append(text.substr(0, point.bytes));
+            out.append(text.substr(0, length));
         }
-        text.remove_prefix(point.bytes);
+        text.remove_prefix(length);
     }
     out += cut ? "...\"" : "\"";
 }

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/instance_place.h"
-#include "source/text_check.h"
+#include "base/utf8.h"
 #include "source/text_file.h"
 #include "source/yaml_events.h"
 

@@ -4,10 +4,10 @@
 #include <cstring>
 
 #include "base/hex.h"
+#include "base/utf8.h"
 #include "shm/key_form.h"
 #include "shm/layout.h"
 #include "source/rfc3339.h"
-#include "source/text_check.h"
 
 namespace apikeyd {
 

@@ -7,9 +7,9 @@
 #include <limits>
 #include <optional>
 
+#include "base/utf8.h"
 #include "shm/meters.h"
 #include "shm/scope_name.h"
-#include "source/text_check.h"
 
 namespace apikeyd {
 

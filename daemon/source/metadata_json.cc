@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "base/utf8.h"
 #include "source/key_row.h"
-#include "source/text_check.h"
 
 namespace apikeyd {
 

@@ -24,16 +24,6 @@ TextFault check_text(std::string_view text, size_t line_bytes_max);
 /// Bytes of the UTF-8 byte order mark at the start of `text`: 3 or 0.
 size_t byte_order_mark_length(std::string_view text);
 
-/// Length in bytes of the well-formed UTF-8 sequence at the start of `text`, its code point in `code_point`;
-/// 0 when there is none (Unicode 15, table 3-7: no overlong forms, no surrogates).
-size_t utf8_sequence(std::string_view text, char32_t& code_point);
-
-/// True for C0, DEL, C1 and the Unicode line and paragraph separators: what no name may hold.
-bool is_control(char32_t code_point);
-
-/// True when valid UTF-8 `text` holds a control character.
-bool has_control(std::string_view text);
-
 /// Offset behind the quoted YAML scalar whose opening quote stands at `begin`; npos when it is never closed.
 size_t quoted_scalar_end(std::string_view text, size_t begin);
 

@@ -11,6 +11,7 @@
 #include <istream>
 #include <streambuf>
 
+#include "base/utf8.h"
 #include "base/without_secrets.h"
 #include "shm/key_form.h"
 #include "source/text_check.h"
@@ -289,7 +290,7 @@ std::string yaml_quote(std::string_view whole_text) {
         }
         char32_t code_point = 0;
         const size_t length = std::max<size_t>(utf8_sequence(text.substr(i), code_point), 1);
-        if (is_control(code_point)) {
+        if (misleads(code_point)) {
             char escaped[16];
             std::snprintf(escaped, sizeof escaped, "\\u%04X", static_cast<unsigned>(code_point));
             out += escaped;

@@ -47,6 +47,12 @@ TEST(Output, CsvQuotesWhatNeedsIt) {
 TEST(Output, ATableShowsNoControlCharacter) {
     const std::string table = format_list(OutputForm::table, kNames, {kRecord});
     EXPECT_NE(table.find("a \"b\"??[31m,\xc3\xa9  -"), std::string::npos) << table;
+    // The marks that turn the direction of writing, a C1 control, half a character.
+    EXPECT_EQ(format_record(OutputForm::table, {{"text", std::string("a\xe2\x80\xae"
+                                                                     "b\xe2\x81\xa6"
+                                                                     "c\xc2\x9b"
+                                                                     "d\xc3")}}),
+              "text  a?b?c?d?\n");
 }
 
 TEST(Output, TableColumnsLineUpByCharacters) {

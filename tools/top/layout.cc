@@ -8,8 +8,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/utf8.h"
 #include "source/rfc3339.h"
-#include "source/text_check.h"
 
 namespace apikeyd::top {
 
@@ -17,10 +17,7 @@ namespace {
 
 /// Columns of a character; -1 for one that must not reach a terminal.
 int columns_of(char32_t character) {
-    const bool turns_direction = character == 0x061c || character == 0x200e || character == 0x200f ||
-                                 (character >= 0x202a && character <= 0x202e) ||
-                                 (character >= 0x2066 && character <= 0x2069);
-    if (is_control(character) || turns_direction) {
+    if (misleads(character)) {
         return -1;
     }
     // glibc knows widths by locale; this one is built in, and the caller's stays as it is.
