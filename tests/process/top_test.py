@@ -181,10 +181,10 @@ class Top(unittest.TestCase):
         for name, end, status in (
             ("q", lambda screen: os.write(screen.master, b"q"), 0),
             ("SIGINT", lambda screen: screen.process.send_signal(signal.SIGINT), 0),
-            ("SIGTERM", lambda screen: screen.process.send_signal(signal.SIGTERM), -signal.SIGTERM),
-            ("SIGHUP", lambda screen: screen.process.send_signal(signal.SIGHUP), -signal.SIGHUP),
-            ("SIGABRT", lambda screen: screen.process.send_signal(signal.SIGABRT), -signal.SIGABRT),
-            ("SIGBUS", lambda screen: screen.process.send_signal(signal.SIGBUS), -signal.SIGBUS),
+            *(
+                (name, lambda screen, name=name: screen.process.send_signal(getattr(signal, name)), -getattr(signal, name))
+                for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGALRM", "SIGABRT", "SIGBUS", "SIGXCPU")
+            ),
         ):
             with self.subTest(name):
                 screen = self.screen()
