@@ -50,7 +50,7 @@ AttachResult result_of_file_errno(int error) {
 /// A descriptor for the length of one attach.
 class Descriptor {
   public:
-    explicit Descriptor(int fd) : fd_(fd) {}
+    explicit Descriptor(int fd = -1) : fd_(fd) {}
     ~Descriptor() {
         if (fd_ >= 0) {
             close(fd_);
@@ -59,6 +59,8 @@ class Descriptor {
     Descriptor(const Descriptor&) = delete;
     Descriptor& operator=(const Descriptor&) = delete;
     int get() const { return fd_; }
+    /// Where the descriptor is put by who opens it; nothing may be open yet.
+    int* out() { return &fd_; }
 
   private:
     int fd_;
@@ -116,15 +118,26 @@ bool still_named(int directory, const ControlMapping& control) {
            status.st_dev == control.device && status.st_ino == control.inode;
 }
 
-/// Opens `table.<generation>`; kSuperseded where it is not there any more.
-AttachResult open_table(int directory, uid_t owner, uint32_t generation, int* fd, struct stat* status) {
+struct OpenTable {
+    Descriptor directory;
+    uid_t owner = 0;
+    Descriptor file;
+    struct stat status = {};
+};
+
+/// Opens the directory and `table.<generation>` in it; kSuperseded where that is not there any more.
+AttachResult open_table(const AttachOptions& options, uint32_t generation, OpenTable* out) {
+    const AttachResult result = open_directory(options, out->directory.out(), &out->owner);
+    if (result != AttachResult::kOk) {
+        return result;
+    }
     char name[kSegmentNameBytes];
     segment_name(name, "table", generation);
-    *fd = open_at(directory, name, O_RDONLY);
-    if (*fd < 0) {
+    *out->file.out() = open_at(out->directory.get(), name, O_RDONLY);
+    if (out->file.get() < 0) {
         return errno == ENOENT ? AttachResult::kSuperseded : result_of_file_errno(errno);
     }
-    return check_file(*fd, owner, S_IWGRP | S_IWOTH, status);
+    return check_file(out->file.get(), out->owner, S_IWGRP | S_IWOTH, &out->status);
 }
 
 AttachResult map_table(int fd, const struct stat& status, uint32_t generation, TableView* out) {
@@ -213,10 +226,9 @@ void segment_name(char* out, const char* name, uint32_t generation) {
 }
 
 AttachResult attach_control(const AttachOptions& options, ControlMapping* out) {
-    int directory_fd = -1;
+    Descriptor directory;
     uid_t owner = 0;
-    AttachResult result = open_directory(options, &directory_fd, &owner);
-    Descriptor directory(directory_fd);
+    AttachResult result = open_directory(options, directory.out(), &owner);
     if (result != AttachResult::kOk) {
         return result;
     }
@@ -256,17 +268,8 @@ void detach_control(ControlMapping* mapping) {
 
 AttachResult attach_generation(const AttachOptions& options, const ControlMapping& control,
                                uint32_t generation, GenerationMapping* out) {
-    int directory_fd = -1;
-    uid_t owner = 0;
-    AttachResult result = open_directory(options, &directory_fd, &owner);
-    Descriptor directory(directory_fd);
-    if (result != AttachResult::kOk) {
-        return result;
-    }
-    int table_fd = -1;
-    struct stat status;
-    result = open_table(directory.get(), owner, generation, &table_fd, &status);
-    Descriptor file(table_fd);
+    OpenTable open;
+    AttachResult result = open_table(options, generation, &open);
     if (result != AttachResult::kOk) {
         return result;
     }
@@ -276,16 +279,16 @@ AttachResult attach_generation(const AttachOptions& options, const ControlMappin
     struct flock lock {};
     lock.l_type = F_RDLCK;
     lock.l_whence = SEEK_SET;
-    if (fcntl(file.get(), F_OFD_SETLK, &lock) != 0) {
+    if (fcntl(open.file.get(), F_OFD_SETLK, &lock) != 0) {
         return errno == EAGAIN || errno == EACCES ? AttachResult::kSuperseded : AttachResult::kIoError;
     }
-    if (!current_or_next(*control.control, generation) || !still_named(directory.get(), control)) {
+    if (!current_or_next(*control.control, generation) || !still_named(open.directory.get(), control)) {
         return AttachResult::kSuperseded;
     }
     GenerationMapping mapping;
-    result = map_table(file.get(), status, generation, &mapping.table);
+    result = map_table(open.file.get(), open.status, generation, &mapping.table);
     if (result == AttachResult::kOk) {
-        result = gone_if_waiting(attach_cells(directory.get(), owner, &mapping));
+        result = gone_if_waiting(attach_cells(open.directory.get(), open.owner, &mapping));
     }
     if (result != AttachResult::kOk) {
         detach_generation(&mapping);
@@ -297,28 +300,19 @@ AttachResult attach_generation(const AttachOptions& options, const ControlMappin
 }
 
 AttachResult observe_generation(const AttachOptions& options, uint32_t generation, GenerationMapping* out) {
-    int directory_fd = -1;
-    uid_t owner = 0;
-    AttachResult result = open_directory(options, &directory_fd, &owner);
-    Descriptor directory(directory_fd);
+    OpenTable open;
+    AttachResult result = open_table(options, generation, &open);
     if (result != AttachResult::kOk) {
         return result;
     }
-    int table_fd = -1;
-    struct stat status;
-    result = open_table(directory.get(), owner, generation, &table_fd, &status);
-    Descriptor table(table_fd);
-    if (result != AttachResult::kOk) {
-        return result;
-    }
-    Descriptor cells(open_cells(directory.get(), generation, O_RDONLY));
+    Descriptor cells(open_cells(open.directory.get(), generation, O_RDONLY));
     if (cells.get() < 0) {
         return gone_if_waiting(result_of_file_errno(errno));
     }
     GenerationMapping mapping;
-    result = map_table(table.get(), status, generation, &mapping.table);
+    result = map_table(open.file.get(), open.status, generation, &mapping.table);
     if (result == AttachResult::kOk) {
-        result = map_cells(cells.get(), owner, PROT_READ, mapping.table, &mapping.cells);
+        result = map_cells(cells.get(), open.owner, PROT_READ, mapping.table, &mapping.cells);
     }
     if (result != AttachResult::kOk) {
         detach_generation(&mapping);

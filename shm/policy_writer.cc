@@ -33,10 +33,6 @@ void add_one(Word& used) {
     used.store(used.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
-std::string_view text_of(const NameView& name) {
-    return {name.text != nullptr ? name.text : "", name.bytes};
-}
-
 }  // namespace
 
 PolicyWriter::PolicyWriter(void* base, const TableView& view, uint32_t meter_words)
@@ -51,10 +47,10 @@ PolicyWriter::PolicyWriter(void* base, const TableView& view, uint32_t meter_wor
         scopes_.emplace(std::string(text, strnlen(text, kScopeNameBytes)), bit);
     }
     for (uint32_t number = 1; number < used(stored.plans_used, view_.plan_count); ++number) {
-        plans_.emplace(text_of(read_name(view_, view_.plans[number].name)), number);
+        plans_.emplace(read_name(view_, view_.plans[number].name).string(), number);
     }
     for (uint32_t number = 1; number < used(stored.owners_used, view_.owner_count); ++number) {
-        owners_.emplace(text_of(read_name(view_, view_.owners[number].name)), number);
+        owners_.emplace(read_name(view_, view_.owners[number].name).string(), number);
     }
     for (uint32_t number = 1; number < used(stored.policies_used, view_.policy_count); ++number) {
         note_policy(number, view_.policies[number]);

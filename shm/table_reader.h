@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstring>
+#include <string_view>
 
 #include "shm/layout.h"
 
@@ -172,6 +173,9 @@ inline void read_environment(const TableView& table, uint32_t index, char (&out)
 
 /// A NameEntry's text, bounded by the mapping; not NUL-terminated. nullptr where there is none.
 struct NameView {
+    /// Empty where there is none.
+    std::string_view string() const { return {text != nullptr ? text : "", bytes}; }
+
     const char* text = nullptr;
     uint32_t bytes = 0;
 };

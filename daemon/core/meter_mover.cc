@@ -62,8 +62,7 @@ void move_keys(const Generation& from, const Generation& to) {
 }
 
 std::string_view owner_name(const TableView& table, uint64_t number) {
-    const apikey::shm::NameView name = read_name(table, table.owners[number].name);
-    return {name.text != nullptr ? name.text : "", name.bytes};
+    return read_name(table, table.owners[number].name).string();
 }
 
 void move_owners(const Generation& from, const Generation& to) {

@@ -23,12 +23,8 @@ using apikey::shm::Word;
 
 namespace {
 
-std::string_view text_of(const apikey::shm::NameView& name) {
-    return {name.text != nullptr ? name.text : "", name.bytes};
-}
-
 std::string_view owner_name(const TableView& table, uint32_t number) {
-    return text_of(read_name(table, table.owners[number].name));
+    return read_name(table, table.owners[number].name).string();
 }
 
 KeyDigest digest_of(const Slot& slot) {
@@ -56,7 +52,7 @@ const std::vector<PlanQuota>& PlanQuotas::of(const TableView& table, uint32_t pl
     for (uint32_t i = 0; i < limits.count(); ++i) {
         const Limit limit = limits.get(i);
         if (limit.kind != LimitKind::kRate) {
-            const QuotaName name{std::string(text_of(read_name(table, table.plans[plan].name))),
+            const QuotaName name{std::string(read_name(table, table.plans[plan].name).string()),
                                  std::string(limit.name, strnlen(limit.name, sizeof limit.name)), limit.kind};
             known->second.push_back({name, limit.tag, limit.word});
         }

@@ -92,8 +92,7 @@ std::vector<LimitRow> rows_of(const shm::ListReader<shm::Limit>& list) {
 }
 
 std::string name_at(const shm::TableView& table, uint32_t reference) {
-    const shm::NameView name = read_name(table, reference);
-    return name.text != nullptr ? std::string(name.text, name.bytes) : std::string();
+    return std::string(read_name(table, reference).string());
 }
 
 /// The plans of a table by their names.
@@ -104,8 +103,7 @@ class PlansOf {
         const uint64_t used =
             table != nullptr ? table->header().plans_used.load(std::memory_order_acquire) : 0;
         for (uint64_t number = 1; table != nullptr && number < std::min(used, table->plan_count); ++number) {
-            const shm::NameView name = read_name(*table, table->plans[number].name);
-            bodies_.emplace(std::string_view(name.text != nullptr ? name.text : "", name.bytes),
+            bodies_.emplace(read_name(*table, table->plans[number].name).string(),
                             plan_body(*table, static_cast<uint32_t>(number)));
         }
     }
@@ -165,9 +163,8 @@ RowPolicy::RowPolicy(const KeyRow& row) : row_(row), overrides_(limits_of(terms_
 }
 
 std::string_view plan_name(const shm::TableView& table, uint32_t plan) {
-    const shm::NameView name =
-        plan != 0 && plan < table.plan_count ? read_name(table, table.plans[plan].name) : shm::NameView();
-    return {name.text != nullptr ? name.text : "", name.bytes};
+    return plan != 0 && plan < table.plan_count ? read_name(table, table.plans[plan].name).string()
+                                                : std::string_view();
 }
 
 shm::PolicyText RowPolicy::text() const {

@@ -49,8 +49,7 @@ std::string text_of(const char* text, uint32_t bytes) {
 }
 
 std::string name_at(const shm::TableView& table, uint32_t reference) {
-    const shm::NameView name = shm::read_name(table, reference);
-    return text_of(name.text, name.bytes);
+    return std::string(shm::read_name(table, reference).string());
 }
 
 /// Who the key in a slot is; false where none is told.
