@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "core/admin.h"
 #include "core/bus_guard.h"
+#include "core/denial_log.h"
 #include "core/preflight.h"
 #include "runtime/file_watch.h"
 #include "runtime/signals.h"
@@ -21,6 +22,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kRetireInterval{1000};
+constexpr milliseconds kDenialsInterval{250};  // a ring holds what a second gives room for
+constexpr milliseconds kSecond{1000};
 constexpr milliseconds kNamesInterval{10000};  // for the lock's name; control's is watched
 constexpr int64_t kNamesPoll_ms = 1000;
 /// As long as the tool waits: a large key set is parsed for minutes.
@@ -42,6 +45,7 @@ class Daemon {
     Result<void> open_workers();
     Result<void> open_instance();
     Result<void> restore_quotas();
+    Result<void> open_denial_log();
     Result<void> open_notices();
     void first_load();
     Result<void> open_door();
@@ -60,6 +64,7 @@ class Daemon {
     std::unique_ptr<Publisher> publisher_;
     std::unique_ptr<Reloader> reloader_;
     std::unique_ptr<Flusher> flusher_;
+    std::unique_ptr<DenialLog> denials_;  // nullptr: none is wanted
     std::unique_ptr<Admin> admin_;
     std::unique_ptr<SignalWatch> signals_;
     std::unique_ptr<FileWatch> watch_;
@@ -84,8 +89,8 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
         return tl::unexpected(loop.error());
     }
     std::unique_ptr<Daemon> daemon(new Daemon(config, std::move(*log), std::move(*loop)));
-    for (auto step :
-         {&Daemon::open_workers, &Daemon::open_instance, &Daemon::restore_quotas, &Daemon::open_notices}) {
+    for (auto step : {&Daemon::open_workers, &Daemon::open_instance, &Daemon::restore_quotas,
+                      &Daemon::open_denial_log, &Daemon::open_notices}) {
         if (Result<void> opened = ((*daemon).*step)(); !opened) {
             return tl::unexpected(opened.error());
         }
@@ -155,6 +160,19 @@ Result<void> Daemon::restore_quotas() {
         return tl::unexpected(quotas.error());
     }
     publisher_->restore_quotas(std::move(*quotas));
+    return {};
+}
+
+Result<void> Daemon::open_denial_log() {
+    if (config_.denial_log.file.empty()) {
+        DenialLog::close(*publisher_);
+        return {};
+    }
+    auto log = Log::open({.format = config_.denial_log.format, .path = config_.denial_log.file});
+    if (!log) {
+        return tl::unexpected(log.error());
+    }
+    denials_ = std::make_unique<DenialLog>(*publisher_, std::move(*log), config_.denial_log.per_second);
     return {};
 }
 
@@ -237,6 +255,10 @@ void Daemon::start_timers() {
         publisher_->replace_spoilt();
         flusher_->retire_unused();
     });
+    if (denials_ != nullptr) {
+        loop_->every(kDenialsInterval, [this] { denials_->drain(); });
+        loop_->every(kSecond, [this] { denials_->end_second(); });
+    }
     loop_->every(kNamesInterval, [this] { check_names(); });
 }
 
@@ -261,6 +283,9 @@ void Daemon::on_signal(Signal signal) {
         case Signal::reopen_logs:
             (void)log_->reopen();  // says itself when it fails, and goes on with the old file
             audit_.reopen();
+            if (denials_ != nullptr) {
+                denials_->reopen();
+            }
             return;
         case Signal::terminate:
             loop_->stop();
@@ -292,6 +317,9 @@ Result<void> Daemon::run() {
     }
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
         log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
+    }
+    if (denials_ != nullptr) {
+        denials_->drain();
     }
     if (!names_lost_) {
         publisher_->control().set_state(ControlState::kStopped);

@@ -43,7 +43,6 @@ class Flusher {
 
     static Result<FlushSummary> sweep_and_flush(UsageStore& store, Sweep& sweep, Job& job);
     void forget_vanished();
-    std::vector<GenerationPtr> all_generations() const;
     void start();
     void finish(const std::shared_ptr<Job>& job);
     void retire(const GenerationPtr& generation);

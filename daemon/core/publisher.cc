@@ -124,6 +124,16 @@ Result<void> Publisher::adopt() {
     return {};
 }
 
+std::vector<GenerationPtr> Publisher::all() const {
+    std::vector<GenerationPtr> all = superseded_;
+    for (const GenerationPtr& generation : {current_, next_}) {
+        if (generation != nullptr) {
+            all.push_back(generation);
+        }
+    }
+    return all;
+}
+
 uint32_t Publisher::next_number() const {
     const auto clock = static_cast<uint32_t>(std::max<int64_t>(1, time(nullptr) - kNumbersEpoch_s));
     uint32_t last = std::max(control_.current(), control_.next());

@@ -79,6 +79,8 @@ class Publisher {
     /// Announced and not published yet: clients may count in it. nullptr outside of a switch.
     const GenerationPtr& next() const { return next_; }
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }
+    /// All of these, the superseded ones first.
+    std::vector<GenerationPtr> all() const;
     /// Numbers of generations in the directory that this daemon cannot read: no change reaches them.
     const std::vector<uint32_t>& unread() const { return unread_; }
     /// Opens superseded generations anew whose cells could not be opened before; returns those.

@@ -143,7 +143,8 @@ TEST(source_ConfigYaml, ALogHasAFileOfItsOwn) {
 TEST(source_ConfigYaml, WrongShapes) {
     const std::string at = "/etc/apikeyd/c.yaml:3:";
     EXPECT_EQ(field_error("colour: [red, {a: b}]"),
-              at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, directory, "
+              at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, denial_log, "
+                   "directory, "
                    "event_loop, "
                    "flush_interval_ms, heartbeat_interval_ms, instance, log, operators_group, reload, "
                    "retention, source, usage)");
