@@ -71,13 +71,31 @@ inline bool read_denial(const CellsView& view, uint64_t number, Denial* out) {
     return true;
 }
 
+/// By the daemon: so many entries of each code may be begun from now on, whatever was left.
+inline void set_denial_room(const CellsView& view, uint64_t room) {
+    for (Word& of_code : view.ring->room) {
+        of_code.store(room, std::memory_order_relaxed);
+    }
+}
+
+/// By the daemon, in this order, since it may be killed in between: what a ring says that has room is for the
+/// next one.
+inline void open_denials(const CellsView& view, uint64_t room) {
+    view.ring->open.store(1, std::memory_order_relaxed);
+    set_denial_room(view, room);
+}
+inline void close_denials(const CellsView& view) {
+    set_denial_room(view, 0);
+    view.ring->open.store(0, std::memory_order_relaxed);
+}
+
 /// Goes through a ring from one number on. Not thread-safe.
 class DenialReader {
   public:
     DenialReader(const CellsView& view, uint64_t next) : view_(view), next_(next), begun_(next) {}
 
-    /// Calls `visit(const Denial&)` for each entry that is whole, in the order of their numbers. One that is
-    /// not is waited for until the next call, and passed over then.
+    /// Calls `visit(const Denial&)` for each entry that is whole, in the order of their numbers; next() is
+    /// behind it then. One that is not whole is waited for until the next call, and passed over then.
     template <typename Visit>
     void drain(Visit visit) {
         // Relaxed, as the words: an entry that is not seen yet is seen at the next call.
@@ -86,12 +104,15 @@ class DenialReader {
         if (begun - next_ > entries) {
             next_ = begun > next_ ? begun - entries : begun;  // overtaken, or set back by somebody's scribble
         }
-        for (; next_ != begun; ++next_) {
+        while (next_ != begun) {
             Denial denial;
-            if (read_denial(view_, next_, &denial)) {
-                visit(denial);
-            } else if (next_ >= begun_) {
+            const bool whole = read_denial(view_, next_, &denial);
+            if (!whole && next_ >= begun_) {
                 break;
+            }
+            ++next_;
+            if (whole) {
+                visit(denial);
             }
         }
         begun_ = begun;

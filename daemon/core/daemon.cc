@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "core/admin.h"
 #include "core/bus_guard.h"
-#include "core/denial_log.h"
 #include "core/preflight.h"
 #include "runtime/file_watch.h"
 #include "runtime/signals.h"
@@ -45,7 +44,6 @@ class Daemon {
     Result<void> open_workers();
     Result<void> open_instance();
     Result<void> restore_quotas();
-    Result<void> open_denial_log();
     Result<void> open_notices();
     void first_load();
     Result<void> open_door();
@@ -64,7 +62,7 @@ class Daemon {
     std::unique_ptr<Publisher> publisher_;
     std::unique_ptr<Reloader> reloader_;
     std::unique_ptr<Flusher> flusher_;
-    std::unique_ptr<DenialLog> denials_;  // nullptr: none is wanted
+    std::unique_ptr<DenialLog> denials_;
     std::unique_ptr<Admin> admin_;
     std::unique_ptr<SignalWatch> signals_;
     std::unique_ptr<FileWatch> watch_;
@@ -89,8 +87,8 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
         return tl::unexpected(loop.error());
     }
     std::unique_ptr<Daemon> daemon(new Daemon(config, std::move(*log), std::move(*loop)));
-    for (auto step : {&Daemon::open_workers, &Daemon::open_instance, &Daemon::restore_quotas,
-                      &Daemon::open_denial_log, &Daemon::open_notices}) {
+    for (auto step :
+         {&Daemon::open_workers, &Daemon::open_instance, &Daemon::restore_quotas, &Daemon::open_notices}) {
         if (Result<void> opened = ((*daemon).*step)(); !opened) {
             return tl::unexpected(opened.error());
         }
@@ -144,9 +142,11 @@ Result<void> Daemon::open_instance() {
     reloader_ = std::make_unique<Reloader>(
         *loop_, *publisher_, *loader_,
         ReloaderOptions{config_.source_path, config_.reload.max_loss_percent, &audit_}, *log_);
+    denials_ = std::make_unique<DenialLog>(*publisher_, config_.denial_log, *log_);
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
+    flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
     admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(),
-                                     audit_, *log_);
+                                     audit_, *denials_, *log_);
     return {};
 }
 
@@ -160,19 +160,6 @@ Result<void> Daemon::restore_quotas() {
         return tl::unexpected(quotas.error());
     }
     publisher_->restore_quotas(std::move(*quotas));
-    return {};
-}
-
-Result<void> Daemon::open_denial_log() {
-    if (config_.denial_log.file.empty()) {
-        DenialLog::close(*publisher_);
-        return {};
-    }
-    auto log = Log::open({.format = config_.denial_log.format, .path = config_.denial_log.file});
-    if (!log) {
-        return tl::unexpected(log.error());
-    }
-    denials_ = std::make_unique<DenialLog>(*publisher_, std::move(*log), config_.denial_log.per_second);
     return {};
 }
 
@@ -255,7 +242,7 @@ void Daemon::start_timers() {
         publisher_->replace_spoilt();
         flusher_->retire_unused();
     });
-    if (denials_ != nullptr) {
+    if (denials_->on()) {
         loop_->every(kDenialsInterval, [this] { denials_->drain(); });
         loop_->every(kSecond, [this] { denials_->end_second(); });
     }
@@ -283,9 +270,7 @@ void Daemon::on_signal(Signal signal) {
         case Signal::reopen_logs:
             (void)log_->reopen();  // says itself when it fails, and goes on with the old file
             audit_.reopen();
-            if (denials_ != nullptr) {
-                denials_->reopen();
-            }
+            denials_->reopen();
             return;
         case Signal::terminate:
             loop_->stop();
@@ -318,9 +303,8 @@ Result<void> Daemon::run() {
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
         log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
     }
-    if (denials_ != nullptr) {
-        denials_->drain();
-    }
+    denials_->drain();
+    denials_->end_second();
     if (!names_lost_) {
         publisher_->control().set_state(ControlState::kStopped);
     }

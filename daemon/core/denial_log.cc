@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <optional>
+#include <span>
+#include <utility>
 
 #include "base/clock.h"
 
@@ -14,7 +15,9 @@ namespace apikeyd {
 
 using apikey::shm::CellsView;
 using apikey::shm::Denial;
+using apikey::shm::DenialRing;
 using apikey::shm::DetailView;
+using apikey::shm::TableView;
 
 namespace {
 
@@ -23,9 +26,10 @@ constexpr std::array<std::string_view, 11> kCodeNames = {
     "VALID",        "MALFORMED",      "NOT_FOUND",      "REVOKED",
     "DISABLED",     "EXPIRED",        "IP_NOT_ALLOWED", "INSUFFICIENT_PERMISSIONS",
     "RATE_LIMITED", "USAGE_EXCEEDED", "UNAVAILABLE"};
+constexpr uint32_t kFirstDenial = 1;
 
-bool is_denial(uint64_t code) {
-    return code != 0 && code < kCodeNames.size();
+bool is_denial(uint32_t code) {
+    return code >= kFirstDenial && code < kCodeNames.size();
 }
 
 std::string address_text(const uint8_t* bytes) {
@@ -39,32 +43,97 @@ std::string address_text(const uint8_t* bytes) {
 /// An id's characters: what else a client puts there is none.
 bool is_id(std::string_view id) {
     return std::all_of(id.begin(), id.end(), [](char c) {
-        return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+        return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
     });
 }
+
+/// When it was, as its server says; not later than now.
+std::chrono::system_clock::time_point time_of(const Denial& denial) {
+    const std::chrono::nanoseconds since(std::min<uint64_t>(denial.time_ns, realtime_now_ns()));
+    return std::chrono::system_clock::time_point(
+        std::chrono::duration_cast<std::chrono::system_clock::duration>(since));
+}
+
+/// The fields of a line, and the text that they point to.
+class DenialFields {
+  public:
+    DenialFields(const TableView& table, const Denial& denial) {
+        fields_.emplace_back("code", kCodeNames[denial.code]);
+        add_key(table, denial);
+        if ((denial.parts & apikey::shm::kDenialAddress) != 0) {
+            address_ = address_text(denial.address);
+            fields_.emplace_back("address", address_);
+        }
+        if (denial.pid != 0) {
+            fields_.emplace_back("pid", denial.pid);
+        }
+    }
+    DenialFields(const DenialFields&) = delete;
+    DenialFields& operator=(const DenialFields&) = delete;
+
+    /// False for what no server writes.
+    bool sound() const { return sound_; }
+    std::span<const LogField> all() const { return fields_; }
+
+  private:
+    void add_key(const TableView& table, const Denial& denial) {
+        if ((denial.parts & apikey::shm::kDenialSlot) != 0) {
+            add_known_key(table, denial.slot);
+        } else if ((denial.parts & apikey::shm::kDenialId) != 0) {
+            id_.assign(denial.key_id, sizeof denial.key_id);
+            sound_ = is_id(id_);
+            fields_.emplace_back("unknown_key", id_);
+        } else if ((denial.parts & apikey::shm::kDenialMark) != 0) {
+            const auto* bytes = reinterpret_cast<const uint8_t*>(&denial.key_mark);
+            id_ = fmt::format("{:02x}{:02x}", bytes[0], bytes[1]);
+            fields_.emplace_back("sha256_end", id_);
+        }
+    }
+    void add_known_key(const TableView& table, uint64_t slot) {
+        uint64_t meta = 0;
+        DetailView detail;
+        sound_ = slot < table.slot_count() && see_slot(table, slot, &meta, &detail);
+        if (!sound_) {
+            return;
+        }
+        fields_.emplace_back("key", std::string_view(detail.id, detail.id_bytes));
+        if (detail.owner_bytes != 0) {
+            fields_.emplace_back("owner", std::string_view(detail.owner, detail.owner_bytes));
+        }
+    }
+
+    bool sound_ = true;
+    std::string id_;
+    std::string address_;
+    std::vector<LogField> fields_;
+};
 
 }  // namespace
 
 /// A generation's ring on its way into the log.
 struct DenialLog::Source {
-    Source(GenerationPtr of, uint64_t next) : generation(std::move(of)), reader(generation->cells(), next) {}
+    explicit Source(GenerationPtr of)
+        : generation(std::move(of)), reader(cells(), ring().read.load(std::memory_order_relaxed)) {
+        const ByCode now = counted_now();
+        for (size_t code = 0; code < told.size(); ++code) {
+            // A client's scribble cannot make more of it than there was.
+            told[code] = std::min(ring().told[code].load(std::memory_order_relaxed), now[code]);
+        }
+        counted = settled = told;
+    }
 
     const CellsView& cells() const { return generation->cells(); }
+    DenialRing& ring() const { return *cells().ring; }
     ByCode counted_now() const {
         ByCode sums{};
-        for (uint32_t code = 0; code < sums.size(); ++code) {
-            sums[code] = is_denial(code) ? sum_code(cells(), code) : 0;
+        for (uint32_t code = kFirstDenial; code < kCodeNames.size(); ++code) {
+            sums[code] = sum_code(cells(), code);
         }
         return sums;
     }
-    void tell(uint64_t code, uint64_t answers) {
+    void tell(uint32_t code, uint64_t answers) {
         told[code] += answers;
-        cells().ring->told[code].store(told[code], std::memory_order_relaxed);
-    }
-    void set_room(uint64_t room) const {
-        for (uint32_t code = 0; code < apikey::shm::kCodesMax; ++code) {
-            cells().ring->room[code].store(is_denial(code) ? room : 0, std::memory_order_relaxed);
-        }
+        ring().told[code].store(told[code], std::memory_order_relaxed);
     }
 
     GenerationPtr generation;
@@ -74,51 +143,43 @@ struct DenialLog::Source {
     ByCode settled{};  // at the one before
 };
 
-DenialLog::DenialLog(Publisher& publisher, std::unique_ptr<Log> log, uint32_t per_second_max)
-    : publisher_(publisher), log_(std::move(log)), per_second_max_(per_second_max) {
-    take_up();
-    adopting_ = false;
+DenialLog::DenialLog(Publisher& publisher, const DenialLogConfig& config, Log& log)
+    : publisher_(publisher), log_("denials", config, log), per_second_(config.per_second) {
+    if (on()) {
+        publisher_.set_denial_room(per_second_);
+        take_up();
+        return;
+    }
+    for (const GenerationPtr& generation : publisher_.all()) {
+        if (generation->cells().base != nullptr) {
+            close_denials(generation->cells());
+        }
+    }
 }
 
 DenialLog::~DenialLog() = default;
 
-void DenialLog::close(const Publisher& publisher) {
-    for (const GenerationPtr& generation : publisher.all()) {
-        if (generation->cells().base == nullptr) {
-            continue;
-        }
-        Source(generation, 0).set_room(0);
-        generation->cells().ring->open.store(0, std::memory_order_relaxed);
-    }
-}
-
-/// Begins with generations that are new here: of one that was made since, everything is told; of one that was
-/// there before, what the daemon before did not come to.
+/// Begins with generations that are new here. Of one whose ring is closed, nobody was to be told before.
 void DenialLog::take_up() {
+    if (!on()) {
+        return;
+    }
     for (const GenerationPtr& generation : publisher_.all()) {
         const bool known = std::any_of(sources_.begin(), sources_.end(),
                                        [&](const auto& source) { return source->generation == generation; });
-        if (known || generation->cells().base == nullptr) {
+        const CellsView& cells = generation->cells();
+        if (known || cells.base == nullptr) {
             continue;
         }
-        apikey::shm::DenialRing& ring = *generation->cells().ring;
-        const bool open = ring.open.load(std::memory_order_relaxed) == 1;
-        const uint64_t begun = ring.begun.load(std::memory_order_relaxed);
-        const uint64_t next = open        ? ring.read.load(std::memory_order_relaxed)
-                              : adopting_ ? begun
-                                          : uint64_t{0};
-        auto source = std::make_unique<Source>(generation, next);
-        const ByCode counted = source->counted_now();
-        for (size_t code = 0; code < counted.size(); ++code) {
-            const uint64_t told = ring.told[code].load(std::memory_order_relaxed);
-            source->told[code] = open ? std::min(told, counted[code]) : adopting_ ? counted[code] : 0;
-            source->tell(code, 0);
+        if (cells.ring->open.load(std::memory_order_relaxed) != 1) {
+            for (uint32_t code = kFirstDenial; code < kCodeNames.size(); ++code) {
+                cells.ring->told[code].store(sum_code(cells, code), std::memory_order_relaxed);
+            }
+            cells.ring->read.store(cells.ring->begun.load(std::memory_order_relaxed),
+                                   std::memory_order_relaxed);
         }
-        source->counted = source->settled = source->told;
-        ring.read.store(next, std::memory_order_relaxed);
-        ring.open.store(1, std::memory_order_relaxed);
-        source->set_room(per_second_max_);
-        sources_.push_back(std::move(source));
+        sources_.push_back(std::make_unique<Source>(generation));
+        open_denials(cells, per_second_);
     }
 }
 
@@ -126,88 +187,76 @@ void DenialLog::drain() {
     take_up();
     const std::vector<GenerationPtr> all = publisher_.all();
     std::erase_if(sources_, [&](const std::unique_ptr<Source>& source) {
-        const bool gone = std::find(all.begin(), all.end(), source->generation) == all.end();
-        source->settled = std::exchange(source->counted, source->counted_now());
-        const auto visit = [&](const Denial& denial) { write_line(*source, denial); };
-        source->reader.drain(visit);
-        if (gone) {  // nobody maps it any more: what is not whole will never be
-            source->reader.drain(visit);
-            note_left_out(*source, source->counted_now(), left_out_);
-        }
-        source->cells().ring->read.store(source->reader.next(), std::memory_order_relaxed);
-        return gone;
+        return std::find(all.begin(), all.end(), source->generation) == all.end();
     });
+    for (const std::unique_ptr<Source>& source : sources_) {
+        drain(*source);
+    }
+}
+
+void DenialLog::drain(Source& source) {
+    source.settled = std::exchange(source.counted, source.counted_now());
+    source.reader.drain([&](const Denial& denial) { write_line(source, denial); });
+    source.ring().read.store(source.reader.next(), std::memory_order_relaxed);
+}
+
+void DenialLog::finish(const GenerationPtr& generation) {
+    take_up();
+    for (const std::unique_ptr<Source>& source : sources_) {
+        if (source->generation == generation) {
+            drain(*source);
+            drain(*source);  // what is not whole by now never will be
+        }
+    }
+    tell_left_out();
 }
 
 /// What a client may have scribbled is no line, and told as a number by the totals.
 void DenialLog::write_line(Source& source, const Denial& denial) {
-    if (!is_denial(denial.code) || lines_[denial.code] >= per_second_max_) {
+    const uint32_t code = denial.code;
+    if (!is_denial(code) || lines_[code] >= per_second_) {
         return;
     }
-    std::vector<LogField> fields{{"code", kCodeNames[denial.code]}};
-    DetailView detail;
-    char mark[5];
-    std::string address;
-    if ((denial.parts & apikey::shm::kDenialSlot) != 0) {
-        const apikey::shm::TableView& table = source.generation->table().view();
-        uint64_t meta = 0;
-        if (denial.slot >= table.slot_count() || !see_slot(table, denial.slot, &meta, &detail)) {
-            return;
-        }
-        fields.emplace_back("key", std::string_view(detail.id, detail.id_bytes));
-        if (detail.owner_bytes != 0) {
-            fields.emplace_back("owner", std::string_view(detail.owner, detail.owner_bytes));
-        }
-    } else if ((denial.parts & apikey::shm::kDenialId) != 0) {
-        const std::string_view id(denial.key_id, sizeof denial.key_id);
-        if (!is_id(id)) {
-            return;
-        }
-        fields.emplace_back("unknown_key", id);
-    } else if ((denial.parts & apikey::shm::kDenialMark) != 0) {
-        const auto* bytes = reinterpret_cast<const uint8_t*>(&denial.key_mark);
-        *fmt::format_to(mark, "{:02x}{:02x}", bytes[0], bytes[1]) = '\0';
-        fields.emplace_back("sha256_end", std::string_view(mark));
+    // It was counted before it was written. Where all were told that are, it is forged, or was told as left
+    // out while its server was halted in between.
+    if (source.told[code] >= sum_code(source.cells(), code)) {
+        return;
     }
-    if ((denial.parts & apikey::shm::kDenialAddress) != 0) {
-        address = address_text(denial.address);
-        fields.emplace_back("address", address);
+    const DenialFields fields(source.generation->table().view(), denial);
+    if (!fields.sound()) {
+        return;
     }
-    if (denial.pid != 0) {
-        fields.emplace_back("pid", denial.pid);
-    }
-    ++lines_[denial.code];
-    const std::chrono::nanoseconds since(std::min(denial.time_ns, realtime_now_ns()));
-    log_->write_at(std::chrono::system_clock::time_point(
-                       std::chrono::duration_cast<std::chrono::system_clock::duration>(since)),
-                   LogLevel::info, "denied", fields);
-    source.tell(denial.code, 1);
-}
-
-void DenialLog::note_left_out(Source& source, const ByCode& counted, ByCode& left_out) {
-    for (size_t code = 0; code < counted.size(); ++code) {
-        if (counted[code] > source.told[code]) {
-            left_out[code] += counted[code] - source.told[code];
-            source.tell(code, counted[code] - source.told[code]);
-        }
-    }
+    ++lines_[code];
+    log_.write_at(time_of(denial), LogLevel::info, "denied", fields.all());
+    source.tell(code, 1);
+    source.ring().read.store(source.reader.next(), std::memory_order_relaxed);
 }
 
 void DenialLog::end_second() {
-    ByCode left_out = std::exchange(left_out_, {});
+    tell_left_out();
     for (const std::unique_ptr<Source>& source : sources_) {
-        note_left_out(*source, source->settled, left_out);
-        source->set_room(per_second_max_);
+        set_denial_room(source->cells(), per_second_);
     }
-    tell_left_out(left_out);
     lines_ = {};
 }
 
-void DenialLog::tell_left_out(const ByCode& left_out) {
-    for (size_t code = 0; code < kCodeNames.size(); ++code) {
-        if (left_out[code] != 0) {
-            log_->write(LogLevel::warn, "denials.left_out",
-                        {{"code", kCodeNames[code]}, {"count", left_out[code]}});
+/// What was counted a drain before the last one is in the log by now, or never will be.
+void DenialLog::tell_left_out() {
+    for (uint32_t code = kFirstDenial; code < kCodeNames.size(); ++code) {
+        const auto left_out_of = [code](const Source& source) {
+            return source.settled[code] - std::min(source.told[code], source.settled[code]);
+        };
+        uint64_t left_out = 0;
+        for (const std::unique_ptr<Source>& source : sources_) {
+            left_out += left_out_of(*source);
+        }
+        if (left_out == 0) {
+            continue;
+        }
+        const LogField fields[] = {{"code", kCodeNames[code]}, {"count", left_out}};
+        log_.write(LogLevel::warn, "denials.left_out", fields);
+        for (const std::unique_ptr<Source>& source : sources_) {
+            source->tell(code, left_out_of(*source));
         }
     }
 }

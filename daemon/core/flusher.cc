@@ -337,6 +337,7 @@ void Flusher::retire_unused() {
             continue;
         }
         if (generation->lock_unused()) {
+            before_retiring_(generation);
             retire(generation);
         }
     }

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <sstream>
 #include <thread>
@@ -32,10 +33,15 @@ class DenialLog : public testing::Test {
         daemon_.wait_ready();
         site_.await_applied();
     }
+    /// Of all files.
     std::vector<Fields> lines() const {
+        std::string text;
+        for (int number = rotations_; number > 0; --number) {
+            text += site_.read("denials.log." + std::to_string(number));
+        }
         std::vector<Fields> lines;
-        std::istringstream log(site_.read("denials.log"));
-        for (std::string line; std::getline(log, line);) {
+        std::istringstream log(text + site_.read("denials.log"));
+        for (std::string line; std::getline(log, line) && !log.eof();) {  // the last may be half there
             Fields fields;
             std::istringstream words(line);
             for (std::string word; words >> word;) {
@@ -58,6 +64,18 @@ class DenialLog : public testing::Test {
         return count("denied", code) + count("denials.left_out", code);
     }
 
+    /// As logrotate does. What is written before the signal is in the renamed file.
+    void rotate() {
+        const auto file = [this](int number) {
+            return site_.path("denials.log") + (number == 0 ? "" : "." + std::to_string(number));
+        };
+        for (int number = rotations_++; number >= 0; --number) {
+            std::filesystem::rename(file(number), file(number + 1));
+        }
+        kill(daemon_.pid(), SIGUSR1);
+        ASSERT_TRUE(await([&] { return std::filesystem::exists(file(0)); }));
+    }
+
     /// A request from an address that says which key it came with.
     static apikey_code ask(apikey_client* client, const std::string& key, const char* from) {
         apikey_address address;
@@ -75,6 +93,7 @@ class DenialLog : public testing::Test {
     PlainKey unknown_ = draw_key(random_);
     Site site_{"denial_log: {file: denials.log, per_second: " + std::to_string(kCap) + "}\n"};
     DaemonProcess daemon_{site_.config()};
+    int rotations_ = 0;
 };
 
 TEST_F(DenialLog, TellsWhoWasDeniedAndNoKey) {
@@ -164,6 +183,42 @@ TEST_F(DenialLog, WhatIsThereIsWholeThroughKills) {
     }
     const Totals totals = site_.totals();
     for (const char* code : {"REVOKED", "NOT_FOUND"}) {
+        EXPECT_TRUE(await([&] { return all(code) == totals.by_code.at(code); }))
+            << code << ": " << all(code) << " told of " << totals.by_code.at(code);
+    }
+    EXPECT_EQ(daemon_.terminate(), 0);
+}
+
+TEST_F(DenialLog, NewGenerationsAndRotationsLoseNone) {
+    const pid_t server = fork();
+    if (server == 0) {
+        apikey_client* client = site_.open_client();
+        for (;;) {
+            ask(client, revoked_.text, "192.0.2.1");
+            ask(client, unknown_.text, "192.0.2.2");
+            usleep(100);
+        }
+    }
+    std::string rows = valid_.row() + revoked_.row(", state: revoked", "acme");
+    uint32_t generation = site_.await_applied();
+    for (int turn = 1; turn <= 3; ++turn) {
+        for (int i = 0; i < 300 * turn; ++i) {
+            rows += draw_key(random_).row();
+        }
+        site_.write_keys(rows);
+        const uint32_t next = site_.await_applied();
+        EXPECT_GT(next, generation);
+        // Everything of the one before is told by the time its files go.
+        EXPECT_TRUE(await(
+            [&] { return !std::filesystem::exists(site_.segment("cells." + std::to_string(generation))); }));
+        generation = next;
+        rotate();
+    }
+    kill(server, SIGKILL);
+    waitpid(server, nullptr, 0);
+    const Totals totals = site_.totals();
+    for (const char* code : {"REVOKED", "NOT_FOUND"}) {
+        EXPECT_GT(totals.by_code.at(code), kCap);
         EXPECT_TRUE(await([&] { return all(code) == totals.by_code.at(code); }))
             << code << ": " << all(code) << " told of " << totals.by_code.at(code);
     }
