@@ -2,8 +2,6 @@
 
 #include <cstring>
 
-#include "shm/denials.h"
-
 namespace apikey::client {
 namespace {
 
@@ -27,8 +25,9 @@ void name_key(const Presented& key, apikey_code code, shm::Denial* out) {
     }
 }
 
-[[gnu::noinline]] void write(const Moment& moment, apikey_code code, const Presented* key,
-                             const apikey_address* address) {
+}  // namespace
+
+void tell_denial(const Moment& moment, apikey_code code, const Presented* key, const Asked& asked) {
     shm::Denial denial;
     std::memset(&denial, 0, sizeof denial);
     denial.time_ns = moment.now_ns;
@@ -37,24 +36,11 @@ void name_key(const Presented& key, apikey_code code, shm::Denial* out) {
     if (key != nullptr) {
         name_key(*key, code, &denial);
     }
-    if (address != nullptr) {
-        std::memcpy(denial.address, address->bytes, sizeof denial.address);
+    if (asked.address != nullptr) {
+        std::memcpy(denial.address, asked.address->bytes, sizeof denial.address);
         denial.parts |= shm::kDenialAddress;
     }
     shm::write_denial(moment.mapping->generation.cells, denial);
-}
-
-}  // namespace
-
-void count_denial(const Moment& moment, apikey_code code, const Presented* key, const Asked& asked) {
-    const shm::CellsView& cells = moment.mapping->generation.cells;
-    if (cells.base == nullptr) {
-        return;
-    }
-    shm::count_code(cells, static_cast<uint32_t>(code), moment.cpu);
-    if (shm::take_denial_room(cells, static_cast<uint32_t>(code))) {
-        write(moment, code, key, asked.address);
-    }
 }
 
 }  // namespace apikey::client

@@ -134,8 +134,8 @@ APIKEY_INLINE apikey_code look_up(const Moment& moment, Presented* key) {
     return is_alive(key->found) ? code_of(key->found.meta, moment.now_ns) : look_up_further(moment, key);
 }
 
-[[gnu::cold, gnu::noinline]] void refuse(const Moment& moment, apikey_code code, uint32_t flags,
-                                         const Presented& key, const Asked& asked, apikey_verdict* verdict) {
+[[gnu::noinline]] void refuse(const Moment& moment, apikey_code code, uint32_t flags, const Presented& key,
+                              const Asked& asked, apikey_verdict* verdict) {
     count_denial(moment, code, &key, asked);
     if (key.found.index == shm::kNoSlot) {
         clear_verdict(verdict, code, flags);
