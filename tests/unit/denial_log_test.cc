@@ -160,6 +160,19 @@ TEST_P(DenialLogTest, ALineSaysWhatTheServerKnew) {
         R"({"time":"2026-01-01T00:00:00.123Z","level":"info","event":"denied","code":"EXPIRED","pid":77})");
 }
 
+TEST_P(DenialLogTest, ASecretInAnOwnersNameIsLeftOut) {
+    KeyRow row = numbered_row(2);
+    row.owner = "ak_live_AAAAAAAAAAAA_" + std::string(33, 'b');
+    add({{Change::Kind::kUpsert, row}});
+    Denial denial = denial_of(APIKEY_REVOKED);
+    denial.parts = apikey::shm::kDenialSlot;
+    denial.slot = found(row).index;
+    deny(cells(), denial);
+    denials_->drain();
+    EXPECT_EQ(last(),
+              "level=info event=denied code=REVOKED key=000000000002 owner=ak_live_AAAAAAAAAAAA_... pid=77");
+}
+
 TEST_P(DenialLogTest, CodesHaveTheLibrarysNames) {
     for (int code = APIKEY_MALFORMED; code <= APIKEY_UNAVAILABLE; ++code) {
         deny(static_cast<apikey_code>(code));
