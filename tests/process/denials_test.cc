@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -27,6 +28,8 @@ constexpr unsigned kCap = 20;
 
 class DenialLog : public testing::Test {
   protected:
+    explicit DenialLog(unsigned cap = kCap)
+        : site_("denial_log: {file: denials.log, per_second: " + std::to_string(cap) + "}\n") {}
     void SetUp() override {
         site_.write_keys(valid_.row() + revoked_.row(", state: revoked", "acme"));
         daemon_.start();
@@ -91,7 +94,7 @@ class DenialLog : public testing::Test {
     PlainKey valid_ = draw_key(random_);
     PlainKey revoked_ = draw_key(random_);
     PlainKey unknown_ = draw_key(random_);
-    Site site_{"denial_log: {file: denials.log, per_second: " + std::to_string(kCap) + "}\n"};
+    Site site_;
     DaemonProcess daemon_{site_.config()};
     int rotations_ = 0;
 };
@@ -146,14 +149,24 @@ TEST_F(DenialLog, AFloodIsCountedAndNotWritten) {
     apikey_close(client);
     daemon_.wait_ready();
     EXPECT_TRUE(await([&] { return all("NOT_FOUND") >= kFlood; })) << all("NOT_FOUND");
-    EXPECT_LE(all("NOT_FOUND"), kFlood + 1) << "a line may stand there twice, by the kill";
+    size_t most = 0;
+    for (const Fields& line : lines()) {
+        most = std::max<size_t>(most, line.count("count") != 0 ? std::stoul(line.at("count")) : 1);
+    }
+    EXPECT_LE(all("NOT_FOUND"), kFlood + most) << "a line may stand there twice, by the kill";
     const auto seconds =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - begin);
     EXPECT_LE(count("denied", "NOT_FOUND"), kCap * (static_cast<size_t>(seconds.count()) + 3));
     EXPECT_EQ(daemon_.terminate(), 0);
 }
 
-TEST_F(DenialLog, WhatIsThereIsWholeThroughKills) {
+/// More than a ring holds: the fast ones overtake others.
+class ManyDenials : public DenialLog {
+  protected:
+    ManyDenials() : DenialLog(1000) {}
+};
+
+TEST_F(ManyDenials, WhatIsThereIsWholeThroughKills) {
     constexpr int kKills = 60;
     std::map<std::string, bool> pids;
     for (int i = 0; i < kKills; ++i) {
@@ -171,8 +184,7 @@ TEST_F(DenialLog, WhatIsThereIsWholeThroughKills) {
         kill(server, SIGKILL);
         waitpid(server, nullptr, 0);
     }
-    ASSERT_TRUE(
-        await([&] { return count("denied", "REVOKED") > kCap && count("denied", "NOT_FOUND") > kCap; }));
+    ASSERT_TRUE(await([&] { return count("denied", "REVOKED") > 0 && count("denied", "NOT_FOUND") > 0; }));
     for (const Fields& line : lines()) {
         if (line.at("event") == "denied") {
             const bool revoked = line.at("code") == "REVOKED";
