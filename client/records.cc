@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "client/asymmetric_fence.h"
 
@@ -21,6 +22,7 @@ struct Pages {
     shm::Atomic<uint64_t> out;
     shm::Atomic<uint32_t> switching;
     shm::Atomic<uint32_t> claim_hint;
+    shm::Atomic<uint32_t> process;  ///< its number
     Record records[kRecords];
 };
 
@@ -38,6 +40,12 @@ void give_back(void* value) {
     record->owner.compare_exchange_strong(mine, 0, std::memory_order_release, std::memory_order_relaxed);
 }
 
+void note_process() {
+    if (Pages* all = g_pages.load(std::memory_order_relaxed)) {
+        all->process.store(static_cast<uint32_t>(getpid()), std::memory_order_relaxed);
+    }
+}
+
 void prepare_once() {
     void* area = mmap(nullptr, sizeof(Pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (area == MAP_FAILED) {
@@ -49,6 +57,10 @@ void prepare_once() {
     }
     prepare_heavy_fence();
     g_pages.store(static_cast<Pages*>(area), std::memory_order_relaxed);
+    note_process();
+    // A server that forks its workers after it opened: asking there would be a syscall of their first denial.
+    // Without memory for it they go unnamed in a log.
+    pthread_atfork(nullptr, nullptr, note_process);
 }
 
 Pages* pages() {
@@ -122,6 +134,11 @@ bool someone_reads(const void* mapping) {
         }
     }
     return false;
+}
+
+uint32_t this_process() {
+    const Pages* all = pages();
+    return all != nullptr ? all->process.load(std::memory_order_relaxed) : 0;
 }
 
 bool switching_try_begin() {

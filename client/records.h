@@ -60,6 +60,10 @@ void count_out();
 /// (asymmetric_fence.h) that came after the mapping was replaced; where that fails, nothing may be unmapped.
 bool someone_reads(const void* mapping);
 
+/// The process's number, for people to read: 0 in a child that was made by other means than fork(). No
+/// syscall.
+uint32_t this_process();
+
 /// One thread of the process at a time switches mappings; the flag is free again in a forked child.
 bool switching_try_begin();
 void switching_end();

@@ -11,6 +11,7 @@
 
 #include <cstring>
 
+#include "client/denial.h"
 #include "client/settle.h"
 #include "client/validate.h"
 #include "shm/index_hash.h"
@@ -133,6 +134,17 @@ APIKEY_INLINE apikey_code look_up(const Moment& moment, Presented* key) {
     return is_alive(key->found) ? code_of(key->found.meta, moment.now_ns) : look_up_further(moment, key);
 }
 
+[[gnu::noinline]] void refuse(const Moment& moment, apikey_code code, uint32_t flags, const Presented& key,
+                              const Asked& asked, apikey_verdict* verdict) {
+    count_denial(moment, code, &key, asked);
+    if (key.found.index == shm::kNoSlot) {
+        clear_verdict(verdict, code, flags);
+        return;
+    }
+    fill_verdict(verdict, code, flags, moment, key, key.found);
+    count_for_key(moment, code, key.found.index);
+}
+
 /// Answers for a key that was looked for, when this generation may answer. Everything is counted here but the
 /// total of valid answers, which the caller adds in one piece.
 APIKEY_INLINE Decided decide(const apikey_client& client, const Moment& moment, Presented* key,
@@ -157,11 +169,8 @@ APIKEY_INLINE Decided decide(const apikey_client& client, const Moment& moment, 
         }
     }
     if (code != APIKEY_VALID) [[unlikely]] {
-        count_answers(moment, code, 1);
-        if (key->found.index == shm::kNoSlot) {
-            clear_verdict(verdict, code, flags);
-            return Decided::kYes;
-        }
+        refuse(moment, code, flags, *key, asked, verdict);
+        return Decided::kYes;
     }
     fill_verdict(verdict, code, flags, moment, *key, key->found);
     count_for_key(moment, code, key->found.index);
@@ -176,11 +185,11 @@ APIKEY_INLINE bool may_be_known(const apikey_key& key) {
 
 /// Answers for one that may not. A short one is no key, whatever the table says: its SHA-256 hides nothing.
 [[gnu::cold, gnu::noinline]] apikey_code refuse_by_length(const Moment& moment, const apikey_key& key,
-                                                          apikey_verdict* verdict) {
+                                                          const Asked& asked, apikey_verdict* verdict) {
     const bool is_short = key.data != nullptr && key.len != 0 && key.len < shm::kForeignKeyLengthMin;
     const apikey_code code = is_short ? APIKEY_NOT_FOUND : APIKEY_MALFORMED;
     clear_verdict(verdict, code, moment.flags);
-    count_answers(moment, code, 1);
+    count_denial(moment, code, nullptr, asked);
     return code;
 }
 
@@ -194,10 +203,10 @@ APIKEY_INLINE Presented present(const apikey_key& key, uint64_t seed) {
     return presented;
 }
 
-apikey_code unavailable(const Moment& moment, apikey_verdict* verdict) {
+apikey_code unavailable(const Moment& moment, const Asked& asked, apikey_verdict* verdict) {
     clear_verdict(verdict, APIKEY_UNAVAILABLE, moment.flags);
     if (moment.mapping != nullptr) {
-        count_answers(moment, APIKEY_UNAVAILABLE, 1);
+        count_denial(moment, APIKEY_UNAVAILABLE, nullptr, asked);
     }
     return APIKEY_UNAVAILABLE;
 }
@@ -314,7 +323,7 @@ APIKEY_INLINE Presented look_for(const apikey_client* client, const Moment& mome
             return verdict->code;
         }
     }
-    return unavailable(moment, verdict);
+    return unavailable(moment, asked, verdict);
 }
 
 /// A group's keys of the native form, on their way through one step after the other.
@@ -398,7 +407,7 @@ size_t validate_group(const apikey_client* client, const Moment& moment, const a
     size_t valid = 0;
     for (size_t i = 0; i < count; ++i) {
         if (!may_be_known(keys[i])) [[unlikely]] {
-            refuse_by_length(moment, keys[i], &verdicts[i]);
+            refuse_by_length(moment, keys[i], Asked{}, &verdicts[i]);
             left->key[i] = false;
             continue;
         }
@@ -467,10 +476,10 @@ apikey_code validate(apikey_client* client, const char* data, size_t length, con
     }
     moment.asks |= asked.scopes != nullptr;
     if (moment.mapping == nullptr || too_stale(client, moment)) [[unlikely]] {
-        return unavailable(moment, verdict);
+        return unavailable(moment, asked, verdict);
     }
     if (!may_be_known(key)) [[unlikely]] {
-        return refuse_by_length(moment, key, verdict);
+        return refuse_by_length(moment, key, asked, verdict);
     }
     Presented presented = look_for(client, moment, key);
     Bill::Owed owed;

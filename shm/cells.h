@@ -34,6 +34,9 @@ struct CellsView {
     uint32_t meter_words = 0;
     OwnerMeters* owners = nullptr;
     uint64_t owner_count = 0;
+    DenialRing* ring = nullptr;
+    DenialEntry* denials = nullptr;
+    uint32_t denial_bits = 0;  ///< 2^denial_bits entries
 
     /// `index` < cell_count and `shard` < shards must hold; both come from checked geometry, never from
     /// memory.

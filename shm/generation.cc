@@ -19,6 +19,7 @@ namespace {
 constexpr mode_t kTableMode = 0640;
 constexpr mode_t kCellsMode = 0660;
 constexpr uint32_t kDirtyShift = 4;  // 16 cells a byte: a map of 1 MiB for 16 million cells
+constexpr uint64_t kDenials = 1024;  // ten codes at a hundred a second, read four times a second
 constexpr char kTableBuild[] = "build.table";
 constexpr char kCellsBuild[] = "build.cells";
 
@@ -69,7 +70,10 @@ CellsHeader cells_header(const GenerationPlan& plan) {
     header.dirty_offset = header.owners_offset + header.owner_count * sizeof(OwnerMeters);
     header.dirty_shift = kDirtyShift;
     header.dirty_bytes = ((header.cell_count - 1) >> kDirtyShift) + 1;
-    header.file_bytes = round_up(header.dirty_offset + header.dirty_bytes, kPageBytes);
+    header.ring_offset = round_up(header.dirty_offset + header.dirty_bytes, 64);
+    header.ring_count = kDenials;
+    header.file_bytes = round_up(
+        header.ring_offset + sizeof(DenialRing) + header.ring_count * sizeof(DenialEntry), kPageBytes);
     header.magic = kCellsMagic;
     return header;
 }

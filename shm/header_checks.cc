@@ -1,10 +1,13 @@
 #include "shm/header_checks.h"
 
+#include <bit>
+
 namespace apikey::shm {
 namespace {
 
 constexpr uint32_t kProbeLinesLimit = 1u << 16;
 constexpr uint32_t kShardsLimit = 1u << 12;
+constexpr uint64_t kDenialsLimit = 1u << 20;
 
 bool fits(uint64_t offset, uint64_t length, uint64_t bytes) {
     return offset <= bytes && length <= bytes - offset;
@@ -112,8 +115,8 @@ bool belongs_to(const CellsHeader& header, const TableView& table) {
            __builtin_memcmp(header.uid, table.header().uid, kUidLength) == 0;
 }
 
-// Header, totals, cells, owners' meters, dirty map: in this order and without overlapping, or counting one
-// would change another.
+// Header, totals, cells, owners' meters, dirty map, denials: in this order and without overlapping, or
+// counting one would change another.
 
 bool totals_ok(const CellsHeader& header, uint64_t bytes) {
     return header.totals_shards >= 1 && header.totals_shards <= kShardsLimit &&
@@ -152,6 +155,14 @@ bool dirty_map_ok(const CellsHeader& header, uint64_t bytes) {
            header.dirty_shift < 32 &&
            header.dirty_bytes == ((header.cell_count - 1) >> header.dirty_shift) + 1 &&
            fits(header.dirty_offset, header.dirty_bytes, bytes);
+}
+
+/// Once the dirty map is right.
+bool denials_ok(const CellsHeader& header, uint64_t bytes) {
+    return header.ring_offset % 64 == 0 && header.ring_offset >= header.dirty_offset + header.dirty_bytes &&
+           header.ring_count != 0 && (header.ring_count & (header.ring_count - 1)) == 0 &&
+           header.ring_count <= kDenialsLimit &&
+           fits(header.ring_offset, sizeof(DenialRing) + header.ring_count * sizeof(DenialEntry), bytes);
 }
 
 }  // namespace
@@ -231,7 +242,8 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
         return size;
     }
     if (!belongs_to(header, table) || !totals_ok(header, bytes) || !cell_shape_ok(header) ||
-        !cells_ok(header, bytes) || !owner_meters_ok(header, table, bytes) || !dirty_map_ok(header, bytes)) {
+        !cells_ok(header, bytes) || !owner_meters_ok(header, table, bytes) || !dirty_map_ok(header, bytes) ||
+        !denials_ok(header, bytes)) {
         return AttachResult::kBadGeometry;
     }
     out->base = static_cast<uint8_t*>(base);
@@ -249,6 +261,9 @@ AttachResult check_cells(void* base, uint64_t bytes, const TableView& table, Cel
     out->meter_words = header.meter_words;
     out->owners = reinterpret_cast<OwnerMeters*>(out->base + header.owners_offset);
     out->owner_count = header.owner_count;
+    out->ring = reinterpret_cast<DenialRing*>(out->base + header.ring_offset);
+    out->denials = reinterpret_cast<DenialEntry*>(out->ring + 1);
+    out->denial_bits = static_cast<uint32_t>(std::countr_zero(header.ring_count));
     return AttachResult::kOk;
 }
 

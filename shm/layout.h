@@ -26,7 +26,7 @@ using Word = Atomic<uint64_t>;
 using HalfWord = Atomic<uint32_t>;
 using ByteWord = Atomic<uint8_t>;
 
-inline constexpr uint32_t kAbi = 2;
+inline constexpr uint32_t kAbi = 3;
 inline constexpr uint64_t kControlMagic = 0x316c72746379656bULL;  // "keyctrl1"
 inline constexpr uint64_t kTableMagic = 0x316c62617479656bULL;    // "keytabl1"
 inline constexpr uint64_t kCellsMagic = 0x316c6c656379656bULL;    // "keycell1"
@@ -351,8 +351,8 @@ struct CellsHeader {
     uint64_t totals_offset;  ///< totals_shards x CodeTotals
     uint64_t owners_offset;  ///< owner_count x OwnerMeters
     uint64_t owner_count;    ///< the table's owner_capacity
-    uint64_t ring_offset;    ///< lossy ring of denials; none yet
-    uint64_t ring_count;
+    uint64_t ring_offset;    ///< a DenialRing and its entries
+    uint64_t ring_count;     ///< of entries; a power of two
     uint8_t reserved[80];
 };
 static_assert(offsetof(CellsHeader, cells_offset) == 56 && offsetof(CellsHeader, cell_count) == 64);
@@ -368,6 +368,50 @@ struct CodeTotals {
     Word by_code[kCodesMax];
 };
 static_assert(sizeof(CodeTotals) == 128);
+
+/// What the daemon's log tells of one denial, by parts that are there or not. Nothing that a key can be
+/// recovered from: an id is public, and 16 bits of its SHA-256 tell one unknown key from another but no right
+/// guess from a wrong one.
+struct Denial {
+    uint64_t time_ns;  ///< CLOCK_REALTIME
+    uint64_t slot;     ///< kDenialSlot: of a key in the table
+    char key_id[12];  ///< kDenialId: what an unknown key of the native form, its checksum right, calls itself
+    uint32_t pid;     ///< of the server, as it knows itself; 0: not known
+    uint8_t address[16];  ///< kDenialAddress: IPv4 as ::ffff:a.b.c.d
+    uint8_t code;
+    uint8_t parts;
+    uint16_t key_mark;  ///< kDenialMark: of another unknown key, bytes 30 and 31 of the SHA-256
+    uint8_t reserved[12];
+};
+inline constexpr uint8_t kDenialSlot = 1;
+inline constexpr uint8_t kDenialId = 2;
+inline constexpr uint8_t kDenialMark = 4;
+inline constexpr uint8_t kDenialAddress = 8;
+static_assert(sizeof(Denial) == 64 && offsetof(Denial, key_id) == 16 && offsetof(Denial, pid) == 28);
+static_assert(offsetof(Denial, address) == 32 && offsetof(Denial, code) == 48);
+static_assert(offsetof(Denial, parts) == 49 && offsetof(Denial, key_mark) == 50);
+
+/// A Denial in the words' lower halves. Each upper half has the round of the ring in which it was written,
+/// the first being 1: an entry whose halves agree is whole.
+inline constexpr size_t kDenialWords = sizeof(Denial) / sizeof(uint32_t);
+struct DenialEntry {
+    Word words[kDenialWords];
+};
+static_assert(sizeof(DenialEntry) == 128);
+
+/// Stands before the entries. See denials.h.
+struct DenialRing {
+    Word begun;  ///< entries so far, by clients; modulo ring_count the place of the next one
+    uint8_t reserved_begun[56];
+    Word room[kCodesMax];  ///< entries that may still be begun, by verdict code; not positive: none
+    // The daemon's, for the next one.
+    Word open;             ///< 1 while there is a log
+    Word read;             ///< entries before this one are in it
+    Word told[kCodesMax];  ///< answers that it has told of, one by one or as a number
+    uint8_t reserved_told[48];
+};
+static_assert(offsetof(DenialRing, room) == 64 && offsetof(DenialRing, open) == 192);
+static_assert(sizeof(DenialRing) == 384);
 
 // ---------------------------------------------------------------------------------------------------------------
 // A fingerprint of all the above: two builds with the same hash agree on the place of every field. What a
@@ -489,6 +533,20 @@ constexpr uint64_t layout_hash() {
         sizeof(OwnerMeters),
         sizeof(CodeTotals),
         kCodesMax,
+        sizeof(Denial),
+        offsetof(Denial, slot),
+        offsetof(Denial, key_id),
+        offsetof(Denial, pid),
+        offsetof(Denial, address),
+        offsetof(Denial, code),
+        offsetof(Denial, parts),
+        offsetof(Denial, key_mark),
+        sizeof(DenialEntry),
+        sizeof(DenialRing),
+        offsetof(DenialRing, room),
+        offsetof(DenialRing, open),
+        offsetof(DenialRing, read),
+        offsetof(DenialRing, told),
     };
     uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a over the facts' bytes
     for (uint64_t fact : facts) {

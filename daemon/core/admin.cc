@@ -82,6 +82,7 @@ DaemonStatus Admin::status() const {
     status.quarantined = flusher_.quarantined();
     status.log_dropped = log_.dropped_lines();
     status.audit_problem = audit_.problem();
+    status.denials_problem = denials_.problem();
     return status;
 }
 

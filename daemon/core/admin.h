@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/audit_log.h"
+#include "core/denial_log.h"
 #include "core/flusher.h"
 #include "core/reloader.h"
 #include "protocol/admin_protocol.h"
@@ -19,13 +20,14 @@ class Admin {
   public:
     /// `fixed` holds what does not change while the daemon runs.
     Admin(Publisher& publisher, Reloader& reloader, Flusher& flusher, gid_t operators_group,
-          DaemonStatus fixed, AuditLog& audit, Log& log)
+          DaemonStatus fixed, AuditLog& audit, const DenialLog& denials, Log& log)
         : publisher_(publisher),
           reloader_(reloader),
           flusher_(flusher),
           operators_group_(operators_group),
           fixed_(std::move(fixed)),
           audit_(audit),
+          denials_(denials),
           log_(log) {}
 
     /// Answers one request line, now or later.
@@ -51,6 +53,7 @@ class Admin {
     gid_t operators_group_;
     DaemonStatus fixed_;
     AuditLog& audit_;
+    const DenialLog& denials_;
     Log& log_;
     uint64_t refusals_s_ = 0;  // the second that refusals_ counts in
     uint64_t refusals_ = 0;

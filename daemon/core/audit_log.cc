@@ -3,6 +3,7 @@
 #include <pwd.h>
 
 #include <cstdio>
+#include <memory>
 #include <vector>
 
 namespace apikeyd {
@@ -64,7 +65,7 @@ class AuditLog::Line {
         add("removed", report.removed);
     }
 
-    void write_to(Log& log) const { log.write(level_, event_, fields_); }
+    void write_to(SideLog& log) const { log.write(level_, event_, fields_); }
 
   private:
     std::string_view event_;
@@ -73,14 +74,6 @@ class AuditLog::Line {
     std::string result_;
     std::vector<LogField> fields_;
 };
-
-AuditLog::AuditLog(const AuditLogConfig& config, Log& log) : log_(log) {
-    if (!config.file.empty()) {
-        auto file = Log::open({.format = config.format, .path = config.file, .open_later = true});
-        file_ = std::move(*file);  // no failure: it is opened later
-        tell_main_log();
-    }
-}
 
 void AuditLog::changed(const Peer* by, const AuditEntry& entry, const Result<void>& result) {
     if (!on()) {
@@ -92,7 +85,7 @@ void AuditLog::changed(const Peer* by, const AuditEntry& entry, const Result<voi
     for (const auto& [name, value] : entry.fields) {
         line.add(name, value);
     }
-    write(line);
+    line.write_to(log_);
 }
 
 void AuditLog::reloaded(const Peer& by, bool force, const Result<ReloadReport>& result) {
@@ -106,7 +99,7 @@ void AuditLog::reloaded(const Peer& by, bool force, const Result<ReloadReport>& 
         line.add("unchanged", result->unchanged);
         line.add_report(*result);
     }
-    write(line);
+    line.write_to(log_);
 }
 
 void AuditLog::loaded(const Load& load, const Result<void>& result) {
@@ -120,7 +113,7 @@ void AuditLog::loaded(const Load& load, const Result<void>& result) {
         line.add_report(load.report);
         line.add("left_out", load.audit.left_out());
     }
-    write(line);
+    line.write_to(log_);
 }
 
 void AuditLog::refused(const Peer& by, std::string_view request, std::string_view id, uint64_t left_out) {
@@ -134,34 +127,7 @@ void AuditLog::refused(const Peer& by, std::string_view request, std::string_vie
     }
     line.add_result(Result<void>(fail("not permitted")));
     line.add("left_out", left_out);
-    write(line);
-}
-
-void AuditLog::reopen() {
-    if (!on()) {
-        return;
-    }
-    if (const Result<void> reopened = file_->reopen(); !reopened) {
-        log_.error("audit.reopen_failed", {{"error", reopened.error().message}});
-    }
-}
-
-void AuditLog::write(const Line& line) {
-    line.write_to(*file_);
-    tell_main_log();
-}
-
-void AuditLog::tell_main_log() {
-    const std::string problem = file_->problem();
-    if (problem.empty() == !failing_) {
-        return;
-    }
-    failing_ = !problem.empty();
-    if (failing_) {
-        log_.error("audit.not_written", {{"reason", problem}});
-    } else {
-        log_.info("audit.written_again");
-    }
+    line.write_to(log_);
 }
 
 }  // namespace apikeyd

@@ -2,28 +2,23 @@
 
 #pragma once
 
-#include <memory>
 #include <string>
 #include <string_view>
 
 #include "core/audit_entry.h"
 #include "core/load.h"
-#include "runtime/log.h"
+#include "core/side_log.h"
 #include "runtime/unix_server.h"
-#include "source/config.h"
 
 namespace apikeyd {
 
-/// Lives on the loop's thread. What cannot be written is lost, and stops nobody: the main log tells when that
-/// begins and ends, and problem() while it lasts.
+/// Lives on the loop's thread.
 class AuditLog {
   public:
-    /// Without a file in `config` nothing is kept. One that cannot be opened now is tried again at each line.
     /// `log` is the main one, and outlives this.
-    AuditLog(const AuditLogConfig& config, Log& log);
+    AuditLog(const SideLogConfig& config, Log& log) : log_("audit", config, log) {}
 
-    /// Whether there is a file: what nobody reads need not be found out.
-    bool on() const { return file_ != nullptr; }
+    bool on() const { return log_.on(); }
 
     /// To be told before the action is answered. `by` is who asked for it by the socket; nullptr: whoever
     /// edited the source.
@@ -35,19 +30,13 @@ class AuditLog {
     /// Somebody asked for what only operators may. `left_out`: of such, since the last line.
     void refused(const Peer& by, std::string_view request, std::string_view id, uint64_t left_out);
 
-    /// For rotation.
-    void reopen();
-    /// Why the last line was lost; empty when it was not.
-    std::string problem() const { return on() ? file_->problem() : std::string(); }
+    void reopen() { log_.reopen(); }
+    std::string problem() const { return log_.problem(); }
 
   private:
     class Line;
-    void write(const Line& line);
-    void tell_main_log();
 
-    std::unique_ptr<Log> file_;  // nullptr: off
-    Log& log_;
-    bool failing_ = false;
+    SideLog log_;
 };
 
 }  // namespace apikeyd

@@ -21,6 +21,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kRetireInterval{1000};
+constexpr milliseconds kDenialsInterval{250};  // a ring holds what a second gives room for
+constexpr milliseconds kSecond{1000};
 constexpr milliseconds kNamesInterval{10000};  // for the lock's name; control's is watched
 constexpr int64_t kNamesPoll_ms = 1000;
 /// As long as the tool waits: a large key set is parsed for minutes.
@@ -60,6 +62,7 @@ class Daemon {
     std::unique_ptr<Publisher> publisher_;
     std::unique_ptr<Reloader> reloader_;
     std::unique_ptr<Flusher> flusher_;
+    std::unique_ptr<DenialLog> denials_;
     std::unique_ptr<Admin> admin_;
     std::unique_ptr<SignalWatch> signals_;
     std::unique_ptr<FileWatch> watch_;
@@ -139,9 +142,11 @@ Result<void> Daemon::open_instance() {
     reloader_ = std::make_unique<Reloader>(
         *loop_, *publisher_, *loader_,
         ReloaderOptions{config_.source_path, config_.reload.max_loss_percent, &audit_}, *log_);
+    denials_ = std::make_unique<DenialLog>(*publisher_, config_.denial_log, *log_);
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
+    flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
     admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(),
-                                     audit_, *log_);
+                                     audit_, *denials_, *log_);
     return {};
 }
 
@@ -237,6 +242,10 @@ void Daemon::start_timers() {
         publisher_->replace_spoilt();
         flusher_->retire_unused();
     });
+    if (denials_->on()) {
+        loop_->every(kDenialsInterval, [this] { denials_->drain(); });
+        loop_->every(kSecond, [this] { denials_->end_second(); });
+    }
     loop_->every(kNamesInterval, [this] { check_names(); });
 }
 
@@ -261,6 +270,7 @@ void Daemon::on_signal(Signal signal) {
         case Signal::reopen_logs:
             (void)log_->reopen();  // says itself when it fails, and goes on with the old file
             audit_.reopen();
+            denials_->reopen();
             return;
         case Signal::terminate:
             loop_->stop();
@@ -293,6 +303,8 @@ Result<void> Daemon::run() {
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
         log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
     }
+    denials_->drain();
+    denials_->end_second();
     if (!names_lost_) {
         publisher_->control().set_state(ControlState::kStopped);
     }

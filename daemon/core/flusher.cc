@@ -231,7 +231,7 @@ Flusher::Flusher(Publisher& publisher, Worker& worker, UsageStore store, Log& lo
       log_(log) {
     forget_vanished();
     // The daemon before may have died between taking the marks and committing what it read.
-    mark_all(all_generations());
+    mark_all(publisher_.all());
 }
 
 Flusher::~Flusher() = default;
@@ -246,7 +246,7 @@ void Flusher::forget_vanished() {
     if (!known) {
         return;  // they cost space and nothing else; the next start tries again
     }
-    const std::vector<GenerationPtr> here = all_generations();
+    const std::vector<GenerationPtr> here = publisher_.all();
     for (const GenerationUid& uid : *known) {
         const bool present = std::any_of(here.begin(), here.end(), [&](const GenerationPtr& generation) {
             return std::memcmp(generation->uid(), uid.data(), uid.size()) == 0;
@@ -255,16 +255,6 @@ void Flusher::forget_vanished() {
             log_.info("usage.forgot_generation", {{"reason", "its files are gone"}});
         }
     }
-}
-
-std::vector<GenerationPtr> Flusher::all_generations() const {
-    std::vector<GenerationPtr> all = publisher_.superseded();
-    for (const GenerationPtr& generation : {publisher_.current(), publisher_.next()}) {
-        if (generation != nullptr) {
-            all.push_back(generation);
-        }
-    }
-    return all;
 }
 
 void Flusher::flush(Done done) {
@@ -278,7 +268,7 @@ void Flusher::start() {
     auto job = std::make_shared<Job>();
     job->waiting = std::move(waiting_);
     waiting_.clear();
-    job->generations = all_generations();
+    job->generations = publisher_.all();
     flushing_ = true;
     const bool queued = worker_.submit(
         [job, store = store_, sweep = sweep_] { job->result = sweep_and_flush(*store, *sweep, *job); },
@@ -316,7 +306,7 @@ void Flusher::finish(const std::shared_ptr<Job>& job) {
 }
 
 Result<FlushSummary> Flusher::flush_now() {
-    return sweep_->flush(*store_, all_generations());
+    return sweep_->flush(*store_, publisher_.all());
 }
 
 Result<std::shared_ptr<const StoredQuotas>> Flusher::stored_quotas() {
@@ -347,6 +337,7 @@ void Flusher::retire_unused() {
             continue;
         }
         if (generation->lock_unused()) {
+            before_retiring_(generation);
             retire(generation);
         }
     }

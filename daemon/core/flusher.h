@@ -32,6 +32,10 @@ class Flusher {
     Result<std::shared_ptr<const StoredQuotas>> stored_quotas();
     /// Harvests superseded generations that nobody maps any more.
     void retire_unused();
+    /// Has `look` called with each of these before its files go; again when it could not be harvested.
+    void before_retiring(std::function<void(const GenerationPtr&)> look) {
+        before_retiring_ = std::move(look);
+    }
 
     /// Empty, or why the last flush failed; counts wait in shared memory meanwhile.
     const std::string& last_error() const { return last_error_; }
@@ -43,7 +47,6 @@ class Flusher {
 
     static Result<FlushSummary> sweep_and_flush(UsageStore& store, Sweep& sweep, Job& job);
     void forget_vanished();
-    std::vector<GenerationPtr> all_generations() const;
     void start();
     void finish(const std::shared_ptr<Job>& job);
     void retire(const GenerationPtr& generation);
@@ -56,6 +59,7 @@ class Flusher {
     std::vector<Done> waiting_;  // for a flush that has not begun
     bool flushing_ = false;
     std::vector<GenerationPtr> retiring_;
+    std::function<void(const GenerationPtr&)> before_retiring_ = [](const GenerationPtr&) {};
     std::string last_error_;
     std::string last_harvest_error_;  // tried every second: said once
     uint64_t quarantined_ = 0;

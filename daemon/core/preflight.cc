@@ -134,6 +134,7 @@ std::vector<Error> preflight(const Config& config) {
         {"usage", store_problem(config.usage_path)},
         {"log.file", log_problem(config.log.file)},
         {"audit_log.file", log_problem(config.audit_log.file)},
+        {"denial_log.file", log_problem(config.denial_log.file)},
     };
     for (const auto& [field, problem] : problems) {
         if (!problem.empty()) {

@@ -10,6 +10,7 @@
 #include "core/meter_mover.h"
 #include "core/table_policies.h"
 #include "core/table_rows.h"
+#include "shm/denials.h"
 
 namespace apikeyd {
 
@@ -122,6 +123,16 @@ Result<void> Publisher::adopt() {
         superseded_.push_back(std::move(generation));
     }
     return {};
+}
+
+std::vector<GenerationPtr> Publisher::all() const {
+    std::vector<GenerationPtr> all = superseded_;
+    for (const GenerationPtr& generation : {current_, next_}) {
+        if (generation != nullptr) {
+            all.push_back(generation);
+        }
+    }
+    return all;
 }
 
 uint32_t Publisher::next_number() const {
@@ -357,6 +368,9 @@ void Publisher::conclude(const Build& build, const Result<void>& result) {
 }
 
 Result<void> Publisher::announce(GenerationPtr built) {
+    if (denial_room_ != 0) {
+        open_denials(built->cells(), denial_room_);
+    }
     if (auto named = built->name_files(); !named) {
         return named;
     }

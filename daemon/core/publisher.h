@@ -66,6 +66,10 @@ class Publisher {
     /// one whose meters would go on, before the first load.
     void restore_quotas(std::shared_ptr<const StoredQuotas> quotas) { quotas_ = std::move(quotas); }
 
+    /// What each code's denials have room for in a new generation's ring, from its first answer on; 0: the
+    /// ring is closed. See DenialLog.
+    void set_denial_room(uint64_t room) { denial_room_ = room; }
+
     /// Makes every superseded file no more permissive than the current generation. For start-up, after the
     /// source was loaded: changes that an earlier daemon was killed in the middle of reach all files.
     void tighten_superseded();
@@ -79,6 +83,8 @@ class Publisher {
     /// Announced and not published yet: clients may count in it. nullptr outside of a switch.
     const GenerationPtr& next() const { return next_; }
     const std::vector<GenerationPtr>& superseded() const { return superseded_; }
+    /// All of these, the superseded ones first.
+    std::vector<GenerationPtr> all() const;
     /// Numbers of generations in the directory that this daemon cannot read: no change reaches them.
     const std::vector<uint32_t>& unread() const { return unread_; }
     /// Opens superseded generations anew whose cells could not be opened before; returns those.
@@ -132,6 +138,7 @@ class Publisher {
     std::vector<GenerationPtr> superseded_;  // ascending
     std::vector<Waiting> waiting_;           // for the next build
     std::vector<uint32_t> unread_;
+    uint64_t denial_room_ = 0;
     bool building_ = false;
     std::vector<Change> log_of_changes_;  // made in the live table since the build began
 };

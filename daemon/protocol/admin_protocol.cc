@@ -347,7 +347,8 @@ std::string format_status(const DaemonStatus& status) {
                                         {"quarantined", status.quarantined},
                                         {"watch_problem", status.watch_problem},
                                         {"log_dropped", status.log_dropped},
-                                        {"audit_problem", status.audit_problem}});
+                                        {"audit_problem", status.audit_problem},
+                                        {"denials_problem", status.denials_problem}});
 }
 
 Result<DaemonStatus> parse_status(std::string_view line) {
@@ -392,6 +393,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.watch_problem = reader.text("watch_problem");
     status.log_dropped = reader.count("log_dropped");
     status.audit_problem = reader.text("audit_problem");
+    status.denials_problem = reader.text("denials_problem");
     return reader.problem().empty() ? Result<DaemonStatus>(std::move(status))
                                     : fail("the daemon's answer: " + reader.problem());
 }

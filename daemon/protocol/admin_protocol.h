@@ -99,9 +99,10 @@ struct DaemonStatus {
     uint64_t flushed_s = 0;
     std::string flush_error;
     uint64_t quarantined = 0;
-    std::string watch_problem;  ///< why the source is only polled
-    uint64_t log_dropped = 0;   ///< lines that could not be logged, and that the log does not tell of yet
-    std::string audit_problem;  ///< why the last line of the audit log was lost; empty when it was not
+    std::string watch_problem;    ///< why the source is only polled
+    uint64_t log_dropped = 0;     ///< lines that could not be logged, and that the log does not tell of yet
+    std::string audit_problem;    ///< why the last line of the audit log was lost; empty when it was not
+    std::string denials_problem;  ///< of the denial log
 };
 std::string format_status(const DaemonStatus& status);
 Result<DaemonStatus> parse_status(std::string_view line);

@@ -73,12 +73,12 @@ Result<std::unique_ptr<Log>> Log::open(LogOptions options) {
 
 Log::Log(LogOptions options, bool to_journal) : options_(std::move(options)), to_journal_(to_journal) {}
 
-std::string Log::compose(LogLevel level, std::string_view event, std::span<const LogField> fields) const {
+std::string Log::compose(std::chrono::system_clock::time_point time, LogLevel level, std::string_view event,
+                         std::span<const LogField> fields) const {
     if (to_journal_) {
         return format_log_line(options_.format, journal_prefix(level), "", level, event, fields);
     }
-    return format_log_line(options_.format, "", rfc3339_ms(std::chrono::system_clock::now()), level, event,
-                           fields);
+    return format_log_line(options_.format, "", rfc3339_ms(time), level, event, fields);
 }
 
 void Log::write(LogLevel level, std::string_view event, std::span<const LogField> fields) {
@@ -86,7 +86,16 @@ void Log::write(LogLevel level, std::string_view event, std::span<const LogField
         return;
     }
     const std::lock_guard lock(mutex_);  // around the clock too: the lines' times do not go back
-    write_or_count(compose(level, event, fields));
+    write_or_count(compose(std::chrono::system_clock::now(), level, event, fields));
+}
+
+void Log::write_at(std::chrono::system_clock::time_point time, LogLevel level, std::string_view event,
+                   std::span<const LogField> fields) {
+    if (level < options_.level_min) {
+        return;
+    }
+    const std::lock_guard lock(mutex_);
+    write_or_count(compose(time, level, event, fields));
 }
 
 void Log::write_or_count(const std::string& line) {
@@ -122,7 +131,7 @@ bool Log::write_line(const std::string& line) {
     torn_ = false;
     if (dropped_ > 0) {
         const LogField lost[] = {LogField("lines", dropped_)};
-        if (!write_whole(compose(LogLevel::warn, "log.dropped", lost))) {
+        if (!write_whole(compose(std::chrono::system_clock::now(), LogLevel::warn, "log.dropped", lost))) {
             return false;
         }
         dropped_ = 0;

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -57,6 +58,10 @@ class Log {
     /// `event` is a dotted name from the code ("reload.done"). No field holds a key's plaintext.
     void write(LogLevel level, std::string_view event, std::span<const LogField> fields);
 
+    /// The same with the time of what is told, for what happened elsewhere a little earlier.
+    void write_at(std::chrono::system_clock::time_point time, LogLevel level, std::string_view event,
+                  std::span<const LogField> fields);
+
     /// Opens the file again by its name, for rotation. When that fails the old file stays in use, says so,
     /// and the error is returned. Nothing to do for a stream.
     Result<void> reopen();
@@ -69,7 +74,8 @@ class Log {
   private:
     static std::span<const LogField> span(Fields fields) { return {fields.begin(), fields.size()}; }
     Log(LogOptions options, bool to_journal);
-    std::string compose(LogLevel level, std::string_view event, std::span<const LogField> fields) const;
+    std::string compose(std::chrono::system_clock::time_point time, LogLevel level, std::string_view event,
+                        std::span<const LogField> fields) const;
     void write_or_count(const std::string& line);
     bool have_file();
     bool write_line(const std::string& line);

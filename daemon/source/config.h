@@ -23,6 +23,7 @@ inline constexpr uint32_t kMinutesDefault_h = 48, kMinutesMin_h = 1, kMinutesMax
 inline constexpr uint32_t kHoursDefault_d = 90, kHoursMin_d = 1, kHoursMax_d = 36'600;
 inline constexpr uint32_t kDaysDefault_d = 3'660, kDaysMin_d = 1, kDaysMax_d = 36'600;
 inline constexpr uint32_t kHeartbeatDefault_ms = 1'000, kHeartbeatMin_ms = 10, kHeartbeatMax_ms = 60'000;
+inline constexpr uint32_t kDenialsDefault = 10, kDenialsMin = 1, kDenialsMax = 1'000;  // a second
 inline constexpr uint64_t kCapacityMax_keys = 1'000'000'000;
 
 struct LogConfig {
@@ -31,9 +32,14 @@ struct LogConfig {
     std::string file;  ///< absolute; empty: standard error
 };
 
-struct AuditLogConfig {
+/// Of the audit log and the denial log.
+struct SideLogConfig {
     LogFormat format = LogFormat::logfmt;
     std::string file;  ///< absolute; empty: none is kept
+};
+
+struct DenialLogConfig : SideLogConfig {
+    uint32_t per_second = kDenialsDefault;  ///< lines of each verdict code
 };
 
 struct ReloadConfig {
@@ -58,7 +64,8 @@ struct Config {
     std::string clients_group;    ///< name; empty: the daemon's own group
     std::string operators_group;  ///< name; empty: the daemon's own group
     LogConfig log;
-    AuditLogConfig audit_log;
+    SideLogConfig audit_log;
+    DenialLogConfig denial_log;
     ReloadConfig reload;
     RetentionConfig retention;
     uint32_t flush_interval_ms = kFlushDefault_ms;

@@ -155,6 +155,13 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"audit_log.format", [](const YamlScalar& v,
                                 Config& c) { return choose<LogFormat>(v, kLogFormats, c.audit_log.format); }},
         {"audit_log.file", path([](Config& c) -> std::string& { return c.audit_log.file; })},
+        {"denial_log.format",
+         [](const YamlScalar& v, Config& c) {
+             return choose<LogFormat>(v, kLogFormats, c.denial_log.format);
+         }},
+        {"denial_log.file", path([](Config& c) -> std::string& { return c.denial_log.file; })},
+        {"denial_log.per_second",
+         in_section(&Config::denial_log, &DenialLogConfig::per_second, kDenialsMin, kDenialsMax)},
         {"reload.debounce_ms",
          in_section(&Config::reload, &ReloadConfig::debounce_ms, kDebounceMin_ms, kDebounceMax_ms)},
         {"reload.poll_ms", in_section(&Config::reload, &ReloadConfig::poll_ms, kPollMin_ms, kPollMax_ms)},
@@ -334,11 +341,12 @@ class ConfigVisitor final : public YamlVisitor {
 std::string shared_log_file(const Config& config, const std::string& config_path) {
     const std::pair<std::string_view, const std::string&> files[] = {
         {"audit_log.file", config.audit_log.file},
+        {"denial_log.file", config.denial_log.file},
         {"log.file", config.log.file},
         {"source", config.source_path},
         {"usage", config.usage_path},
         {"the configuration", config_path}};
-    constexpr size_t kLogs = 2;
+    constexpr size_t kLogs = 3;
     const auto normal = [](const std::string& path) {
         return std::filesystem::path(path).lexically_normal();
     };

@@ -16,7 +16,8 @@ namespace {
 constexpr size_t kFreshMax = 200000;  // keys that come in the course of a run
 constexpr size_t kNone = SIZE_MAX;
 
-constexpr char kConfig[] = "flush_interval_ms: 50\nheartbeat_interval_ms: 100\n";
+constexpr char kConfig[] =
+    "flush_interval_ms: 50\nheartbeat_interval_ms: 100\ndenial_log: {file: denials.log, per_second: 1000}\n";
 
 }  // namespace
 

@@ -117,11 +117,20 @@ class Run {
             follow(*third, {}, records_->after);
         }
         note(witness_.compare(keys_));
+        note(witness_.compare_denials(kills()));
         outcome_.judged += witness_.judged();
         return outcome_;
     }
 
   private:
+    unsigned kills() const {
+        unsigned kills = 0;
+        for (const Order& order : {plan_.walk, plan_.after}) {
+            kills += order.fate == Fate::kKill || order.fate == Fate::kKillHalfway ? 1 : 0;
+        }
+        return kills;
+    }
+
     void note(const std::string& problem) {
         if (outcome_.problem.empty()) {
             outcome_.problem = problem;

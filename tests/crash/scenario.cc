@@ -196,6 +196,7 @@ class Walk {
         link_.ask(What::kRound);
         set_step(kFlush);
         must("flush", [&] { return writer_->flush(); });
+        writer_->tell_denials();
     }
 
     /// Keys change while the generation that has room for the new ones waits to be built; what finds no room
@@ -264,6 +265,7 @@ class Walk {
         link_.ask(What::kRound);
         set_step(kFlushTwo);
         must("flush", [&] { return writer_->flush(); });
+        writer_->tell_denials();
         link_.ask(What::kRound);
         link_.ask(What::kLetGo);
         set_step(kHarvest);

@@ -2,8 +2,8 @@
 // of libc's, for this program and for the libraries that it is linked with (SQLite among them).
 //
 // Each has a name of its own here and libc's name for the linker. The wake-ups between threads (eventfd,
-// epoll) and the log are no points: nobody but the process itself sees them, or nobody decides anything by
-// them.
+// epoll) and the logs are no points: nobody but the process itself sees them, or nobody decides anything by
+// them. A line of the denial log has a point behind it, the store that says that it was told.
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -50,7 +50,7 @@ const char* name_of(int fd) {
 }
 
 bool is_point(const char* name) {
-    return name[0] != '\0' && strcmp(name, "log") != 0;
+    return name[0] != '\0' && strcmp(name, "log") != 0 && strcmp(name, "denials") != 0;
 }
 
 /// Does what the point says: nothing, or `call`, whose result it answers.

@@ -1,5 +1,8 @@
 #include "tests/crash/witness.h"
 
+#include <algorithm>
+#include <fstream>
+
 #include "support/no_descriptors.h"
 #include "usage/usage_reader.h"
 
@@ -131,6 +134,36 @@ std::string Witness::compare(const KeySet& keys) const {
         if (told[code] != by_code_[code]) {
             return std::string(apikey_code_name(static_cast<apikey_code>(code))) + ": the store says " +
                    std::to_string(told[code]) + ", the servers made " + std::to_string(by_code_[code]);
+        }
+    }
+    return {};
+}
+
+std::string Witness::compare_denials(unsigned kills) const {
+    std::array<uint64_t, 16> told{};
+    std::array<uint64_t, 16> most{};  // in one line
+    std::ifstream log(site_.denials());
+    for (std::string line; std::getline(log, line);) {
+        const auto field = [&line](const std::string& name) {
+            const size_t at = line.find(' ' + name + '=');
+            return at == std::string::npos
+                       ? ""
+                       : line.substr(at + name.size() + 2, line.find(' ', at + 1) - at - name.size() - 2);
+        };
+        const uint64_t count = field("event") == "denied" ? 1 : std::stoul(field("count"));
+        for (size_t code = 0; code < told.size(); ++code) {
+            if (field("code") == apikey_code_name(static_cast<apikey_code>(code))) {
+                told[code] += count;
+                most[code] = std::max(most[code], count);
+            }
+        }
+    }
+    for (size_t code = APIKEY_MALFORMED; code <= APIKEY_UNAVAILABLE; ++code) {
+        ++judged_;
+        if (told[code] < by_code_[code] || told[code] - by_code_[code] > kills * most[code]) {
+            return std::string(apikey_code_name(static_cast<apikey_code>(code))) +
+                   ": the denial log tells of " + std::to_string(told[code]) + ", the servers made " +
+                   std::to_string(by_code_[code]);
         }
     }
     return {};

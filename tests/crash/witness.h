@@ -39,6 +39,8 @@ class Witness {
     void leave();
     /// What the store says is what was tallied. Answers the first difference.
     std::string compare(const KeySet& keys) const;
+    /// And what the denial log tells; for each kill of a writer a line may stand there twice.
+    std::string compare_denials(unsigned kills) const;
 
     uint64_t judged() const { return judged_; }
 

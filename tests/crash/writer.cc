@@ -17,6 +17,8 @@ using apikeyd::Worker;
 
 /// Removals are part of the scenario; the guard against too many of them is not.
 constexpr uint32_t kAnyLoss = 100;
+/// Less than a round has of some codes.
+constexpr uint32_t kDenialsPerSecond = 3;
 /// The group that the files have anyway: they are given to it all the same.
 gid_t clients_group() {
     return getegid();
@@ -58,6 +60,7 @@ void Writer::run_until_told(const bool& told) {
 }
 
 Result<void> Writer::open() {
+    denials_.reset();
     flusher_.reset();
     reloader_.reset();
     publisher_.reset();
@@ -79,7 +82,13 @@ Result<void> Writer::open() {
     beat();
     reloader_ = std::make_unique<apikeyd::Reloader>(
         *loop_, *publisher_, *builder_, apikeyd::ReloaderOptions{site_.source(), kAnyLoss}, *log_);
+    apikeyd::DenialLogConfig config;
+    config.file = site_.denials();
+    config.per_second = kDenialsPerSecond;
+    denials_ = std::make_unique<apikeyd::DenialLog>(*publisher_, config, *log_);
     flusher_ = std::make_unique<apikeyd::Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
+    flusher_->before_retiring(
+        [this](const apikeyd::GenerationPtr& generation) { denials_->finish(generation); });
     if (publisher_->current() == nullptr) {
         auto quotas = flusher_->stored_quotas();
         if (!quotas) {
@@ -171,6 +180,12 @@ Result<void> Writer::flush() {
     return outcome;
 }
 
+void Writer::tell_denials() {
+    denials_->drain();
+    denials_->drain();
+    denials_->end_second();
+}
+
 bool Writer::harvest() {
     flusher_->retire_unused();
     bool told = false;
@@ -200,7 +215,9 @@ Result<void> Writer::stop() {
         worker->stop();
     }
     const Result<FlushSummary> flushed = flusher_->flush_now();
+    tell_denials();
     publisher_->control().set_state(shm::ControlState::kStopped);
+    denials_.reset();
     flusher_.reset();
     reloader_.reset();
     publisher_.reset();

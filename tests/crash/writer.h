@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/denial_log.h"
 #include "core/flusher.h"
 #include "core/reloader.h"
 #include "runtime/loop.h"
@@ -23,6 +24,7 @@ struct Site {
     std::string source() const { return path + "/keys.yaml"; }
     std::string store() const { return path + "/usage.db"; }
     std::string log() const { return path + "/log"; }
+    std::string denials() const { return path + "/denials"; }
 };
 
 /// One change of the source that the tool sends after it: the source's texts around it.
@@ -56,6 +58,8 @@ class Writer {
     /// and has not begun. A load that is asked for meanwhile begins when the answer was given.
     apikeyd::Result<void> apply_with_build(const Sent& sent, const std::function<void()>& meanwhile);
     apikeyd::Result<void> flush();
+    /// Writes what servers were denied, and begins another second.
+    void tell_denials();
     /// Tries once to harvest what nobody maps; true when nothing superseded is left.
     bool harvest();
     void serve();
@@ -79,6 +83,7 @@ class Writer {
     std::unique_ptr<apikeyd::Publisher> publisher_;
     std::unique_ptr<apikeyd::Reloader> reloader_;
     std::unique_ptr<apikeyd::Flusher> flusher_;
+    std::unique_ptr<apikeyd::DenialLog> denials_;
 };
 
 }  // namespace apikey::crash

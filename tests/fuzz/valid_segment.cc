@@ -36,6 +36,9 @@ constexpr uint64_t kOwnersOffset = kCellsOffset + kShards * kShardStride;
 constexpr uint64_t kDirtyOffset = kOwnersOffset + kOwners * sizeof(OwnerMeters);
 constexpr uint32_t kDirtyShift = 4;
 constexpr uint64_t kDirtyBytes = kGeometry.slot_count >> kDirtyShift;
+constexpr uint64_t kRingOffset = (kDirtyOffset + kDirtyBytes + 63) / 64 * 64;
+constexpr uint64_t kDenials = 4;
+constexpr uint64_t kRingBytes = sizeof(DenialRing) + kDenials * sizeof(DenialEntry);
 
 void require(bool condition) {
     if (!condition) {
@@ -182,7 +185,9 @@ std::vector<uint8_t> valid_cells(uint32_t generation, uint32_t predecessor) {
     header.dirty_offset = kDirtyOffset;
     header.dirty_shift = kDirtyShift;
     header.dirty_bytes = kDirtyBytes;
-    header.file_bytes = kDirtyOffset + kDirtyBytes;
+    header.ring_offset = kRingOffset;
+    header.ring_count = kDenials;
+    header.file_bytes = kRingOffset + kRingBytes;
     std::vector<uint8_t> made(header.file_bytes);
     std::memcpy(made.data(), &header, sizeof header);
     return made;
@@ -209,8 +214,8 @@ std::span<const Area, kAreas> cells_areas() {
         {kCellsOffset, kShards * kShardStride},
         {kCellsOffset, kShardStride},
         {kOwnersOffset, kOwners * sizeof(OwnerMeters)},
-        {kDirtyOffset, kDirtyBytes},
-        {0, kDirtyOffset + kDirtyBytes},
+        {kRingOffset, kRingBytes},
+        {0, kRingOffset + kRingBytes},
     };
     return kCells;
 }

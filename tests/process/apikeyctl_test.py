@@ -40,7 +40,7 @@ STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
     "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "huge_bytes", "superseded", "superseded_bytes",
     "unread", "building", "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
-    "log_dropped", "audit_problem",
+    "log_dropped", "audit_problem", "denials_problem",
 ]  # fmt: skip
 COMMENTED_KEYS = """\
 # The team's keys.

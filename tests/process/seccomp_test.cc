@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "apikey/apikey.h"
+#include "shm/denials.h"
 #include "support/daemon_process.h"
 #include "support/site.h"
 #include "tests/support/child.h"
@@ -27,6 +28,7 @@ using namespace apikey::test;
 
 constexpr size_t kKeys = 64;
 constexpr size_t kValidations = 1000000;
+constexpr uint64_t kDenialRoom = 5000;  // more than the ring has entries
 
 /// From here on this process (all its threads) may end, and nothing else. False when the filter was refused.
 bool forbid_syscalls() {
@@ -59,6 +61,7 @@ class Seccomp : public testing::Test {
             }
             presented_.push_back({keys_.back().text.data(), keys_.back().text.size()});
         }
+        open_denials(instance_.current().cells(), kDenialRoom);
         apikey_options options{};
         options.size = sizeof options;
         options.directory = instance_.base().c_str();
@@ -121,6 +124,7 @@ TEST_F(Seccomp, AMillionValidationsMakeNoSyscall) {
     }
     EXPECT_EQ(answered, 2 * kValidations + 1);
     EXPECT_EQ(sum_code(instance_.current().cells(), APIKEY_VALID), 2 * kValidations / kKeys * valid_ + 1);
+    EXPECT_EQ(instance_.current().cells().ring->begun.load(), kDenialRoom) << "denials were written";
 }
 
 /// Requests that ask for everything there is, of a key with every kind of limit.
@@ -148,7 +152,7 @@ class SeccompTerms : public testing::Test {
                          "addresses: [192.0.2.0/24, '2001:db8::/32']"));
     }
 
-    apikeyd::test::Site site_;
+    apikeyd::test::Site site_{"denial_log: {file: denials.log, per_second: 1000}\n"};
     apikeyd::test::DaemonProcess daemon_;
     apikeyd::test::PlainKey key_;
 };
@@ -192,6 +196,10 @@ TEST_F(SeccompTerms, ScopesAddressesAndLimitsMakeNoSyscall) {
     });
     EXPECT_EQ(status, 0) << "128 + 31 is death by SIGSYS";
     EXPECT_EQ(daemon_.terminate(), 0);
+    const std::string denials = site_.read("denials.log");
+    for (const char* address : {"address=198.51.100.1 ", "address=2001:db8::9 "}) {
+        EXPECT_NE(denials.find(address), std::string::npos) << "denials were told";
+    }
 }
 
 TEST_F(Seccomp, APlantedWriteDies) {

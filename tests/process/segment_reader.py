@@ -46,11 +46,22 @@ class Row:
     foreign: bool
 
 
+@dataclasses.dataclass
+class Denial:
+    time_ns: int
+    code: int
+    slot: int | None
+    key_id: str | None
+    key_mark: bytes | None
+    address: bytes | None
+    pid: int
+
+
 class Table:
     def __init__(self, path, generation):
         self.bytes = pathlib.Path(path).read_bytes()
         read = lambda form, at: struct.unpack_from("<" + form, self.bytes, at)[0]
-        assert self.bytes[:8] == b"keytabl1" and read("I", 8) == 2 and read("I", 12) == 1024
+        assert self.bytes[:8] == b"keytabl1" and read("I", 8) == 3 and read("I", 12) == 1024
         assert read("Q", 16) == len(self.bytes) and read("Q", 24) == generation
         self.uid = self.bytes[40:56]
         self.slots_at, self.slot_count, self.stride = read("Q", 56), read("Q", 64), read("I", 72)
@@ -121,6 +132,13 @@ class Cells:
         self.cells_at, self.stride, self.shards, self.shard_stride = read("Q", 56), read("I", 72), read("I", 76), read("Q", 80)
         self.allowed_at, self.denied_at = read("I", 88), read("I", 92)
         self.totals_shards, self.totals_at = read("I", 132), read("Q", 136)
+        ring_at, self.ring_count = read("Q", 160), read("Q", 168)
+        self.begun = read("Q", ring_at)
+        self.room = struct.unpack_from("<16q", self.bytes, ring_at + 64)
+        self.open, self.read = read("Q", ring_at + 192), read("Q", ring_at + 200)
+        self.told = struct.unpack_from("<16Q", self.bytes, ring_at + 208)
+        self.entries_at = ring_at + 384
+        assert self.entries_at + self.ring_count * 128 <= len(self.bytes)
 
     def counts(self, index):
         """(allowed, denied) of a slot"""
@@ -134,6 +152,19 @@ class Cells:
             struct.unpack_from("<Q", self.bytes, self.totals_at + shard * 128 + number * 8)[0]
             for shard in range(self.totals_shards)
         )
+
+
+    def denial(self, number):
+        """The entry of that number; None when it is not whole."""
+        words = struct.unpack_from("<16Q", self.bytes, self.entries_at + number % self.ring_count * 128)
+        if {word >> 32 for word in words} != {number // self.ring_count + 1}:
+            return None
+        entry = struct.pack("<16I", *(word & 0xFFFFFFFF for word in words))
+        time_ns, slot, key_id, pid, address, code, parts, mark = struct.unpack_from("<QQ12sI16sBB2s", entry, 0)
+        return Denial(
+            time_ns=time_ns, code=code, slot=slot if parts & 1 else None, key_id=key_id.decode() if parts & 2 else None,
+            key_mark=mark if parts & 4 else None, address=address if parts & 8 else None, pid=pid,
+        )  # fmt: skip
 
 
 class Instance:

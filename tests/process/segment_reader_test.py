@@ -132,6 +132,38 @@ class SegmentReader(unittest.TestCase):
         self.assertEqual((counts(valid), counts(revoked)), ((7, 0), (0, 3)))
         self.assertEqual([instance.cells.code(code) for code in (VALID, NOT_FOUND, REVOKED_CODE)], [7, 2, 3])
 
+    def test_denials(self):
+        self.daemon = LiveDaemon(binary("APIKEYD"), "denial_log: {{file: {home}/denials.log, per_second: 4}}\n")
+        self.addCleanup(self.daemon.close)
+        self.add(50)
+        self.daemon.start()
+        revoked = next(key for key, fields in self.daemon.rows.items() if fields.get("state") == "revoked")
+        stranger, foreign = make_key(), "a secret of some other house"
+        with subprocess.Popen([binary("APIKEYCTL"), "--config", self.daemon.config, "verify"], stdin=subprocess.PIPE,
+                              stdout=subprocess.DEVNULL, text=True) as tool:  # fmt: skip
+            tool.communicate("".join(key + "\n" for key in [revoked, stranger, foreign] + [revoked] * 9))
+        wait_until(lambda: self.read().cells.told[REVOKED_CODE] == 10, "not told")
+        instance = self.read()
+        cells = instance.cells
+        self.assertEqual((cells.open, cells.read), (1, cells.begun))
+        self.assertEqual(cells.told, tuple({NOT_FOUND: 2, REVOKED_CODE: 10}.get(code, 0) for code in range(16)))
+        denials = [cells.denial(number) for number in range(cells.begun)]
+        self.assertGreaterEqual(len(denials), 3)
+        self.assertEqual({denial.pid for denial in denials}, {tool.pid})
+        slot = instance.table.find(revoked.encode())[0]
+        self.assertEqual([denial.slot for denial in denials if denial.code == REVOKED_CODE], [slot] * (len(denials) - 2))
+        self.assertEqual([denial.key_id for denial in denials if denial.key_id], [key_id(stranger)])
+        self.assertEqual([denial.key_mark for denial in denials if denial.key_mark],
+                         [hashlib.sha256(foreign.encode()).digest()[30:]])  # fmt: skip
+        self.assertEqual({denial.address for denial in denials}, {None})
+        self.assertIsNone(cells.denial(cells.begun))
+
+    def test_denials_without_a_log(self):
+        self.add(5)
+        self.daemon.start()
+        cells = self.read().cells
+        self.assertEqual((cells.open, cells.begun, set(cells.room)), (0, 0, {0}))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -263,6 +263,13 @@ TEST_F(AttachBytes, EachFieldOfTheCellsHasItsAnswer) {
         {offsetof(CellsHeader, totals_offset), 8, 264, AttachResult::kBadGeometry},
         {offsetof(CellsHeader, totals_offset), 8, kPageBytes, AttachResult::kBadGeometry},
         {offsetof(CellsHeader, totals_offset), 8, ~uint64_t{63}, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_offset), 8, 0, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_offset), 8, bytes, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_offset), 8, ~uint64_t{63}, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_count), 8, 0, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_count), 8, 1000, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_count), 8, 1 << 20, AttachResult::kBadGeometry},
+        {offsetof(CellsHeader, ring_count), 8, uint64_t{1} << 57, AttachResult::kBadGeometry},
     };
     for (const BadField& field : fields) {
         const AttachResult result = field.width == 8

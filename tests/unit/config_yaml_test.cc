@@ -41,6 +41,9 @@ TEST(source_ConfigYaml, Defaults) {
     EXPECT_EQ(config->log.file, "");
     EXPECT_EQ(config->audit_log.format, LogFormat::logfmt);
     EXPECT_EQ(config->audit_log.file, "");
+    EXPECT_EQ(config->denial_log.format, LogFormat::logfmt);
+    EXPECT_EQ(config->denial_log.file, "");
+    EXPECT_EQ(config->denial_log.per_second, kDenialsDefault);
     EXPECT_EQ(config->reload.debounce_ms, 100u);
     EXPECT_EQ(config->reload.poll_ms, 2000u);
     EXPECT_EQ(config->reload.max_loss_percent, 50u);
@@ -61,6 +64,7 @@ TEST(source_ConfigYaml, EveryField) {
         "clients_group: apikey\noperators_group: apikey-ops\n"
         "log: {format: json, level: error, file: log/a.log}\n"
         "audit_log: {format: json, file: log/audit.log}\n"
+        "denial_log: {format: json, file: log/denials.log, per_second: 7}\n"
         "reload:\n  debounce_ms: 0\n  poll_ms: 100\n  max_loss_percent: 100\n"
         "retention: {minutes_h: 1, hours_d: 36600, days_d: 365}\n"
         "flush_interval_ms: 10\nheartbeat_interval_ms: 60000\ncapacity: 1000000\nevent_loop: epoll\n",
@@ -77,6 +81,9 @@ TEST(source_ConfigYaml, EveryField) {
     EXPECT_EQ(config->log.file, "/etc/apikeyd/log/a.log");
     EXPECT_EQ(config->audit_log.format, LogFormat::json);
     EXPECT_EQ(config->audit_log.file, "/etc/apikeyd/log/audit.log");
+    EXPECT_EQ(config->denial_log.format, LogFormat::json);
+    EXPECT_EQ(config->denial_log.file, "/etc/apikeyd/log/denials.log");
+    EXPECT_EQ(config->denial_log.per_second, 7U);
     EXPECT_EQ(config->reload.debounce_ms, 0u);
     EXPECT_EQ(config->reload.poll_ms, 100u);
     EXPECT_EQ(config->reload.max_loss_percent, 100u);
@@ -118,6 +125,10 @@ TEST(source_ConfigYaml, WrongValues) {
     EXPECT_EQ(field_error("log: {format: xml}"), at + "15: log.format: 'xml' (want one of logfmt, json)");
     EXPECT_EQ(field_error("audit_log: {format: csv}"),
               at + "21: audit_log.format: 'csv' (want one of logfmt, json)");
+    EXPECT_EQ(field_error("denial_log: {format: csv}"),
+              at + "22: denial_log.format: 'csv' (want one of logfmt, json)");
+    EXPECT_EQ(field_error("denial_log: {per_second: 1001}"),
+              at + "26: denial_log.per_second: '1001' (want a whole number from 1 to 1000)");
     EXPECT_EQ(field_error("log: {level: loud}"),
               at + "14: log.level: 'loud' (want one of debug, info, warning, error)");
     EXPECT_EQ(field_error("reload: {max_loss_percent: 101}"),
@@ -136,6 +147,10 @@ TEST(source_ConfigYaml, ALogHasAFileOfItsOwn) {
               at + "19: audit_log.file: is the file of source as well (want a file of its own)");
     EXPECT_EQ(field_error("log: {file: c.yaml}"),
               at + "13: log.file: is the file of the configuration as well (want a file of its own)");
+    EXPECT_EQ(field_error("denial_log: {file: c.yaml}"),
+              at + "20: denial_log.file: is the file of the configuration as well (want a file of its own)");
+    EXPECT_EQ(field_error("audit_log: {file: a.log}\ndenial_log: {file: x/../a.log}"),
+              at + "19: audit_log.file: is the file of denial_log.file as well (want a file of its own)");
     EXPECT_EQ(field_error("audit_log: {file: a.log}\nlog: {file: x/../a.log}"),
               at + "19: audit_log.file: is the file of log.file as well (want a file of its own)");
 }
@@ -143,7 +158,8 @@ TEST(source_ConfigYaml, ALogHasAFileOfItsOwn) {
 TEST(source_ConfigYaml, WrongShapes) {
     const std::string at = "/etc/apikeyd/c.yaml:3:";
     EXPECT_EQ(field_error("colour: [red, {a: b}]"),
-              at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, directory, "
+              at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, denial_log, "
+                   "directory, "
                    "event_loop, "
                    "flush_interval_ms, heartbeat_interval_ms, instance, log, operators_group, reload, "
                    "retention, source, usage)");

@@ -30,6 +30,9 @@ TEST(Examples, TheConfigurationIsValidAndShowsTheDefaults) {
     EXPECT_EQ(example->log.level, defaults.log.level);
     EXPECT_EQ(example->audit_log.format, defaults.audit_log.format);
     EXPECT_EQ(example->audit_log.file, "/var/log/apikeyd/audit.log");  // as apikeyd.logrotate has it
+    EXPECT_EQ(example->denial_log.format, defaults.denial_log.format);
+    EXPECT_EQ(example->denial_log.file, "/var/log/apikeyd/denials.log");
+    EXPECT_EQ(example->denial_log.per_second, defaults.denial_log.per_second);
     EXPECT_EQ(example->reload.debounce_ms, defaults.reload.debounce_ms);
     EXPECT_EQ(example->reload.poll_ms, defaults.reload.poll_ms);
     EXPECT_EQ(example->reload.max_loss_percent, defaults.reload.max_loss_percent);

@@ -10,8 +10,8 @@ namespace {
 using namespace apikey::shm;
 
 TEST(Layout, FingerprintIsPinned) {
-    EXPECT_EQ(kAbi, 2u);
-    EXPECT_EQ(layout_hash(), 0x7c559f6ee0e5318cULL);
+    EXPECT_EQ(kAbi, 3u);
+    EXPECT_EQ(layout_hash(), 0x73989ea6f68bb319ULL);
 }
 
 TEST(Layout, MagicNumbersReadAsText) {
@@ -167,6 +167,26 @@ TEST(Layout, CellsHeader) {
     EXPECT_EQ(offsetof(Cell, denied), 8u);
     EXPECT_EQ(sizeof(CodeTotals), 128u);
     EXPECT_EQ(kCodesMax, 16u);
+}
+
+TEST(Layout, Denials) {
+    EXPECT_EQ(sizeof(DenialEntry), 128u);
+    EXPECT_EQ(kDenialWords, 16u);
+    EXPECT_EQ(sizeof(DenialRing), 384u);
+    EXPECT_EQ(offsetof(DenialRing, begun), 0u);
+    EXPECT_EQ(offsetof(DenialRing, room), 64u);
+    EXPECT_EQ(offsetof(DenialRing, open), 192u);
+    EXPECT_EQ(offsetof(DenialRing, read), 200u);
+    EXPECT_EQ(offsetof(DenialRing, told), 208u);
+    EXPECT_EQ(sizeof(Denial), 64u);
+    EXPECT_EQ(offsetof(Denial, time_ns), 0u);
+    EXPECT_EQ(offsetof(Denial, slot), 8u);
+    EXPECT_EQ(offsetof(Denial, key_id), 16u);
+    EXPECT_EQ(offsetof(Denial, pid), 28u);
+    EXPECT_EQ(offsetof(Denial, address), 32u);
+    EXPECT_EQ(offsetof(Denial, code), 48u);
+    EXPECT_EQ(offsetof(Denial, parts), 49u);
+    EXPECT_EQ(offsetof(Denial, key_mark), 50u);
 }
 
 TEST(Layout, StatesKeepTheirNumbers) {

@@ -82,6 +82,10 @@ void check_daemon(const tl::expected<DaemonStatus, Failure>& status, Findings& f
         findings.warn("audit log", status->audit_problem,
                       "what operators do is not recorded until it can be written");
     }
+    if (!status->denials_problem.empty()) {
+        findings.warn("denial log", status->denials_problem,
+                      "who is denied is counted, but not told until it can be written");
+    }
     if (status->unread != 0) {
         findings.fail("generations",
                       std::to_string(status->unread) + " of another version, which no change reaches",

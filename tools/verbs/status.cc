@@ -56,7 +56,8 @@ Record record_of(const Shown& shown) {
             {"quarantined", when_up(status.quarantined)},
             {"watch_problem", text_or_none(status.watch_problem)},
             {"log_dropped", when_up(status.log_dropped)},
-            {"audit_problem", text_or_none(status.audit_problem)}};
+            {"audit_problem", text_or_none(status.audit_problem)},
+            {"denials_problem", text_or_none(status.denials_problem)}};
 }
 
 Outcome status(const Context& context) {
