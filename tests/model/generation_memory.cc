@@ -55,6 +55,8 @@ shm::CellsView GenerationMemory::cells_view(uint8_t* base) {
     view.meter_words = TableMemory::kMeterWords;
     view.owners = reinterpret_cast<shm::OwnerMeters*>(base + kOwnersOffset);
     view.owner_count = table_.view().owner_count;
+    view.ring = reinterpret_cast<shm::DenialRing*>(base + kRingOffset);
+    view.denials = reinterpret_cast<shm::DenialEntry*>(view.ring + 1);
     return view;
 }
 

@@ -41,7 +41,8 @@ class GenerationMemory {
 
     static constexpr size_t kOwnersOffset = 512;
     static constexpr size_t kCellsOffset = 1024;
-    static constexpr size_t kCellsBytes = 2 * shm::kPageBytes;
+    static constexpr size_t kRingOffset = 2 * shm::kPageBytes;  // closed: denials_model has an open one
+    static constexpr size_t kCellsBytes = 3 * shm::kPageBytes;
     TableMemory table_;
     SharedMemory cells_;
     shm::Atomic<int> lock_{0};  ///< -1: the daemon's write lock, else the number of read locks
