@@ -112,7 +112,7 @@ TEST_F(Faults, GenerationsPinnedUntilTheNextHasNoRoomCostNothingButThatOne) {
     mkdir(site_.run().c_str(), 0755);
     const int status = in_child([&] {
         if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-            mount("tmpfs", site_.run().c_str(), "tmpfs", 0, "size=1m,mode=0755") != 0) {
+            mount("tmpfs", site_.run().c_str(), "tmpfs", 0, "size=2m,mode=0755") != 0) {
             return 98;
         }
         start();
