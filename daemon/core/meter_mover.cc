@@ -87,9 +87,8 @@ void move_owners(const Metered& from, const Metered& to) {
 }  // namespace
 
 bool has_meters(const Metered& from) {
-    return from.cells.base != nullptr &&
-           (from.cells.meter_words != 0 ||
-            from.table.header().owners_used.load(std::memory_order_relaxed) > 1);
+    return from.cells.base != nullptr && (from.cells.meter_words != 0 || from.table.header().owners_used.load(
+                                                                             std::memory_order_relaxed) > 1);
 }
 
 void move_meters(const Metered& from, const Metered& to) {

@@ -42,9 +42,9 @@ class Masks : public Scenario {
     }
     static void ask(uint32_t generation) {
         for (int i = 0; i < 2; ++i) {
-            expect(client::grants(table(generation).view(), kGranted, &expression()) ==
-                       (generation == kFirst),
-                   "a key is granted what its scopes say");
+            expect(
+                client::grants(table(generation).view(), kGranted, &expression()) == (generation == kFirst),
+                "a key is granted what its scopes say");
         }
     }
 };

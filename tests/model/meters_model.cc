@@ -1,6 +1,6 @@
 // Two takers of a rate and of a quota, one of which gives back what it took, the other looks before it takes
-// and goes over to the announced generation without having met a mark, while the clock runs and the meters are
-// carried over there.
+// and goes over to the announced generation without having met a mark, while the clock runs and the meters
+// are carried over there.
 //
 // Promises: in any window of the times that the takers read, a rate passes no more than its burst and what
 // the time allows; a quota passes no more than its maximum in a period, and exactly that where takers enough

@@ -1,8 +1,8 @@
-// The worker moves meters to the announced generation, where one of the owners is not any more, while the loop
-// gives both files another owner, and a server takes from either.
+// The worker moves meters to the announced generation, where one of the owners is not any more, while the
+// loop gives both files another owner, and a server takes from either.
 //
-// Promises: an owner's name is whole wherever it is read; a meter that was marked as moved never changes again,
-// also where it goes on nowhere; keys that have enough left are accepted.
+// Promises: an owner's name is whole wherever it is read; a meter that was marked as moved never changes
+// again, also where it goes on nowhere; keys that have enough left are accepted.
 
 #include "core/meter_mover.h"
 #include "tests/model/daemon.h"

@@ -1,5 +1,5 @@
-// One thread of a server goes over to another generation, a second one looks for what can be unmapped, a third
-// one begins to read.
+// One thread of a server goes over to another generation, a second one looks for what can be unmapped, a
+// third one begins to read.
 //
 // Promise: nothing is read of a mapping after it ended.
 
