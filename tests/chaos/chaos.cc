@@ -1,11 +1,12 @@
 // chaos: promises 1, 2 and 5 under everything at once, for as long as wanted.
 //
-//   chaos --seconds N --seed S [--keys K] [--json FILE]
+//   chaos --seconds N --seed S [--keys K] [--kills] [--json FILE]
 //   chaos revocations [--count N] [--keys K] [--json FILE]
 //
 // Real daemons, the real tool and four client processes; what happens to them, and when, is drawn from the
 // seed: reloads of changed key sets and plans, bad key sets, changes by the tool, new generations, SIGKILL
-// and SIGSTOP of the daemon and of clients, counters scribbled over and truncated. All the time:
+// and SIGSTOP of the daemon and of clients, a usage store that is locked, counters scribbled over and
+// truncated; with --kills above all SIGKILLs, which is where counts could be lost. All the time:
 //   no key that was valid and stays valid is refused; no key that was never valid is accepted; no key whose
 //   revocation returned 0 is accepted by a call that began after; the store's totals equal the clients'
 //   tallies, but for the one call of each thread that was killed in it, and for counters that were spoilt;
@@ -65,13 +66,16 @@ struct Options {
     unsigned seconds = 60;
     unsigned seed = 1;
     unsigned keys = 2000;
+    bool kills = false;
     std::string json;
 };
 
 class Run {
   public:
     explicit Run(const Options& options)
-        : options_(options), operator_(options.keys, options.seed), began_(Clock::now()) {}
+        : options_(options),
+          operator_(options.keys, options.seed, options.kills ? Mix::kKills : Mix::kEverything),
+          began_(Clock::now()) {}
 
     void go() {
         operator_.begin();
@@ -140,6 +144,7 @@ class Run {
                 {"client stops", happened.client_stops},
                 {"client deaths", happened.client_deaths},
                 {"spoilt cells", happened.spoilt_cells},
+                {"store locks", happened.store_locks},
                 {"audits", happened.audits},
                 {"violations", operator_.violations()}};
     }
@@ -196,6 +201,7 @@ int main(int argc, char** argv) {
     app.add_option("--keys", options.keys, "in the key set")
         ->check(CLI::Range(100U, 1'000'000U))
         ->capture_default_str();
+    app.add_flag("--kills", options.kills, "little else than SIGKILL, of the daemon and of clients");
     app.add_option("--json", options.json, "write the last line's figures to this file as well");
     CLI::App* revocations = app.add_subcommand("revocations", "Times revocations on a live daemon.");
     revocations->add_option("--count", options.revocations.count, "how many")

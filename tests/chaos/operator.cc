@@ -1,10 +1,13 @@
 #include "operator.h"
 
 #include <signal.h>
+#include <sqlite3.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <span>
 #include <stdexcept>
 #include <thread>
 
@@ -21,14 +24,15 @@ constexpr char kConfig[] =
 
 }  // namespace
 
-Operator::Operator(unsigned keys, unsigned seed)
+Operator::Operator(unsigned keys, unsigned seed, Mix mix)
     : site_(kConfig),
       limits_(keys + keys / 2, kClientKinds * kLanesPerClient),
       board_(2 * keys + kFreshMax, kClientKinds * kLanesPerClient + 1, limits_.witness()),
       book_(site_, board_, seed),
       daemon_(site_.config()),
       clients_(site_, board_, limits_, keys / 10),
-      keys_(keys) {
+      keys_(keys),
+      mix_(mix) {
     // A tenth of these stays as it is, and a third is never in the set.
     for (size_t i = 0; i < keys + keys / 2; ++i) {
         book_.loosen(book_.draw()).in_set = i < keys;
@@ -65,14 +69,20 @@ void Operator::step() {
         unsigned weight;
         void (Operator::*happens)();
     };
-    static constexpr Event kEvents[] = {
-        {23, &Operator::reload},     {27, &Operator::change_by_tool}, {12, &Operator::next_generation},
+    static constexpr Event kEverything[] = {
+        {22, &Operator::reload},     {26, &Operator::change_by_tool}, {12, &Operator::next_generation},
         {8, &Operator::kill_daemon}, {8, &Operator::stop_daemon},     {8, &Operator::kill_client},
         {4, &Operator::stop_client}, {4, &Operator::refused_set},     {5, &Operator::change_plan},
-        {1, &Operator::spoil_cells},
+        {1, &Operator::spoil_cells}, {2, &Operator::lock_store},
+    };
+    static constexpr Event kKills[] = {
+        {45, &Operator::kill_daemon},
+        {45, &Operator::kill_client},
+        {5, &Operator::next_generation},
+        {5, &Operator::lock_store},
     };
     unsigned drawn = book_.random() % 100;
-    for (const Event& event : kEvents) {
+    for (const Event& event : mix_ == Mix::kKills ? std::span<const Event>(kKills) : kEverything) {
         if (drawn < event.weight) {
             (this->*event.happens)();
             break;
@@ -404,6 +414,26 @@ void Operator::spoil_cells() {
     board_.take_as_right(totals_in_a_pause());
     limits_.begin_anew(site_);
     board_.resume();
+}
+
+/// Another program has the usage store: counts wait in the cells, also when the daemon is killed meanwhile.
+void Operator::lock_store() {
+    sqlite3* opened = nullptr;
+    const int rc = sqlite3_open_v2(site_.path("usage.db").c_str(), &opened, SQLITE_OPEN_READWRITE, nullptr);
+    const std::unique_ptr<sqlite3, decltype(&sqlite3_close)> store(opened, sqlite3_close);
+    constexpr int kPatience_ms = 5000;
+    if (rc != SQLITE_OK || sqlite3_busy_timeout(opened, kPatience_ms) != SQLITE_OK ||
+        sqlite3_exec(opened, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr) != SQLITE_OK) {
+        throw std::runtime_error(std::string("the usage store cannot be locked: ") + sqlite3_errmsg(opened));
+    }
+    ++happened_.store_locks;
+    pause_up_to(500);
+    if (chance(50)) {
+        restart_daemon();
+        pause_up_to(200);
+    }
+    sqlite3_exec(opened, "ROLLBACK", nullptr, nullptr, nullptr);
+    settle();
 }
 
 void Operator::end() {

@@ -30,12 +30,16 @@ struct Happened {
     uint64_t client_deaths = 0;
     uint64_t spoilt_cells = 0;
     uint64_t plan_changes = 0;
+    uint64_t store_locks = 0;
     uint64_t audits = 0;  ///< comparisons of the store's totals with the tallies
 };
 
+/// What may happen: all of it, or what bears on counts: above all SIGKILL, of the daemon and of clients.
+enum class Mix : uint8_t { kEverything, kKills };
+
 class Operator {
   public:
-    Operator(unsigned keys, unsigned seed);
+    Operator(unsigned keys, unsigned seed, Mix mix);
 
     void begin();
     /// One event, whole: what is expected afterwards stands on the board.
@@ -68,6 +72,7 @@ class Operator {
     void refused_set();
     void change_plan();
     void spoil_cells();
+    void lock_store();
 
     void change_set();
     void change_one();
@@ -87,6 +92,7 @@ class Operator {
     DaemonProcess daemon_;
     Clients clients_;
     unsigned keys_;
+    Mix mix_;
     unsigned version_ = 1;
     uint32_t generation_ = 0;
     Happened happened_;
