@@ -63,14 +63,15 @@ void reclaim(apikey_client* client) {
     // read-modify-write.
     client->reclaim_at_ns.exchange(0, std::memory_order_acq_rel);
     bool left = false;
-    // SYNC node-pushed, and in the loop node-state: as in take_node().
+    // SYNC node-pushed: as in take_node().
     for (Mapping* node = client->nodes.load(std::memory_order_acquire); node != nullptr; node = node->next) {
         NodeState retired = NodeState::kRetired;
         if (node->state.load(std::memory_order_relaxed) != NodeState::kRetired ||
-            !node->state.compare_exchange_strong(retired, NodeState::kBusy, std::memory_order_acquire,
+            !node->state.compare_exchange_strong(retired, NodeState::kBusy, std::memory_order_relaxed,
                                                  std::memory_order_relaxed)) {
             continue;
         }
+        // SYNC node-state: relaxed above, since the fence comes before all that is made of it.
         // SYNC record-reading: membarrier after the node was seen replaced, for this very node. One from
         // before would say nothing about a reader that took the mapping in between.
         const bool synchronised = heavy_fence();
@@ -78,7 +79,9 @@ void reclaim(apikey_client* client) {
             free_node(node);
             continue;
         }
-        node->state.store(NodeState::kRetired, std::memory_order_release);  // SYNC node-state
+        // SYNC node-state: relaxed, as nothing was done with it. What the thread that replaced the mapping
+        // released goes on through read-modify-writes.
+        node->state.exchange(NodeState::kRetired, std::memory_order_relaxed);
         left |= synchronised;  // without membarrier it stays until apikey_close()
     }
     if (left) {
@@ -206,7 +209,8 @@ shm::AttachResult switch_mapping(apikey_client* client, Reading* reading, Target
     // again.
     if (client->installed.compare_exchange_strong(before, node, std::memory_order_seq_cst)) {
         if (before != nullptr) {
-            before->state.store(NodeState::kRetired, std::memory_order_release);  // SYNC node-state
+            // SYNC node-state: release, so that the fence of who unmaps it comes after what was installed.
+            before->state.store(NodeState::kRetired, std::memory_order_release);
         }
     } else {
         free_node(node);

@@ -86,8 +86,8 @@ shm::Word* meter_word(const Mapping& mapping, const KeyPlace& place, uint8_t num
         of_owner ? cells.owners[place.policy->owner].words[number] : cells.meter(place.index, number);
     // Of a generation that was published before it was mapped, 0 means that nothing was taken yet; of one
     // that was announced, that nobody has carried it over. That it was published since makes no difference:
-    // then it was carried over, or nothing was ever taken. SYNC meter-moved: acquire, as in take_rate().
-    if (mapping.before.table.base != nullptr && word.load(std::memory_order_acquire) == 0) [[unlikely]] {
+    // then it was carried over, or nothing was ever taken. Relaxed: who takes or gives back looks again.
+    if (mapping.before.table.base != nullptr && word.load(std::memory_order_relaxed) == 0) [[unlikely]] {
         if (shm::Word* before = word_before(mapping, place, number, of_owner)) {
             shm::carry_over(*before, word);
         }
@@ -346,7 +346,9 @@ bool Bill::pay_back(const Mapping& mapping, const KeyPlace& place, Owed* owed) {
         const bool given = is_rate(charge.limit) ? shm::give_back_rate(*charge.word, charge.rate)
                                                  : shm::give_back_quota(*charge.word, quota_of(charge.limit),
                                                                         charge.quota, owed->cost);
-        if (!given) {
+        // SYNC meter-moved: acquire, so that who goes on from here finds the next generation announced.
+        // Without a mark by now, the meter was begun anew, and there is nothing to give back.
+        if (!given && (charge.word->load(std::memory_order_acquire) & shm::kMovedBit) != 0) {
             left.charges[left.count++] = charge;
         }
     }

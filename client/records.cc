@@ -84,12 +84,14 @@ Record* claim_record() {
     for (unsigned i = 0; i < kRecords; ++i) {
         Record& record = all->records[(start + i) % kRecords];
         uintptr_t free = 0;
-        // SYNC record-owner: acquire; pairs with give_back(), and with the release below.
+        // SYNC record-owner: acquire; pairs with give_back().
         if (record.owner.load(std::memory_order_relaxed) == 0 &&
             record.owner.compare_exchange_strong(free, this_thread(), std::memory_order_acquire,
                                                  std::memory_order_relaxed)) {
             if (pthread_setspecific(g_key, &record) != 0) {
-                record.owner.store(0, std::memory_order_release);
+                // Relaxed, as nothing was done with it: what give_back() released goes on through
+                // read-modify-writes.
+                record.owner.exchange(0, std::memory_order_relaxed);
                 return nullptr;
             }
             t_record = &record;

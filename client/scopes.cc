@@ -54,11 +54,13 @@ bool read_kept(const apikey_scopes::Kept& kept, uint64_t key, unsigned names, ap
 
 void keep(apikey_scopes::Kept& kept, uint64_t key, unsigned names, const apikey_scopes::Masks& masks) {
     uint64_t before = kept.table.load(std::memory_order_relaxed);
-    if (before == apikey_scopes::kBusy ||
+    // Only ever replaced by a later table's, or one's with more names: a reader that sees the same key twice
+    // has seen no other masks in between. kBusy is above all keys.
+    if (before >= key ||
         // SYNC masks-kept: acquire, so that two writers' masks do not mix.
         !kept.table.compare_exchange_strong(before, apikey_scopes::kBusy, std::memory_order_acquire,
                                             std::memory_order_relaxed)) {
-        return;  // another thread keeps its own
+        return;  // another thread has kept its own
     }
     for (unsigned name = 0; name < names; ++name) {
         for (unsigned word = 0; word < apikey_scopes::kMaskWords; ++word) {

@@ -24,7 +24,7 @@ struct apikey_scopes {
     /// Masks that were worked out, as a sequence lock has them: readers that meet a writer, or another
     /// table's masks, work them out for themselves and wait for nobody.
     struct Kept {
-        apikey::shm::Atomic<uint64_t> table;  ///< key_of(); 0: none, kBusy: being written
+        apikey::shm::Atomic<uint64_t> table;  ///< key_of(), which only rises; 0: none, kBusy: being written
         apikey::shm::Atomic<uint64_t> of_name[kNamesMax][kMaskWords];
     };
     static constexpr uint64_t kBusy = ~uint64_t{0};

@@ -12,7 +12,6 @@ namespace apikeyd {
 using apikey::shm::carry_over;
 using apikey::shm::CellsView;
 using apikey::shm::DetailView;
-using apikey::shm::Generation;
 using apikey::shm::kMovedBit;
 using apikey::shm::kNoSlot;
 using apikey::shm::Slot;
@@ -41,10 +40,10 @@ void move_word(Word& from, Word* to) {
     }
 }
 
-void move_keys(const Generation& from, const Generation& to) {
-    const CellsView& old_cells = from.cells();
-    const CellsView& new_cells = to.cells();
-    const TableView& old_table = from.table().view();
+void move_keys(const Metered& from, const Metered& to) {
+    const CellsView& old_cells = from.cells;
+    const CellsView& new_cells = to.cells;
+    const TableView& old_table = from.table;
     for (uint64_t index = 0; index < old_table.slot_count(); ++index) {
         uint64_t meta = 0;
         DetailView detail;
@@ -53,7 +52,7 @@ void move_keys(const Generation& from, const Generation& to) {
             continue;
         }
         const uint64_t place =
-            new_cells.base != nullptr ? place_in(to.table().view(), old_table.slots[index], detail) : kNoSlot;
+            new_cells.base != nullptr ? place_in(to.table, old_table.slots[index], detail) : kNoSlot;
         for (uint32_t word = 0; word < old_cells.meter_words; ++word) {
             const bool goes_on = place != kNoSlot && word < new_cells.meter_words;
             move_word(old_cells.meter(index, word), goes_on ? &new_cells.meter(place, word) : nullptr);
@@ -65,35 +64,34 @@ std::string_view owner_name(const TableView& table, uint64_t number) {
     return read_name(table, table.owners[number].name).string();
 }
 
-void move_owners(const Generation& from, const Generation& to) {
-    const TableView& old_table = from.table().view();
-    const TableView& new_table = to.table().view();
+void move_owners(const Metered& from, const Metered& to) {
+    const TableView& old_table = from.table;
+    const TableView& new_table = to.table;
     const auto owners_of = [](const TableView& table) {
         // SYNC owner-named: acquire, for the names.
         return std::min(table.header().owners_used.load(std::memory_order_acquire), table.owner_count);
     };
     boost::unordered_flat_map<std::string_view, uint64_t> places;
-    for (uint64_t number = 1; to.cells().base != nullptr && number < owners_of(new_table); ++number) {
+    for (uint64_t number = 1; to.cells.base != nullptr && number < owners_of(new_table); ++number) {
         places.emplace(owner_name(new_table, number), number);
     }
     for (uint64_t number = 1; number < owners_of(old_table); ++number) {
         const auto place = places.find(owner_name(old_table, number));
         for (uint32_t word = 0; word < apikey::shm::kMeterWordsMax; ++word) {
-            move_word(from.cells().owners[number].words[word],
-                      place != places.end() ? &to.cells().owners[place->second].words[word] : nullptr);
+            move_word(from.cells.owners[number].words[word],
+                      place != places.end() ? &to.cells.owners[place->second].words[word] : nullptr);
         }
     }
 }
 
 }  // namespace
 
-bool has_meters(const Generation& from) {
-    return from.cells().base != nullptr &&
-           (from.cells().meter_words != 0 ||
-            from.table().header().owners_used.load(std::memory_order_relaxed) > 1);
+bool has_meters(const Metered& from) {
+    return from.cells.base != nullptr && (from.cells.meter_words != 0 || from.table.header().owners_used.load(
+                                                                             std::memory_order_relaxed) > 1);
 }
 
-void move_meters(const Generation& from, const Generation& to) {
+void move_meters(const Metered& from, const Metered& to) {
     if (has_meters(from)) {
         move_keys(from, to);
         move_owners(from, to);

@@ -106,7 +106,7 @@ Result<void> Publisher::adopt() {
                     if (superseded_.back()->cells_wait()) {
                         return fail_for_meters(*superseded_.back());
                     }
-                    move_meters(*superseded_.back(), *generation);
+                    move_meters(metered(*superseded_.back()), metered(*generation));
                 }
                 control_.publish();
                 log_.info("generation.switch_finished", {{"generation", number}});
@@ -320,8 +320,8 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
         return;
     }
     policies_made_ = true;
-    const bool moves = current_ != nullptr && has_meters(*current_);
-    const auto move = [from = current_, to = next_] { move_meters(*from, *to); };
+    const bool moves = current_ != nullptr && has_meters(metered(*current_));
+    const auto move = [from = current_, to = next_] { move_meters(metered(*from), metered(*to)); };
     const auto publish_it = [this, build] {
         publish();
         conclude(*build, {});

@@ -1,9 +1,10 @@
-// A key's name and environment are changed while a server validates and describes it, and asks for the
-// status.
+// A key's name and environment are changed while a server validates, describes and explains it, and asks for
+// the status.
 //
-// Promises: a description is the old one or the new one, whole; a server that sees a new position sees what
-// was changed before it.
+// Promises: a description is the old one or the new one, whole; so is what an explanation says; a server that
+// sees a new position sees what was changed before it.
 
+#include "client/explain.h"
 #include "tests/model/daemon.h"
 #include "tests/model/server.h"
 
@@ -29,6 +30,7 @@ class Describe : public Scenario {
         const apikey_code code = server_.validate(0, key_, &verdict);
         expect(code == APIKEY_VALID || code == APIKEY_DISABLED, "the key is known");
         expect_description(verdict);
+        expect_explanation();
         apikey_status_info status{};
         status.size = sizeof status;
         apikey_status(server_.client(), &status);
@@ -62,6 +64,12 @@ class Describe : public Scenario {
         expect(key_.row.id == description.key_id, "the id is the key's");
         expect(name.empty() || name == renamed().name, "the name is the old one or the new one");
         expect(environment.empty() || environment == moved().environment, "and so is the environment");
+    }
+    void expect_explanation() {
+        const client::Explanation found = client::explain(server_.client(), key_.row.id.c_str(), {});
+        const std::string environment = found.key_environment;
+        expect(found.known == client::Finding::kPassed, "the key is known by its id");
+        expect(environment.empty() || environment == moved().environment, "its environment is one of both");
     }
 
     static constexpr uint64_t kFingerprint = 7;

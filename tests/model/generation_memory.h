@@ -31,6 +31,7 @@ class GenerationMemory {
     /// As the daemon has them.
     shm::Word& meter(const KeyRow& row, uint32_t word);
     shm::Word& owner_meter(uint32_t owner);
+    shm::CellsView cells() { return cells_view(cells_.data()); }
 
     /// As attach_generation() and detach_generation().
     shm::AttachResult attach(const shm::Control& control, shm::GenerationMapping* out);

@@ -1,5 +1,6 @@
-// Two takers of a rate and of a quota, one of which gives back what it took, while the clock runs and the
-// meters are carried over to other words.
+// Two takers of a rate and of a quota, one of which gives back what it took, the other looks before it takes
+// and goes over to the announced generation without having met a mark, while the clock runs and the meters
+// are carried over there.
 //
 // Promises: in any window of the times that the takers read, a rate passes no more than its burst and what
 // the time allows; a quota passes no more than its maximum in a period, and exactly that where takers enough
@@ -26,7 +27,7 @@ class Meters : public Scenario {
             run_clock();
         } else {
             for (int i = 0; i < 3; ++i) {
-                take(number - 1);
+                take(number - 1, number == 2 && i == 1);
             }
         }
     }
@@ -58,14 +59,35 @@ class Meters : public Scenario {
     uint64_t time() { return time_.load(std::memory_order_relaxed); }
     uint64_t period() { return period_.load(std::memory_order_relaxed); }
 
-    void take(unsigned thread) {
+    /// As who has more than one limit does before any is taken from.
+    void look() {
+        uint64_t ahead = 0;
+        uint64_t used = 0;
+        shm::look_at_rate(
+            rate_word_, kRate, 1, kStart, [&] { return time(); }, &ahead);
+        shm::look_at_quota(
+            quota_word_, kQuota, 1, kStart, [&] { return period(); }, &used);
+    }
+
+    /// As who has the announced generation mapped.
+    static shm::Word& carried(shm::Word& from, shm::Word& to) {
+        if (to.load(std::memory_order_relaxed) == 0) {
+            shm::carry_over(from, to);
+        }
+        return to;
+    }
+
+    void take(unsigned thread, bool from_next) {
+        if (thread == 1) {
+            look();
+        }
         uint64_t now = time();
         shm::RateTaking rate;
         const auto take_from = [&](shm::Word& word) {
             return shm::take_rate(
                 word, kRate, 1, now, [&] { return now = time(); }, &rate);
         };
-        shm::Taken taken = take_from(rate_word_);
+        shm::Taken taken = take_from(from_next ? carried(rate_word_, next_rate_word_) : rate_word_);
         if (taken == shm::Taken::kMoved) {
             shm::carry_over(rate_word_, next_rate_word_);
             taken = take_from(next_rate_word_);
@@ -76,7 +98,7 @@ class Meters : public Scenario {
             return shm::take_quota(
                 word, kQuota, 1, mine, [&] { return period(); }, &quota);
         };
-        shm::Taken counted = charge(quota_word_);
+        shm::Taken counted = charge(from_next ? carried(quota_word_, next_quota_word_) : quota_word_);
         if (counted == shm::Taken::kMoved) {
             shm::carry_over(quota_word_, next_quota_word_);
             counted = charge(next_quota_word_);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -90,6 +91,24 @@ class DenialLog : public testing::Test {
         return verdict.code;
     }
 
+    /// A server that refuses two keys in turns until it is killed. The address tells the key, and so whether
+    /// an entry is one request's.
+    pid_t start_server(useconds_t pause_us) {
+        const pid_t server = fork();
+        if (server == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            apikey_client* client = site_.open_client();
+            for (;;) {
+                ask(client, revoked_.text, "192.0.2.1");
+                ask(client, unknown_.text, "192.0.2.2");
+                if (pause_us != 0) {
+                    usleep(pause_us);
+                }
+            }
+        }
+        return server;
+    }
+
     std::minstd_rand random_{11};
     PlainKey valid_ = draw_key(random_);
     PlainKey revoked_ = draw_key(random_);
@@ -170,15 +189,7 @@ TEST_F(ManyDenials, WhatIsThereIsWholeThroughKills) {
     constexpr int kKills = 60;
     std::map<std::string, bool> pids;
     for (int i = 0; i < kKills; ++i) {
-        const pid_t server = fork();
-        if (server == 0) {
-            apikey_client* client = site_.open_client();
-            for (;;) {
-                // The address tells the key, and so whether an entry is one request's.
-                ask(client, revoked_.text, "192.0.2.1");
-                ask(client, unknown_.text, "192.0.2.2");
-            }
-        }
+        const pid_t server = start_server(0);
         pids[std::to_string(server)] = true;
         std::this_thread::sleep_for(std::chrono::milliseconds(10 + i % 7));
         kill(server, SIGKILL);
@@ -202,15 +213,7 @@ TEST_F(ManyDenials, WhatIsThereIsWholeThroughKills) {
 }
 
 TEST_F(DenialLog, NewGenerationsAndRotationsLoseNone) {
-    const pid_t server = fork();
-    if (server == 0) {
-        apikey_client* client = site_.open_client();
-        for (;;) {
-            ask(client, revoked_.text, "192.0.2.1");
-            ask(client, unknown_.text, "192.0.2.2");
-            usleep(100);
-        }
-    }
+    const pid_t server = start_server(100);
     std::string rows = valid_.row() + revoked_.row(", state: revoked", "acme");
     uint32_t generation = site_.await_applied();
     for (const int keys : {1000, 8000}) {
