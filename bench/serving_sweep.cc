@@ -7,7 +7,8 @@
 // waiting. `share` is the part of one core at a flush a second. `idle` is a flush in which nobody counted:
 // what remains is what grows with the table. `active among counted` are the same active keys once each key
 // beside them was counted before: a mark stands for 16 cells, and sums that did not change go to the store as
-// well. `harvest` is the end of a superseded generation in which so many keys were counted.
+// well. The flush that first meets a new minute moves the rows of the one before, and shows in `worst` if at
+// all. `harvest` is the end of a superseded generation in which so many keys were counted.
 //
 // All flushes together must have added what was answered VALID, exactly.
 

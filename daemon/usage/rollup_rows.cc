@@ -8,11 +8,6 @@ namespace apikeyd {
 namespace {
 
 /// A sum beyond 2^63 - 1 would become a REAL; min() picks the largest integer instead.
-constexpr std::string_view kAddKeySql =
-    "INSERT INTO key_rollups(step_s, start_s, key_id, allowed, denied) VALUES(?1, ?2, ?3, ?4, ?5) "
-    "ON CONFLICT(step_s, start_s, key_id) DO UPDATE SET "
-    "allowed = min(allowed + excluded.allowed, 9223372036854775807), "
-    "denied = min(denied + excluded.denied, 9223372036854775807)";
 constexpr std::string_view kAddCodeSql =
     "INSERT INTO code_rollups(step_s, start_s, code, total) VALUES(?1, ?2, ?3, ?4) "
     "ON CONFLICT(step_s, start_s, code) DO UPDATE SET "
@@ -28,8 +23,7 @@ constexpr std::string_view kForgetCodesSql = "DELETE FROM code_rollups WHERE ste
 
 Result<RollupRows> RollupRows::prepare(const Database& database) {
     RollupRows rows;
-    Result<void> prepared = database.prepare({{&rows.add_key_, kAddKeySql},
-                                              {&rows.add_code_, kAddCodeSql},
+    Result<void> prepared = database.prepare({{&rows.add_code_, kAddCodeSql},
                                               {&rows.oldest_, kOldestSql},
                                               {&rows.forget_keys_, kForgetKeysSql},
                                               {&rows.forget_codes_, kForgetCodesSql}});
@@ -37,16 +31,6 @@ Result<RollupRows> RollupRows::prepare(const Database& database) {
         return tl::unexpected(std::move(prepared.error()));
     }
     return rows;
-}
-
-int RollupRows::add_key(std::string_view key_id, int64_t allowed, int64_t denied, int64_t now_s) {
-    for (const int64_t step_s : kRollupSteps_s) {
-        add_key_.bind(1, step_s).bind(2, rollup_start_s(now_s, step_s)).bind(3, key_id);
-        if (const int rc = add_key_.bind(4, allowed).bind(5, denied).run(); rc != SQLITE_OK) {
-            return rc;
-        }
-    }
-    return SQLITE_OK;
 }
 
 int RollupRows::add_code(uint8_t code, int64_t total, int64_t now_s) {

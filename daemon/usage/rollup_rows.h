@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
 #include "usage/database.h"
 #include "usage/usage_store.h"
@@ -17,16 +16,14 @@ class RollupRows {
     RollupRows() = default;
     static Result<RollupRows> prepare(const Database& database);
 
-    /// Add to the minute, the hour and the day that `now_s` lies in, inside the caller's transaction.
-    /// SQLITE_OK or an extended error code, all of them.
-    int add_key(std::string_view key_id, int64_t allowed, int64_t denied, int64_t now_s);
+    /// Adds to the minute, the hour and the day that `now_s` lies in, inside the caller's transaction (keys'
+    /// counts come there from RecentRows). SQLITE_OK or an extended error code, both of them.
     int add_code(uint8_t code, int64_t total, int64_t now_s);
     /// Deletes the oldest minute, hour and day, where they are older than is kept: one of each a flush, so
     /// that no flush is long, and as many as a flush can begin.
     int forget_oldest(const Retention& retention, int64_t now_s);
 
   private:
-    Statement add_key_;
     Statement add_code_;
     Statement oldest_;
     Statement forget_keys_;

@@ -100,8 +100,11 @@ class UsageReader {
   private:
     struct Impl;
     explicit UsageReader(std::unique_ptr<Impl> impl);
-    Result<void> walk(std::string_view sql, const RollupQuery& query,
+    /// Visits the rows that `sql` has in a store of this version or a later one.
+    Result<void> walk(int64_t version_min, std::string_view sql, const std::function<void(Statement&)>& bind,
                       const std::function<void(const Statement&)>& visit);
+    Result<void> walk_steps(std::string_view sql, const RollupQuery& query,
+                            const std::function<void(const Statement&)>& visit);
     std::unique_ptr<Impl> impl_;
 };
 

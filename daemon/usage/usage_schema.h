@@ -12,9 +12,9 @@ namespace apikeyd {
 inline constexpr int64_t kUsageApplicationId = 0x61706B75;
 /// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone; one with
 /// a lower one is brought up to it by whoever opens it for writing, and read as it is by others.
-inline constexpr int64_t kUsageSchemaVersion = 3;
+inline constexpr int64_t kUsageSchemaVersion = 4;
 
-/// totals, codes: what has been counted, for ever.
+/// totals, codes: what has been counted, for ever; of keys without what stands in `recent`.
 /// baselines, code_baselines: how much of a generation's sums the totals already contain. Rows vanish with
 /// their generation (forget()); `uid` is the random identity of a generation's files, `digest` the key's.
 /// closed: generations whose last sums are in. Stays, so that a file that outlived its closing is never
@@ -82,7 +82,7 @@ PRAGMA user_version = 2;
 )sql";
 
 /// key_rollups, code_rollups: the same as totals and codes, of the minute, hour or day (step_s of seconds)
-/// from start_s on, by the clock at the flush.
+/// from start_s on, by the clock at the flush; of keys without what stands in `recent`.
 inline constexpr char kUsageVersion3Sql[] = R"sql(
 CREATE TABLE key_rollups(
   step_s INTEGER NOT NULL,
@@ -104,8 +104,30 @@ PRAGMA user_version = 3;
 
 inline constexpr int64_t kUsageRollupsVersion = 3;
 
+/// recent: keys' counts of the minute from start_s on that are in no other table yet. A flush writes these
+/// rows alone, which are as many as keys are in use, and close together; a later flush moves them into
+/// totals, baselines and key_rollups, of which the first two have a row for every key that was ever used. A
+/// count stands either here or there, so whoever reads one of those adds what is here, and needs to know
+/// nothing of the moves.
+inline constexpr char kUsageVersion4Sql[] = R"sql(
+CREATE TABLE recent(
+  uid BLOB NOT NULL CHECK(length(uid) = 16),
+  digest BLOB NOT NULL CHECK(length(digest) = 16),
+  start_s INTEGER NOT NULL,
+  key_id TEXT NOT NULL,
+  allowed INTEGER NOT NULL,
+  denied INTEGER NOT NULL,
+  last_used_s INTEGER NOT NULL,
+  PRIMARY KEY(uid, digest, start_s, key_id)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 4;
+)sql";
+
+inline constexpr int64_t kUsageRecentVersion = 4;
+
 /// What makes a store of each version of one of the version before; of an empty file for the first.
-inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql, kUsageVersion3Sql};
+inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql, kUsageVersion3Sql,
+                                                    kUsageVersion4Sql};
 static_assert(std::size(kUsageVersionsSql) == kUsageSchemaVersion, "the SQL above says the same");
 
 }  // namespace apikeyd

@@ -4,6 +4,9 @@
 // the store remembers how much of each it has already added (the baseline) and adds the rest. Both happen in
 // one transaction, so a crash anywhere counts nothing twice and loses nothing: the next flush brings the same
 // sums. Of a quota the store keeps the largest count of its last period.
+//
+// What a flush adds to keys stands in a small table of its own until a flush of a later minute moves it to
+// the large ones (recent_rows.h). Readers sum up both.
 
 #pragma once
 
@@ -129,10 +132,10 @@ class UsageStore {
     ///   plausible again counts on from its old baseline.
     /// - a generation already closed adds nothing, whatever it brings.
     /// Totals stop at 2^63 - 1.
-    /// The same differences go to the minute, hour and day of `now_s`, and what is older than is kept goes, a
-    /// step at a time.
-    /// Of a quota the later period is kept, and in it the larger count; a period further ahead than the next,
-    /// of a clock that was set back since, becomes the present one with what was counted.
+    /// The same differences count for the minute, hour and day of `now_s`, and what is older than is kept
+    /// goes, a step at a time. So do rows of past minutes go to where they stay, some at a time. Of a quota
+    /// the later period is kept, and in it the larger count; a period further ahead than the next, of a clock
+    /// that was set back since, becomes the present one with what was counted.
     Result<FlushSummary> flush(std::span<const GenerationCounts> generations, int64_t now_s = unix_now_s());
 
     /// Calls `visit` with what was taken of each quota in a period that is not over; rows of others are

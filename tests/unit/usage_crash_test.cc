@@ -45,6 +45,9 @@ class UsageCrashTest : public InMemoryTest, public ::testing::WithParamInterface
         return generation;
     }
 
+    /// Each in a minute of its own: it moves the rows of the one before.
+    static int64_t when_s(uint64_t step) { return 940 + 60 * static_cast<int64_t>(step); }
+
     /// What the store holds after the generation's sums at `step`.
     static Recorded after(uint64_t step) {
         Recorded all;
@@ -52,7 +55,7 @@ class UsageCrashTest : public InMemoryTest, public ::testing::WithParamInterface
         const Generation generation = at(step, false);
         for (const KeyCount& key : generation.keys) {
             const std::string id(key.key_id);
-            by_id[id] = {id, key.allowed, key.denied, 1000};
+            by_id[id] = {id, key.allowed, key.denied, when_s(step)};
         }
         for (const auto& [id, total] : by_id) {
             all.keys.push_back(total);
@@ -67,20 +70,21 @@ class UsageCrashTest : public InMemoryTest, public ::testing::WithParamInterface
     /// What a restarted daemon does with a generation that still has its files.
     static void recover(const std::string& path) {
         UsageStore store = open_store(path);
-        flush_one(store, at(3, true));
+        flush_one(store, at(3, true), when_s(3));
         EXPECT_EQ(recorded(path), after(3));
         EXPECT_TRUE(store.is_closed(uid_of(1)).value());
         ASSERT_TRUE(store.forget(uid_of(1)));
-        flush_one(store, at(3, true));
+        flush_one(store, at(3, true), when_s(3));
         EXPECT_EQ(recorded(path), after(3));
-        EXPECT_EQ(query_int(path, "SELECT count(*) FROM baselines"), 0);
+        EXPECT_EQ(query_int(path, "SELECT (SELECT count(*) FROM baselines) + (SELECT count(*) FROM recent)"),
+                  0);
     }
 };
 
 TEST_P(UsageCrashTest, FlushingClosingAndForgetting) {
     {
         UsageStore store = open_store(path_);
-        flush_one(store, at(1, false));
+        flush_one(store, at(1, false), when_s(1));
     }
     const std::vector<Recorded> states = {after(1), after(2), after(3)};
     size_t reached = 0;
@@ -97,8 +101,8 @@ TEST_P(UsageCrashTest, FlushingClosingAndForgetting) {
             if (!store.for_each_quota([](const QuotaCount&) {}, 1000)) {
                 throw std::runtime_error("for_each_quota");
             }
-            flush_one(store, at(2, false));
-            flush_one(store, at(3, true));
+            flush_one(store, at(2, false), when_s(2));
+            flush_one(store, at(3, true), when_s(3));
             if (!store.forget(uid_of(1))) {
                 throw std::runtime_error("forget");
             }
@@ -129,7 +133,7 @@ TEST_P(UsageCrashTest, Creating) {
         const std::string path = directory / "usage.db";
         killed = crashes_at(GetParam(), n, [&] {
             UsageStore store = open_store(path);
-            flush_one(store, at(2, false));
+            flush_one(store, at(2, false), when_s(2));
         });
         recover(path);
         std::filesystem::remove_all(directory);
@@ -141,9 +145,9 @@ TEST_P(UsageCrashTest, Creating) {
 TEST_P(UsageCrashTest, BringingUpAnOlderStore) {
     {
         UsageStore store = open_store(path_);
-        flush_one(store, at(1, false));
+        flush_one(store, at(1, false), when_s(1));
     }
-    make_version_1(path_);
+    make_version(1, path_);
     int n = 1;
     for (bool killed = true; killed; ++n) {
         const std::filesystem::path copy = directory_ / std::to_string(n);
@@ -152,9 +156,9 @@ TEST_P(UsageCrashTest, BringingUpAnOlderStore) {
         std::filesystem::copy_file(path_, path);
         killed = crashes_at(GetParam(), n, [&] { open_store(path); });
         const std::vector<std::string> versions = query_texts(path, "PRAGMA user_version");
-        const bool quotas =
-            !query_texts(path, "SELECT name FROM sqlite_schema WHERE name = 'quotas'").empty();
-        ASSERT_EQ(versions.at(0), quotas ? "3" : "1") << "killed at point " << n;
+        const bool recent =
+            !query_texts(path, "SELECT name FROM sqlite_schema WHERE name = 'recent'").empty();
+        ASSERT_EQ(versions.at(0), recent ? "4" : "1") << "killed at point " << n;
         recover(path);
         std::filesystem::remove_all(copy);
     }
@@ -250,13 +254,13 @@ class UsageHistoryTest : public InMemoryTest {
         }
     }
 
-    static void flush_all(UsageStore& store, const std::vector<Generation>& flush) {
+    void flush_all(UsageStore& store, const std::vector<Generation>& flush) const {
         std::vector<GenerationCounts> counts;
         counts.reserve(flush.size());
         for (const Generation& generation : flush) {
             counts.push_back(generation.counts());
         }
-        const Result<FlushSummary> summary = store.flush(counts, 1000);
+        const Result<FlushSummary> summary = store.flush(counts, now_s_);
         if (!summary || summary->quarantined != 0) {
             throw std::runtime_error(summary ? "quarantined" : summary.error().message);
         }
@@ -267,6 +271,7 @@ class UsageHistoryTest : public InMemoryTest {
     std::vector<GenerationUid> uids_{uid_of(1), uid_of(2)};
     std::vector<std::vector<Cell>> cells_{std::vector<Cell>(kKeys), std::vector<Cell>(kKeys)};
     std::map<GenerationUid, Totals> flushed_;
+    int64_t now_s_ = 100'000;
 };
 
 TEST_F(UsageHistoryTest, TotalsAreWhatTheModelSays) {
@@ -279,6 +284,8 @@ TEST_F(UsageHistoryTest, TotalsAreWhatTheModelSays) {
     uint8_t next_uid = 3;
     std::optional<UsageStore> store(open_store(path_));
     for (int round = 0; round < 150; ++round) {
+        now_s_ += static_cast<int64_t>(draw(90));
+        now_s_ -= draw(5) == 0 ? 200 : 0;  // the clock is set back
         grow();
         const bool closing = draw(8) == 0;
         std::vector<Generation> flush = {pick(0, closing), pick(1, false)};

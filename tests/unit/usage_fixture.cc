@@ -5,9 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <stdexcept>
 
@@ -185,25 +187,57 @@ Recorded recorded(const std::string& path) {
 }
 
 bool times_agree(const std::string& path) {
-    int64_t differences = 0;
+    const Recorded all = recorded(path);
+    UsageReader reader = open_reader(path);
     for (const int64_t step_s : kRollupSteps_s) {
-        const std::string of_step = " WHERE step_s = " + std::to_string(step_s);
-        differences += query_int(path,
-                                 "SELECT count(*) FROM (SELECT key_id, allowed, denied FROM totals EXCEPT "
-                                 "SELECT key_id, sum(allowed), sum(denied) FROM key_rollups" +
-                                     of_step + " GROUP BY key_id)");
-        differences += query_int(path,
-                                 "SELECT count(*) FROM (SELECT code, total FROM codes EXCEPT SELECT code, "
-                                 "sum(total) FROM code_rollups" +
-                                     of_step + " GROUP BY code)");
+        const RollupQuery query{step_s, 0, rollup_start_s(int64_t{1} << 40, 86400)};
+        std::map<std::string, KeyRollup> sums;
+        std::map<uint8_t, uint64_t> codes;
+        const Result<void> walked = reader.for_each_rollup(query, [&](const KeyRollup& one) {
+            sums[one.key_id].allowed += one.allowed;
+            sums[one.key_id].denied += one.denied;
+        });
+        const Result<void> codes_walked = reader.for_each_code_rollup(
+            query, [&](const CodeRollup& one) { codes[one.count.code] += one.count.total; });
+        if (!walked || !codes_walked) {
+            throw std::runtime_error((walked ? codes_walked : walked).error().message);
+        }
+        const bool keys_agree = std::equal(all.keys.begin(), all.keys.end(), sums.begin(), sums.end(),
+                                           [](const auto& total, const auto& sum) {
+                                               return total.key_id == sum.first &&
+                                                      total.allowed == sum.second.allowed &&
+                                                      total.denied == sum.second.denied;
+                                           });
+        const bool codes_agree = std::equal(all.codes.begin(), all.codes.end(), codes.begin(), codes.end(),
+                                            [](const CodeCount& total, const auto& sum) {
+                                                return total.code == sum.first && total.total == sum.second;
+                                            });
+        if (!keys_agree || !codes_agree) {
+            return false;
+        }
     }
-    return differences == 0;
+    return true;
 }
 
-void make_version_1(const std::string& path) {
-    execute(path,
-            "DROP TABLE key_rollups; DROP TABLE code_rollups; DROP TABLE quotas; "
-            "PRAGMA user_version = 1");
+void fold_all(const std::string& path) {
+    UsageStore store = open_store(path);
+    for (int64_t rows = -1, before = 0; rows != before;) {
+        before = rows;
+        if (const Result<FlushSummary> flushed = store.flush({}, 0); !flushed) {
+            throw std::runtime_error(flushed.error().message);
+        }
+        rows = query_int(path, "SELECT count(*) FROM recent");
+    }
+}
+
+void make_version(int version, const std::string& path) {
+    fold_all(path);
+    execute(path, "DROP TABLE recent; PRAGMA user_version = 3");
+    if (version == 1) {
+        execute(path,
+                "DROP TABLE key_rollups; DROP TABLE code_rollups; DROP TABLE quotas; "
+                "PRAGMA user_version = 1");
+    }
 }
 
 std::vector<std::string> query_texts(const std::string& path, const std::string& sql) {

@@ -73,8 +73,11 @@ Recorded recorded(const std::string& path);
 /// True when what is kept by minute, by hour and by day says the same as the totals, of keys and of codes.
 bool times_agree(const std::string& path);
 
-/// Makes an older store of one that has nothing yet that those had not.
-void make_version_1(const std::string& path);
+/// Moves all recent rows, as flushes of later minutes do. Of a closed store, and none of minute 0.
+void fold_all(const std::string& path);
+
+/// Makes a store of version 1 or 3 of a closed one that has nothing yet that those had not.
+void make_version(int version, const std::string& path);
 
 /// One integer, or all rows' first columns as texts, out of the file, by a connection of its own.
 std::vector<std::string> query_texts(const std::string& path, const std::string& sql);

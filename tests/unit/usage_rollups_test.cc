@@ -75,6 +75,7 @@ TEST_F(UsageRollupsTest, EachStepHasWhatWasFlushedInIt) {
     int64_t now_s = kBegin_s;
     for (int i = 0; i < 400; ++i) {
         now_s += static_cast<int64_t>(random() % 1800);
+        now_s -= random() % 8 == 0 ? 3 * kHour_s : 0;  // counts of steps whose rows were moved long ago
         const std::string id = "key" + std::to_string(random() % 5);
         const uint64_t allowed = 1 + random() % 9;
         const uint64_t denied = random() % 2;
@@ -173,12 +174,149 @@ TEST_F(UsageRollupsTest, WhatIsOlderThanIsKeptGoesAStepAtATime) {
     EXPECT_EQ(rollups({kDay_s, 0, end_s + 20 * kDay_s}).size(), 5U);
 }
 
+/// A store with more keys than a flush moves rows of, and all that can be read of it.
+class UsageRecentTest : public UsageRollupsTest {
+  protected:
+    static constexpr uint64_t kKeys = 20'000;
+
+    void SetUp() override {
+        UsageRollupsTest::SetUp();
+        for (uint64_t i = 0; i < kKeys; ++i) {
+            ids_.push_back("key" + std::to_string(i * 7919 % kKeys));
+        }
+    }
+    /// One more of each key from `first` on, of so many.
+    void count_keys(UsageStore& store, uint64_t first, uint64_t keys, int64_t now_s) {
+        Generation generation{uid_of(1), {}, {}};
+        for (uint64_t i = first; i < first + keys; ++i) {
+            generation.keys.push_back({digest_of(i), ids_[i], ++counted_[i], 0});
+        }
+        generation.codes.push_back({0, valid_ += keys});
+        flush_one(store, generation, now_s);
+    }
+    [[nodiscard]] int64_t recent() const { return query_int(path_, "SELECT count(*) FROM recent"); }
+
+    struct Seen {
+        Recorded totals;
+        std::vector<std::vector<KeyRollup>> rollups;
+        friend bool operator==(const Seen&, const Seen&) = default;
+    };
+    [[nodiscard]] Seen see() const {
+        Seen seen{recorded(path_), {}};
+        for (const int64_t step_s : kRollupSteps_s) {
+            const int64_t end_s = rollup_start_s(kBegin_s, kDay_s) + 2 * kDay_s;
+            const RollupQuery all{step_s, 0, end_s};
+            const RollupQuery one{step_s, 0, end_s, ids_[17]};
+            for (std::vector<KeyRollup> rows : {rollups(all), rollups(one), sums(all), sums(one)}) {
+                seen.rollups.push_back(std::move(rows));
+            }
+            const KeptSteps kept = open_reader(path_).kept(all).value();
+            seen.rollups.push_back({{kept.first_s.value_or(-1), "", kept.lost ? 1U : 0U, 0}});
+        }
+        EXPECT_EQ(open_reader(path_).total(ids_[17]).value()->allowed, counted_.at(17));
+        return seen;
+    }
+
+    std::vector<std::string> ids_;
+    std::map<uint64_t, uint64_t> counted_;
+    uint64_t valid_ = 0;
+};
+
+TEST_F(UsageRecentTest, NothingThatIsReadChangesWhenRowsMove) {
+    const int64_t begin_s = rollup_start_s(kBegin_s, kHour_s);
+    UsageStore store = open_store(path_);
+    count_keys(store, 0, 100, begin_s - 120);
+    count_keys(store, 50, 100, begin_s - 60);
+    count_keys(store, 0, kKeys, begin_s);
+    count_keys(store, 10, 20, begin_s + 5);
+    const Seen before = see();
+    EXPECT_TRUE(times_agree(path_));
+    std::vector<int64_t> rows = {recent()};
+    ASSERT_EQ(rows[0], static_cast<int64_t>(kKeys));
+    while (rows.back() != 0 && rows.size() < 10) {
+        ASSERT_TRUE(store.flush({}, begin_s + 60));
+        rows.push_back(recent());
+        EXPECT_TRUE(see() == before) << "with " << rows.back() << " rows left";
+    }
+    EXPECT_EQ(rows.size(), 4U) << "three steps";
+    EXPECT_EQ(rows.back(), 0);
+    // A clock that was set back brings more to hours that were moved.
+    count_keys(store, 17, 1, begin_s - 30);
+    EXPECT_EQ(rollups({60, begin_s - 60, begin_s, ids_[17]}).size(), 1U);
+    EXPECT_EQ(rollups({kHour_s, begin_s - kHour_s, begin_s, ids_[17]}).at(0).allowed, 2U);
+    const Seen later = see();
+    ASSERT_TRUE(store.flush({}, begin_s));
+    EXPECT_EQ(recent(), 0);
+    EXPECT_TRUE(see() == later);
+    EXPECT_TRUE(times_agree(path_));
+}
+
+TEST_F(UsageRecentTest, MovingKeepsPaceWithFlushes) {
+    UsageStore store = open_store(path_);
+    const int64_t begin_s = rollup_start_s(kBegin_s, 60);
+    constexpr uint64_t kInMinute = kKeys;
+    int64_t most = 0;
+    for (int64_t minute = 0; minute < 6; ++minute) {
+        for (int64_t flush = 0; flush < 2; ++flush) {
+            count_keys(store, static_cast<uint64_t>(flush) * kInMinute / 2, kInMinute / 2,
+                       begin_s + 60 * minute + 30 * flush);
+        }
+        most = std::max(most, recent());
+    }
+    EXPECT_LE(most, static_cast<int64_t>(kInMinute)) << "no row of an earlier minute is left";
+    EXPECT_TRUE(times_agree(path_));
+}
+
+TEST_F(UsageRecentTest, ARestartGoesOnInTheMiddleOfTheMoves) {
+    const int64_t begin_s = rollup_start_s(kBegin_s, kHour_s);
+    {
+        UsageStore store = open_store(path_);
+        count_keys(store, 0, kKeys, begin_s);
+        ASSERT_TRUE(store.flush({}, begin_s + 60));
+    }
+    ASSERT_GT(recent(), 0);
+    ASSERT_LT(recent(), static_cast<int64_t>(kKeys));
+    UsageStore store = open_store(path_);
+    const Seen before = see();
+    Generation same{uid_of(1), {}, {{0, valid_}}};
+    for (uint64_t i = 0; i < kKeys; ++i) {
+        same.keys.push_back({digest_of(i), ids_[i], counted_[i], 0});
+    }
+    const FlushSummary summary = flush_one(store, same, begin_s + 61);
+    EXPECT_EQ(summary.keys_changed + summary.quarantined, 0U) << "baselines are in both places";
+    EXPECT_TRUE(see() == before);
+    ASSERT_TRUE(store.forget(uid_of(1)));
+    EXPECT_EQ(recent(), 0);
+    EXPECT_TRUE(see() == before);
+}
+
+// Of the version before: its rows are whole, and what comes is added to them.
+TEST_F(UsageRecentTest, AStoreWithoutRecentRowsIsReadAndGoesOn) {
+    const int64_t begin_s = rollup_start_s(kBegin_s, kHour_s);
+    {
+        UsageStore store = open_store(path_);
+        count_keys(store, 0, 100, begin_s);
+    }
+    const Seen before = see();
+    make_version(3, path_);
+    EXPECT_TRUE(see() == before) << "as it is";
+    UsageStore store = open_store(path_);
+    EXPECT_TRUE(see() == before) << "brought up";
+    count_keys(store, 0, 100, begin_s + 30);
+    const auto sums_of_17 = [&] { return rollups({60, begin_s, begin_s + 60, ids_[17]}); };
+    EXPECT_EQ(sums_of_17(), (std::vector<KeyRollup>{{begin_s, ids_[17], 2, 0}}));
+    ASSERT_TRUE(store.flush({}, begin_s + 60));
+    EXPECT_EQ(recent(), 0);
+    EXPECT_EQ(sums_of_17(), (std::vector<KeyRollup>{{begin_s, ids_[17], 2, 0}}));
+    EXPECT_TRUE(times_agree(path_));
+}
+
 TEST_F(UsageRollupsTest, AnOlderStoreHasNoneUntilADaemonHasOpenedIt) {
     {
         UsageStore store = open_store(path_);
         count(store, "one", 5, 0, kBegin_s);
     }
-    make_version_1(path_);
+    make_version(1, path_);
     const auto read = open_reader(path_).for_each_rollup({60, 0, kBegin_s + 60}, [](const KeyRollup&) {});
     ASSERT_FALSE(read);
     EXPECT_NE(read.error().message.find(path_), std::string::npos);

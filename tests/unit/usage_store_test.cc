@@ -106,11 +106,10 @@ TEST_F(UsageStoreTest, AClosedGenerationAddsNothingEvenAfterItIsForgotten) {
     generation.keys[0].allowed = 50;
     generation.codes[0].total = 50;
     EXPECT_EQ(flush_one(store, generation).keys_changed, 0U);
-    EXPECT_EQ(query_int(path_, "SELECT count(*) FROM baselines"), 1);
+    const std::string of_keys = "SELECT (SELECT count(*) FROM baselines) + (SELECT count(*) FROM recent)";
+    EXPECT_EQ(query_int(path_, of_keys), 1);
     ASSERT_TRUE(store.forget(uid_of(1)));
-    EXPECT_EQ(
-        query_int(path_, "SELECT (SELECT count(*) FROM baselines) + (SELECT count(*) FROM code_baselines)"),
-        0);
+    EXPECT_EQ(query_int(path_, of_keys + " + (SELECT count(*) FROM code_baselines)"), 0);
     EXPECT_EQ(flush_one(store, generation).keys_changed, 0U);
     EXPECT_EQ(recorded(path_), after);
     EXPECT_EQ(query_int(path_, "SELECT count(*) FROM closed WHERE generation = 7"), 1);
@@ -191,13 +190,28 @@ TEST_F(UsageStoreTest, TotalsStopAtTheLargestInteger) {
     UsageStore store = open_store(path_);
     Generation generation{uid_of(1), {{digest_of(1), "one", 1, 1}}, {{0, 1}}};
     flush_one(store, generation);
+    ASSERT_TRUE(store.flush({}, 2000));  // moves the recent row
     execute(path_,
             "UPDATE totals SET allowed = 9223372036854775800; UPDATE codes SET total = 9223372036854775800");
     generation.keys[0].allowed = 101;
     generation.codes[0].total = 101;
     flush_one(store, generation);
     constexpr auto kMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-    EXPECT_EQ(recorded(path_), (Recorded{{{"one", kMax, 1, 1000}}, {{0, kMax}}}));
+    const Recorded largest{{{"one", kMax, 1, 1000}}, {{0, kMax}}};
+    EXPECT_EQ(recorded(path_), largest);
+    ASSERT_TRUE(store.flush({}, 3000));
+    ASSERT_EQ(query_int(path_, "SELECT count(*) FROM recent"), 0);
+    EXPECT_EQ(recorded(path_), largest);
+}
+
+// Baselines are remembered, but the file has the last word.
+TEST_F(UsageStoreTest, ABaselineThatWasChangedByHandIsBelieved) {
+    UsageStore store = open_store(path_);
+    Generation generation{uid_of(1), {{digest_of(1), "one", 5, 1}}, {}};
+    flush_one(store, generation);
+    execute(path_, "UPDATE recent SET allowed = 3");
+    EXPECT_EQ(flush_one(store, generation).allowed_added, 2U);
+    EXPECT_EQ(flush_one(store, generation).allowed_added, 0U);
 }
 
 TEST_F(UsageStoreTest, IdsAreStoredByteForByteAndOrderedByBytes) {
