@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "usage/database.h"
+#include "sqlite/database.h"
 #include "usage/recent_rows.h"
 #include "usage/rollup_rows.h"
 #include "usage/usage_store.h"

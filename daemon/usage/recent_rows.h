@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "usage/database.h"
+#include "sqlite/database.h"
 #include "usage/usage_store.h"
 
 namespace apikeyd {

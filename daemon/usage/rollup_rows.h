@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "usage/database.h"
+#include "sqlite/database.h"
 #include "usage/usage_store.h"
 
 namespace apikeyd {

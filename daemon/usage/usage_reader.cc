@@ -4,7 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "usage/database.h"
+#include "sqlite/database.h"
 #include "usage/usage_schema.h"
 
 namespace apikeyd {
@@ -157,7 +157,7 @@ UsageReader& UsageReader::operator=(UsageReader&&) noexcept = default;
 UsageReader::~UsageReader() = default;
 
 Result<UsageReader> UsageReader::open(const std::string& path) {
-    Result<Database> database = Database::open_read_only(path);
+    Result<Database> database = Database::open_read_only(kUsageStore, path);
     if (!database) {
         return tl::unexpected(std::move(database.error()));
     }

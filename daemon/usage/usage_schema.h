@@ -6,13 +6,12 @@
 #include <cstdint>
 #include <iterator>
 
+#include "sqlite/database.h"
+
 namespace apikeyd {
 
 /// PRAGMA application_id: "apku". Tells our file from any other SQLite database.
 inline constexpr int64_t kUsageApplicationId = 0x61706B75;
-/// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone; one with
-/// a lower one is brought up to it by whoever opens it for writing, and read as it is by others.
-inline constexpr int64_t kUsageSchemaVersion = 4;
 
 /// totals, codes: what has been counted, for ever; of keys without what stands in `recent`.
 /// baselines, code_baselines: how much of a generation's sums the totals already contain. Rows vanish with
@@ -128,6 +127,15 @@ inline constexpr int64_t kUsageRecentVersion = 4;
 /// What makes a store of each version of one of the version before; of an empty file for the first.
 inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql, kUsageVersion3Sql,
                                                     kUsageVersion4Sql};
-static_assert(std::size(kUsageVersionsSql) == kUsageSchemaVersion, "the SQL above says the same");
+static_assert(std::size(kUsageVersionsSql) == 4, "the SQL above says the same");
+
+inline constexpr DatabaseKind kUsageStore = {
+    .noun = "usage store",
+    .application_id = kUsageApplicationId,
+    .versions = kUsageVersionsSql,
+    .mode = 0640,
+    .made_by = "apikeyd creates it when it starts",
+    .filled_by = "apikeyd fills it when it starts",
+};
 
 }  // namespace apikeyd

@@ -10,9 +10,10 @@
 #include <utility>
 
 #include "base/errno_text.h"
-#include "usage/database.h"
+#include "sqlite/database.h"
 #include "usage/flush_run.h"
 #include "usage/quota_rows.h"
+#include "usage/usage_schema.h"
 
 namespace apikeyd {
 
@@ -158,7 +159,7 @@ Result<UsageStore> UsageStore::open(const std::string& path, const Retention& re
 }
 
 Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path) {
-    Result<Database> database = Database::open_writable(path);
+    Result<Database> database = Database::open_writable(kUsageStore, path);
     if (!database) {
         return tl::unexpected(std::move(database.error()));
     }

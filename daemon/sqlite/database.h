@@ -1,10 +1,11 @@
-// One SQLite connection to the usage store and its prepared statements: the only code that opens the file.
-// Private to daemon/usage.
+// One SQLite connection to a store of ours and its prepared statements: the only code that opens such files.
 
 #pragma once
 
 #include <sqlite3.h>
+#include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -18,9 +19,25 @@
 
 namespace apikeyd {
 
-/// How long SQLite waits for another connection's lock before it answers busy. Short: the counts wait safely
-/// in shared memory, and whoever flushes has other work.
+/// How long SQLite waits for another connection's lock before it answers busy, unless it is told otherwise.
+/// Short: the counts wait safely in shared memory, and whoever flushes has other work.
 inline constexpr int kBusyTimeout_ms = 100;
+
+/// What kind of store a file is.
+struct DatabaseKind {
+    std::string_view noun;       ///< what messages call it
+    int64_t application_id = 0;  ///< PRAGMA application_id: tells our file from any other
+    /// SQL that makes a store of each version of one of the version before; of an empty file for the first.
+    std::span<const char* const> versions{};
+    mode_t mode = 0600;  ///< of a new file
+    // What to do where there is none, and where it is empty.
+    std::string_view made_by;
+    std::string_view filled_by;
+
+    /// PRAGMA user_version. A store with a higher one was written by a newer apikeyd and is left alone; one
+    /// with a lower one is brought up to it by whoever opens it for writing, and read as it is by others.
+    [[nodiscard]] int64_t version() const { return static_cast<int64_t>(versions.size()); }
+};
 
 /// A prepared statement. Binding errors are remembered and answered by the next step(), so that callers check
 /// once. Bound bytes are not copied: they must live until the statement is reset. Not thread safe. Must not
@@ -30,6 +47,7 @@ class Statement {
     Statement() = default;
 
     Statement& bind(int index, int64_t value);
+    Statement& bind(int index, std::nullptr_t);
     Statement& bind(int index, std::string_view text);
     Statement& bind(int index, std::span<const uint8_t> blob);
 
@@ -45,9 +63,9 @@ class Statement {
     /// Valid until the next step() or reset().
     [[nodiscard]] std::string_view column_text(int column) const;
     [[nodiscard]] std::span<const uint8_t> column_blob(int column) const;
-    [[nodiscard]] bool column_is_text(int column) const {
-        return sqlite3_column_type(statement_.get(), column) == SQLITE_TEXT;
-    }
+    [[nodiscard]] bool column_is_text(int column) const { return column_type(column) == SQLITE_TEXT; }
+    /// SQLITE_NULL, SQLITE_INTEGER, ... Ask it before anything else of the column: reading may convert.
+    [[nodiscard]] int column_type(int column) const { return sqlite3_column_type(statement_.get(), column); }
 
   private:
     friend class Database;
@@ -70,17 +88,20 @@ class ResetGuard {
     Statement& statement_;
 };
 
-/// A connection to a store. One thread at a time. Movable; statements go first.
+/// A connection to a store; its kind must outlive it. One thread at a time. Movable; statements go first.
 class Database {
   public:
-    /// Opens for writing. Creates the file (0640 whatever the umask; SQLite gives -wal and -shm the same
-    /// mode) and its tables when missing or empty, and those that came with a later version than the file's.
-    /// Refuses, without changing a byte: a symbolic link or anything else that is no regular file, another
-    /// program's database, a store of a newer version. The directory must exist.
-    static Result<Database> open_writable(const std::string& path);
+    enum class Missing { kIsMade, kIsAnError };
+
+    /// Opens for writing. Creates the file (of the kind's mode whatever the umask; SQLite gives -wal and -shm
+    /// the same mode) and its tables when missing or empty, and those that came with a later version than the
+    /// file's. Refuses, without changing a byte: a symbolic link or anything else that is no regular file,
+    /// another program's database, a store of a newer version. The directory must exist.
+    static Result<Database> open_writable(const DatabaseKind& kind, const std::string& path,
+                                          Missing missing = Missing::kIsMade);
     /// Opens an existing store for reading, also while a daemon writes and for a user who may only read the
     /// files. One of an earlier version stays so.
-    static Result<Database> open_read_only(const std::string& path);
+    static Result<Database> open_read_only(const DatabaseKind& kind, const std::string& path);
 
     /// Of a file that is known to be a store; 0 for one that is empty.
     Result<int64_t> version() const;
@@ -90,11 +111,17 @@ class Database {
     /// Runs SQL that answers nothing. SQLITE_OK or an extended error code.
     int execute(const char* sql) const;
     [[nodiscard]] bool in_transaction() const { return sqlite3_get_autocommit(connection_.get()) == 0; }
+    /// Of a lock that another connection holds; kBusyTimeout_ms at first.
+    void wait_for_locks(uint32_t wait_ms_max) const;
     /// True when the name this connection was opened by now means another file, or none: what is written here
     /// would be read by nobody.
     [[nodiscard]] bool file_was_replaced() const;
+    /// By the last statement, without those of triggers; by all since the connection was made, with them.
     [[nodiscard]] int64_t rows_changed() const { return sqlite3_changes64(connection_.get()); }
+    [[nodiscard]] int64_t rows_changed_ever() const { return sqlite3_total_changes64(connection_.get()); }
 
+    /// What every message begins with: the kind and the path.
+    [[nodiscard]] std::string named() const { return std::string(kind_->noun) + " " + path_; }
     /// Words the connection's last error for the operator: path, what was being done, why, what to do. Call
     /// it before anything else uses the connection (a rollback forgets the error).
     [[nodiscard]] Error last_error(std::string_view doing) const;
@@ -104,12 +131,14 @@ class Database {
         void operator()(sqlite3* connection) const { sqlite3_close(connection); }
     };
 
-    explicit Database(std::string path) : path_(std::move(path)) {}
-    static Result<Database> connect(const std::string& path, const std::string& real_path, int flags);
+    Database(const DatabaseKind& kind, std::string path) : kind_(&kind), path_(std::move(path)) {}
+    static Result<Database> connect(const DatabaseKind& kind, const std::string& path,
+                                    const std::string& real_path, int flags);
     Result<int64_t> query_int(const char* sql) const;
     Result<void> configure_for_writing() const;
     Result<void> bring_up(int64_t from_version) const;
 
+    const DatabaseKind* kind_;
     std::string path_;  ///< as the operator wrote it, for messages
     std::unique_ptr<sqlite3, Closer> connection_;
 };

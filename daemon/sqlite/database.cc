@@ -1,9 +1,10 @@
-#include "usage/database.h"
+#include "sqlite/database.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -11,13 +12,15 @@
 
 #include "base/errno_text.h"
 #include "base/owned_fd.h"
-#include "usage/usage_schema.h"
 
 namespace apikeyd {
 
 namespace {
 
-constexpr mode_t kStoreMode = 0640;
+/// What every message begins with.
+std::string store_named(const DatabaseKind& kind, const std::string& path) {
+    return std::string(kind.noun) + " " + path;
+}
 
 /// Where the file stands: its directory with every link resolved, and its own name.
 struct Place {
@@ -29,20 +32,21 @@ struct Place {
 /// SQLITE_OPEN_NOFOLLOW refuses a link in any part of the path. Links to directories are the operator's
 /// business
 /// (/var/run, a data disk), so they are resolved here; only the last name must not be one.
-Result<Place> locate(const std::string& path) {
+Result<Place> locate(const DatabaseKind& kind, const std::string& path) {
     const size_t slash = path.rfind('/');
     const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
     const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
     if (name.empty() || name == "." || name == ".." || path.find('\0') != std::string::npos) {
-        return fail("usage store '" + path + "': not a file name; name a file in an existing directory");
+        return fail(store_named(kind, "'" + path + "'") +
+                    ": not a file name; name a file in an existing directory");
     }
     const std::unique_ptr<char, decltype(&free)> real(realpath(directory.c_str(), nullptr), &free);
     if (!real) {
         if (errno == ENOENT) {
-            return fail("usage store " + path + ": the directory " + directory +
+            return fail(store_named(kind, path) + ": the directory " + directory +
                         " does not exist; create it, owned by the user that runs apikeyd");
         }
-        return fail("usage store " + path + ": the directory " + directory +
+        return fail(store_named(kind, path) + ": the directory " + directory +
                     " cannot be reached: " + errno_text(errno));
     }
     return Place{real.get(), name};
@@ -50,41 +54,41 @@ Result<Place> locate(const std::string& path) {
 
 /// Creates an empty file when there is none. An existing one is never opened here: closing a second
 /// descriptor of a database would drop the POSIX locks of every SQLite connection this process has to it.
-Result<void> create_if_missing(const std::string& path, const Place& place) {
+Result<void> create_if_missing(const DatabaseKind& kind, const std::string& path, const Place& place) {
     const OwnedFd directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!directory.is_open()) {
-        return fail("usage store " + path + ": its directory cannot be opened: " + errno_text(errno));
+        return fail(store_named(kind, path) + ": its directory cannot be opened: " + errno_text(errno));
     }
     const OwnedFd file(openat(directory.get(), place.name.c_str(),
-                              O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kStoreMode));
+                              O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kind.mode));
     if (!file.is_open()) {
         if (errno == EEXIST) {
             return {};
         }
-        return fail("usage store " + path + ": cannot be created: " + errno_text(errno) + "; let user " +
+        return fail(store_named(kind, path) + ": cannot be created: " + errno_text(errno) + "; let user " +
                     std::to_string(geteuid()) + " write to " + place.directory + " or name another place");
     }
     // fchmod past the umask; then the name itself is made to last, SQLite only syncs what it creates.
-    if (fchmod(file.get(), kStoreMode) != 0 || fsync(file.get()) != 0 || fsync(directory.get()) != 0) {
-        return fail("usage store " + path + ": created, but not made durable: " + errno_text(errno));
+    if (fchmod(file.get(), kind.mode) != 0 || fsync(file.get()) != 0 || fsync(directory.get()) != 0) {
+        return fail(store_named(kind, path) + ": created, but not made durable: " + errno_text(errno));
     }
     return {};
 }
 
-Result<void> check_regular_file(const std::string& path, const Place& place) {
+Result<void> check_regular_file(const DatabaseKind& kind, const std::string& path, const Place& place) {
     struct stat status {};
     if (lstat(place.path().c_str(), &status) != 0) {
         if (errno == ENOENT) {
-            return fail("usage store " + path + ": there is none yet; apikeyd creates it when it starts");
+            return fail(store_named(kind, path) + ": there is none yet; " + std::string(kind.made_by));
         }
-        return fail("usage store " + path + ": cannot be examined: " + errno_text(errno));
+        return fail(store_named(kind, path) + ": cannot be examined: " + errno_text(errno));
     }
     if (S_ISLNK(status.st_mode)) {
-        return fail("usage store " + path +
+        return fail(store_named(kind, path) +
                     ": is a symbolic link, which is not followed; name the file itself");
     }
     if (!S_ISREG(status.st_mode)) {
-        return fail("usage store " + path +
+        return fail(store_named(kind, path) +
                     (S_ISDIR(status.st_mode) ? ": is a directory" : ": is not a regular file") +
                     "; name a file in an existing directory");
     }
@@ -92,7 +96,7 @@ Result<void> check_regular_file(const std::string& path, const Place& place) {
 }
 
 /// Why, and what to do about it, for the codes an operator can meet.
-std::string advice(int extended_code) {
+std::string advice(const DatabaseKind& kind, int extended_code) {
     switch (extended_code & 0xff) {
         case SQLITE_BUSY:
         case SQLITE_LOCKED:
@@ -115,7 +119,8 @@ std::string advice(int extended_code) {
         case SQLITE_AUTH:
             return "access denied; check owner and mode";
         case SQLITE_NOTADB:
-            return "is not a usage store (no SQLite database); name another file, or move this one away";
+            return "is not a " + std::string(kind.noun) +
+                   " (no SQLite database); name another file, or move this one away";
         case SQLITE_CORRUPT:
             return "is damaged; stop apikeyd, move it away and restore a copy (sqlite3's .recover may save "
                    "it)";
@@ -130,6 +135,12 @@ std::string advice(int extended_code) {
 
 Statement& Statement::bind(int index, int64_t value) {
     const int rc = sqlite3_bind_int64(statement_.get(), index, value);
+    bind_result_ = bind_result_ == SQLITE_OK ? rc : bind_result_;
+    return *this;
+}
+
+Statement& Statement::bind(int index, std::nullptr_t) {
+    const int rc = sqlite3_bind_null(statement_.get(), index);
     bind_result_ = bind_result_ == SQLITE_OK ? rc : bind_result_;
     return *this;
 }
@@ -180,8 +191,9 @@ std::span<const uint8_t> Statement::column_blob(int column) const {
                : std::span(bytes, static_cast<size_t>(sqlite3_column_bytes(statement_.get(), column)));
 }
 
-Result<Database> Database::connect(const std::string& path, const std::string& real_path, int flags) {
-    Database database(path);
+Result<Database> Database::connect(const DatabaseKind& kind, const std::string& path,
+                                   const std::string& real_path, int flags) {
+    Database database(kind, path);
     sqlite3* raw = nullptr;
     // NOMUTEX: one thread at a time is our contract, SQLite need not lock for it.
     const int rc =
@@ -189,7 +201,7 @@ Result<Database> Database::connect(const std::string& path, const std::string& r
                         flags | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nullptr);
     database.connection_.reset(raw);
     if (raw == nullptr) {
-        return fail("usage store " + path + ": out of memory");
+        return fail(store_named(kind, path) + ": out of memory");
     }
     if (rc != SQLITE_OK) {
         return tl::unexpected(database.last_error("opening"));
@@ -198,18 +210,20 @@ Result<Database> Database::connect(const std::string& path, const std::string& r
     return database;
 }
 
-Result<Database> Database::open_writable(const std::string& path) {
-    const Result<Place> place = locate(path);
+Result<Database> Database::open_writable(const DatabaseKind& kind, const std::string& path, Missing missing) {
+    const Result<Place> place = locate(kind, path);
     if (!place) {
         return tl::unexpected(place.error());
     }
-    if (Result<void> made = create_if_missing(path, *place); !made) {
-        return tl::unexpected(made.error());
+    if (missing == Missing::kIsMade) {
+        if (Result<void> made = create_if_missing(kind, path, *place); !made) {
+            return tl::unexpected(made.error());
+        }
     }
-    if (Result<void> regular = check_regular_file(path, *place); !regular) {
+    if (Result<void> regular = check_regular_file(kind, path, *place); !regular) {
         return tl::unexpected(regular.error());
     }
-    Result<Database> database = connect(path, place->path(), SQLITE_OPEN_READWRITE);
+    Result<Database> database = connect(kind, path, place->path(), SQLITE_OPEN_READWRITE);
     if (!database) {
         return database;
     }
@@ -221,7 +235,7 @@ Result<Database> Database::open_writable(const std::string& path) {
         return tl::unexpected(version.error());
     }
     if (sqlite3_db_readonly(raw, "main") != 0) {
-        return fail("usage store " + path + ": " + advice(SQLITE_READONLY));
+        return fail(store_named(kind, path) + ": " + advice(kind, SQLITE_READONLY));
     }
     sqlite3_db_config(raw, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, nullptr);
     if (Result<void> configured = database->configure_for_writing(); !configured) {
@@ -233,15 +247,15 @@ Result<Database> Database::open_writable(const std::string& path) {
     return database;
 }
 
-Result<Database> Database::open_read_only(const std::string& path) {
-    const Result<Place> place = locate(path);
+Result<Database> Database::open_read_only(const DatabaseKind& kind, const std::string& path) {
+    const Result<Place> place = locate(kind, path);
     if (!place) {
         return tl::unexpected(place.error());
     }
-    if (Result<void> regular = check_regular_file(path, *place); !regular) {
+    if (Result<void> regular = check_regular_file(kind, path, *place); !regular) {
         return tl::unexpected(regular.error());
     }
-    Result<Database> database = connect(path, place->path(), SQLITE_OPEN_READONLY);
+    Result<Database> database = connect(kind, path, place->path(), SQLITE_OPEN_READONLY);
     if (!database) {
         return database;
     }
@@ -250,7 +264,7 @@ Result<Database> Database::open_read_only(const std::string& path) {
         return tl::unexpected(version.error());
     }
     if (*version == 0) {
-        return fail("usage store " + path + ": is empty; apikeyd fills it when it starts");
+        return fail(store_named(kind, path) + ": is empty; " + std::string(kind.filled_by));
     }
     return database;
 }
@@ -265,16 +279,15 @@ Result<int64_t> Database::version() const {
     if (*application == 0 && *version == 0 && *tables == 0) {
         return 0;  // also what a daemon killed while creating it leaves
     }
-    if (*application != kUsageApplicationId) {
-        return fail("usage store " + path_ + ": is another program's SQLite database; name another file");
+    if (*application != kind_->application_id) {
+        return fail(named() + ": is another program's SQLite database; name another file");
     }
-    if (*version > kUsageSchemaVersion) {
-        return fail("usage store " + path_ + ": has version " + std::to_string(*version) +
-                    ", this apikeyd knows up to " + std::to_string(kUsageSchemaVersion) +
-                    "; run the newer apikeyd, or name another file");
+    if (*version > kind_->version()) {
+        return fail(named() + ": has version " + std::to_string(*version) + ", this apikeyd knows up to " +
+                    std::to_string(kind_->version()) + "; run the newer apikeyd, or name another file");
     }
     if (*version < 1) {
-        return fail("usage store " + path_ + ": has version " + std::to_string(*version) +
+        return fail(named() + ": has version " + std::to_string(*version) +
                     ", which no release wrote; restore a copy, or name another file");
     }
     return *version;
@@ -301,7 +314,7 @@ Result<void> Database::configure_for_writing() const {
     }
     if (mode->column_text(0) != "wal") {
         return fail(
-            "usage store " + path_ +
+            named() +
             ": its file system cannot share memory between processes, which write-ahead logging needs; "
             "name a place on a local disk");
     }
@@ -324,12 +337,12 @@ Result<void> Database::configure_for_writing() const {
 
 /// All of it or nothing: a store is of one version.
 Result<void> Database::bring_up(int64_t from_version) const {
-    if (from_version == kUsageSchemaVersion) {
+    if (from_version == kind_->version()) {
         return {};
     }
     int rc = execute("BEGIN IMMEDIATE");
-    for (int64_t version = from_version; rc == SQLITE_OK && version < kUsageSchemaVersion; ++version) {
-        rc = execute(kUsageVersionsSql[version]);
+    for (int64_t version = from_version; rc == SQLITE_OK && version < kind_->version(); ++version) {
+        rc = execute(kind_->versions[static_cast<size_t>(version)]);
     }
     if (rc != SQLITE_OK || execute("COMMIT") != SQLITE_OK) {
         Error error = last_error("creating its tables");
@@ -368,6 +381,10 @@ int Database::execute(const char* sql) const {
     return sqlite3_exec(connection_.get(), sql, nullptr, nullptr, nullptr);
 }
 
+void Database::wait_for_locks(uint32_t wait_ms_max) const {
+    sqlite3_busy_timeout(connection_.get(), static_cast<int>(std::min<uint32_t>(wait_ms_max, INT_MAX)));
+}
+
 bool Database::file_was_replaced() const {
     int moved = 0;
     return sqlite3_file_control(connection_.get(), "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK &&
@@ -377,8 +394,8 @@ bool Database::file_was_replaced() const {
 Error Database::last_error(std::string_view doing) const {
     sqlite3* raw = connection_.get();
     const int code = sqlite3_extended_errcode(raw);
-    std::string message = "usage store " + path_ + ": " + std::string(doing) + ": " + advice(code) +
-                          " (SQLite " + std::to_string(code) + ": " + sqlite3_errmsg(raw);
+    std::string message = named() + ": " + std::string(doing) + ": " + advice(*kind_, code) + " (SQLite " +
+                          std::to_string(code) + ": " + sqlite3_errmsg(raw);
     const int system_error = sqlite3_system_errno(raw);
     if (system_error != 0 && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN)) {
         message += ", " + errno_text(system_error);
