@@ -1,7 +1,7 @@
 #include "tools/policy_view.h"
 
+#include "source/limit_option.h"
 #include "source/limit_text.h"
-#include "tools/limit_option.h"
 
 namespace apikeyd {
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "source/limit_option.h"
 #include "source/limit_text.h"
 #include "source/yaml_events.h"
-#include "tools/limit_option.h"
 
 namespace apikeyd {
 

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "base/hex.h"
-#include "base/utf8.h"
 #include "shm/key_form.h"
 #include "shm/layout.h"
+#include "source/key_rules.h"
 #include "source/rfc3339.h"
 
 namespace apikeyd {
@@ -27,10 +27,6 @@ static_assert(kLimitNameBytesMax < shm::kLimitNameBytes && kLimitsMax <= shm::kM
 static_assert(kCreatedMax_s <= int64_t{UINT32_MAX} &&
               sizeof(shm::DetailEntry::created_s) == sizeof(uint32_t));
 static_assert(kExpiresMax_s < int64_t{shm::Meta::kNever});
-
-bool is_base62(char c) {
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
 
 constexpr std::string_view kKnownFields =
     "(want id, sha256, state, expires, plan, limits, addresses, environment, owner, name, created, foreign, "
@@ -251,12 +247,8 @@ void KeySetVisitor::row_value(const YamlScalar& scalar) {
 }
 
 void KeySetVisitor::set_id(const YamlScalar& scalar, YamlPlace place) {
-    // The text is not shown: somebody may have pasted the key itself.
-    if (scalar.text.size() != kKeyIdLength ||
-        !std::all_of(scalar.text.begin(), scalar.text.end(), is_base62)) {
-        field_error(place, "no key id (want 12 characters 0-9A-Za-z; these are " +
-                               std::to_string(scalar.text.size()) + " bytes)");
-        return;
+    if (const auto fault = key_id_fault(scalar.text)) {
+        return field_error(place, *fault);
     }
     row_.id = scalar.text;
     std::array<char, kKeyIdLength> id{};
@@ -285,7 +277,7 @@ void KeySetVisitor::set_state(const YamlScalar& scalar, YamlPlace place) {
     if (const auto state = key_state_named(scalar.text)) {
         row_.state = *state;
     } else {
-        field_error(place, yaml_quote(scalar.text) + " is no state (want active, disabled or revoked)");
+        field_error(place, state_fault(scalar.text));
     }
 }
 
@@ -301,11 +293,8 @@ void KeySetVisitor::set_time(const YamlScalar& scalar, YamlPlace place, bool exp
         return;
     }
     const int64_t last_s = expiry ? kExpiresMax_s : kCreatedMax_s;
-    if (*time_s <= 0 || *time_s > last_s) {
-        field_error(place, yaml_quote(scalar.text) +
-                               " is out of range (want a time from 1970-01-01T00:00:01Z to " +
-                               format_rfc3339(last_s) + ")");
-        return;
+    if (const auto fault = time_fault(*time_s, last_s)) {
+        return field_error(place, yaml_quote(scalar.text) + " " + *fault);
     }
     if (expiry) {
         row_.expires_s = *time_s;
@@ -315,16 +304,11 @@ void KeySetVisitor::set_time(const YamlScalar& scalar, YamlPlace place, bool exp
 }
 
 void KeySetVisitor::set_environment(const YamlScalar& scalar, YamlPlace place) {
-    const auto allowed = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z'); };
-    if (scalar.text.size() > kEnvironmentBytesMax ||
-        !std::all_of(scalar.text.begin(), scalar.text.end(), allowed)) {
-        field_error(place, yaml_quote(scalar.text) + " is no environment (want 1 to 15 characters a-z0-9)");
-        return;
+    if (const auto fault = environment_fault(scalar.text)) {
+        return field_error(place, *fault);
     }
     if (environments_.size() == kEnvironmentsMax && !environments_.contains(scalar.text)) {
-        field_error(place, yaml_quote(scalar.text) + " is one environment too many (want at most " +
-                               std::to_string(kEnvironmentsMax) + " different ones)");
-        return;
+        return field_error(place, environments_fault(scalar.text));
     }
     environments_.emplace(scalar.text);
     row_.environment = scalar.text;
@@ -341,11 +325,8 @@ void KeySetVisitor::set_foreign(const YamlScalar& scalar, YamlPlace place) {
 }
 
 void KeySetVisitor::set_text(const YamlScalar& scalar, YamlPlace place, size_t bytes_max, std::string& out) {
-    if (scalar.text.size() > bytes_max) {
-        field_error(place, std::to_string(scalar.text.size()) + " bytes (want at most " +
-                               std::to_string(bytes_max) + ")");
-    } else if (has_control(scalar.text)) {
-        field_error(place, yaml_quote(scalar.text) + " has control characters (want one line of plain text)");
+    if (const auto fault = text_fault(scalar.text, bytes_max)) {
+        field_error(place, *fault);
     } else {
         out = scalar.text;
     }
@@ -359,7 +340,7 @@ void KeySetVisitor::row_end() {
         }
     }
     if (row_quality_ == Row::kKept && row_.environment.empty() && !row_.foreign) {
-        row_error(row_place_, "environment: missing (required unless foreign: true)");
+        row_error(row_place_, std::string(kNoEnvironment));
     }
     ++keys_;
     if (row_quality_ == Row::kKept) {

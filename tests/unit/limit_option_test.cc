@@ -1,6 +1,6 @@
 // Promise: a limit on the command line is what it says, or is refused; what is shown can be given again.
 
-#include "tools/limit_option.h"
+#include "source/limit_option.h"
 
 #include <gtest/gtest.h>
 

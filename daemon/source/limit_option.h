@@ -1,4 +1,5 @@
-// Limits on the command line, as `burst=100/s,burst=200` and `monthly=1000000/month,shadow`.
+// Limits as one word, on the command line and in a key store: `burst=100/s,burst=200` and
+// `monthly=1000000/month,shadow`.
 
 #pragma once
 

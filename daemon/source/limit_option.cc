@@ -1,4 +1,4 @@
-#include "tools/limit_option.h"
+#include "source/limit_option.h"
 
 #include <set>
 
