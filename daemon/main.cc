@@ -8,9 +8,7 @@
 #include "core/preflight.h"
 #include "runtime/signals.h"
 #include "source/config_yaml.h"
-#include "source/key_set_limits.h"
-#include "source/text_file.h"
-#include "source/yaml_source.h"
+#include "source/source.h"
 
 namespace {
 
@@ -27,22 +25,18 @@ int check(const std::string& config_path, const apikeyd::Config& config) {
     for (const apikeyd::Error& error : apikeyd::preflight(config)) {
         status = tell(error);
     }
-    const auto text = apikeyd::read_text_file(config.source_path, apikeyd::kKeySetBytesMax);
-    if (!text) {
-        return tell(text.error());
+    const auto content = apikeyd::make_source(config.source)->load({}, [](const apikeyd::KeyRow&) {});
+    if (!content) {
+        return tell(content.error());
     }
-    const auto rows = apikeyd::parse_key_set(*text, config.source_path, [](const apikeyd::KeyRow&) {});
-    if (!rows) {
-        return tell({rows.error().joined()});
-    }
-    for (const std::string& warning : rows->warnings) {
+    for (const std::string& warning : (*content)->warnings) {
         std::fprintf(stderr, "%s (a warning)\n", warning.c_str());
     }
     if (status == kDone) {
         std::printf("%s: ok\n", config_path.c_str());
     }
-    std::printf("%s: ok, %llu keys\n", config.source_path.c_str(),
-                static_cast<unsigned long long>(rows->keys));
+    std::printf("%s: ok, %llu keys\n", config.source.place.c_str(),
+                static_cast<unsigned long long>((*content)->keys));
     return status;
 }
 

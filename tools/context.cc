@@ -8,12 +8,6 @@
 
 namespace apikeyd {
 
-namespace {
-
-constexpr std::string_view kYamlScheme = "yaml:";
-
-}  // namespace
-
 Context::Context(GlobalOptions options) : options_(std::move(options)) {
     config_path_ = options_.config_path.empty() ? kConfigDefault : options_.config_path;
     Result<Config> config = load_config(config_path_);
@@ -30,19 +24,18 @@ Context::Context(GlobalOptions options) : options_(std::move(options)) {
                                              : usual_directory(instance_);
 }
 
-tl::expected<std::string, Failure> Context::store_path() const {
-    if (options_.store.starts_with(kYamlScheme) && options_.store.size() > kYamlScheme.size()) {
-        return options_.store.substr(kYamlScheme.size());
-    }
+tl::expected<StoreName, Failure> Context::store() const {
     if (!options_.store.empty()) {
-        return failed(Exit::kUsage, "--store: want yaml:PATH");
+        const std::optional<StoreName> named = store_named(options_.store);
+        return named ? tl::expected<StoreName, Failure>(*named)
+                     : failed(Exit::kUsage, "--store: want yaml:PATH or sqlite:PATH");
     }
     if (!config_) {
         return failed(Exit::kUnreachable, config_error_ +
                                               "\n(name another file with --config, or the key set with "
-                                              "--store yaml:PATH)");
+                                              "--store yaml:PATH or sqlite:PATH)");
     }
-    return config_->source_path;
+    return config_->source;
 }
 
 tl::expected<std::string, Failure> Context::usage_path() const {

@@ -18,7 +18,7 @@ inline constexpr const char* kConfigDefault = "/etc/apikeyd/apikeyd.yaml";
 /// As given on the command line; empty: not given.
 struct GlobalOptions {
     std::string config_path;
-    std::string store;  ///< `yaml:PATH`
+    std::string store;  ///< `yaml:PATH` or `sqlite:PATH`
     std::string directory;
     std::string instance;
     OutputForm output = OutputForm::table;
@@ -42,8 +42,8 @@ class Context {
     [[nodiscard]] const std::optional<Config>& config() const { return config_; }
     [[nodiscard]] const std::string& config_error() const { return config_error_; }
 
-    /// The key set's file: --store, else what the configuration says.
-    [[nodiscard]] tl::expected<std::string, Failure> store_path() const;
+    /// The key set: --store, else what the configuration says.
+    [[nodiscard]] tl::expected<StoreName, Failure> store() const;
     /// The usage store's file, by the configuration.
     [[nodiscard]] tl::expected<std::string, Failure> usage_path() const;
     /// The base directory of instances and the instance: the options, else the configuration, else what a

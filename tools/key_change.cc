@@ -7,9 +7,6 @@
 #include <string_view>
 #include <system_error>
 
-#include "source/key_set_file.h"
-#include "source/text_file.h"
-
 namespace apikeyd {
 
 namespace {
@@ -19,14 +16,14 @@ constexpr uint32_t kLockWait_ms = 150'000;
 
 /// Why this daemon must not be told of changes to `store`; empty when it may: it would put them into a table
 /// that is made of another set.
-std::string other_source(const DaemonStatus& status, const std::string& store) {
+std::string other_source(const DaemonStatus& status, const StoreName& store) {
     namespace fs = std::filesystem;
-    const std::string_view scheme = "yaml:";
+    const std::string scheme = StoreName{store.kind, {}}.text();
     std::error_code error;
     // Weakly: the first key may be what makes the file.
     if (status.source.starts_with(scheme) &&
         fs::weakly_canonical(status.source.substr(scheme.size()), error) ==
-            fs::weakly_canonical(fs::absolute(store, error), error)) {
+            fs::weakly_canonical(fs::absolute(store.place, error), error)) {
         return {};
     }
     return "the daemon of instance " + status.instance + " (" + status.directory + ") serves " +
@@ -34,7 +31,7 @@ std::string other_source(const DaemonStatus& status, const std::string& store) {
 }
 
 /// Whether there is a daemon that may be told.
-Outcome check_daemon(const Context& context, const std::string& store) {
+Outcome check_daemon(const Context& context, const StoreName& store) {
     const auto status = context.ask_status();
     if (!status) {
         return tl::unexpected(status.error());
@@ -46,11 +43,11 @@ Outcome check_daemon(const Context& context, const std::string& store) {
 }
 
 /// Why a missing store must not be made anew: it is most likely away for a moment, and all its keys with it.
-Outcome check_not_served(const Context& context, const std::string& store) {
+Outcome check_not_served(const Context& context, const StoreName& store) {
     const auto status = context.ask_status();
     if (status && status->keys != 0 && other_source(*status, store).empty()) {
         return failed(Exit::kUnreachable,
-                      store + ": is not there, and the daemon serves " + std::to_string(status->keys) +
+                      store.place + ": is not there, and the daemon serves " + std::to_string(status->keys) +
                           " keys from it; bring it back, or write 'keys: []' into it to begin anew");
     }
     return {};
@@ -68,64 +65,58 @@ Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
 }
 
 /// Edits the set, and tells what the daemon is to be told; its hashes are filled in here.
-using SetEdit = std::function<tl::expected<ApplyRequest, Failure>(KeySetText& set)>;
+using SetEdit = std::function<tl::expected<ApplyRequest, Failure>(KeySet& set)>;
 
 Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     if (Outcome usable = context.check_config(); !usable) {
         return usable;
     }
-    const auto store = context.store_path();
+    const auto store = context.store();
     if (!store) {
         return tl::unexpected(store.error());
     }
     std::optional<Failure> refusal;
     ApplyRequest request;
     Outcome in_force = failed(Exit::kUnreachable, "not told");
-    RewriteOptions options;
+    ChangeOptions options;
     options.lock_wait_ms_max = kLockWait_ms;
-    const bool missing = access(store->c_str(), F_OK) != 0;
+    options.create = create;
+    const bool missing = access(store->place.c_str(), F_OK) != 0;
     if (create && missing) {
         if (Outcome away = check_not_served(context, *store); !away) {
             return away;
         }
     }
-    if (create) {
-        options.initial_text = KeySetText::empty_text();
-    }
     // Told under the lock: were it later, another operator's change of the same key could overtake this one,
     // and the older of the two would be what the daemon heard last. Whom to tell is settled before, since the
-    // daemon sees the rename too, and parses the file if it hears of the change only after it has read it.
+    // daemon sees the change too, and reads the store if it is told of the change only after that.
     Outcome daemon;
     options.then_locked = [&](const Rewrite& rewrite) {
         request.before = rewrite.before;
         request.after = rewrite.after;
         in_force = daemon ? bring_in_force(context, request) : daemon;
     };
-    const Result<Rewrite> rewritten = rewrite_file(
-        *store,
-        [&](std::string_view old_text) -> Result<std::string> {
-            Result<KeySetText> set = KeySetText::parse(std::string(old_text), *store);
-            if (!set) {
-                return tl::unexpected(set.error());
-            }
-            auto changed = edit(*set);
+    const Result<Rewrite> rewritten = make_store(*store)->change(
+        [&](KeySet& set) -> Result<void> {
+            auto changed = edit(set);
             if (!changed) {
                 refusal = changed.error();
                 return fail(refusal->message);
             }
             request = *std::move(changed);
             daemon = check_daemon(context, *store);
-            return set->text();
+            return {};
         },
         options);
     if (!rewritten) {
         return refusal ? tl::unexpected(*refusal) : failed(Exit::kUnreachable, rewritten.error());
     }
     if (missing && rewritten->written) {
-        say(*store + ": made, with mode 0600; the daemon's user must be able to read it");
+        say(store->place + ": made, with mode 0600; the daemon's user must be able to read it");
     }
     if (!in_force) {
-        return failed(Exit::kUnreachable, *store + ": recorded, not in force: " + in_force.error().message);
+        return failed(Exit::kUnreachable,
+                      store->place + ": recorded, not in force: " + in_force.error().message);
     }
     return {};
 }
@@ -133,7 +124,7 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
 }  // namespace
 
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
-    const auto edit_set = [&](KeySetText& set) -> tl::expected<ApplyRequest, Failure> {
+    const auto edit_set = [&](KeySet& set) -> tl::expected<ApplyRequest, Failure> {
         const auto rows = edit(set);
         if (!rows) {
             return tl::unexpected(rows.error());
@@ -148,7 +139,7 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
 }
 
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create) {
-    const auto edit_set = [&](KeySetText& set) -> tl::expected<ApplyRequest, Failure> {
+    const auto edit_set = [&](KeySet& set) -> tl::expected<ApplyRequest, Failure> {
         auto change = edit(set);
         if (!change) {
             return tl::unexpected(change.error());
@@ -160,11 +151,15 @@ Outcome change_policies(const Context& context, const PolicyEdit& edit, bool cre
     return change_set(context, edit_set, create);
 }
 
-tl::expected<KeyRow, Failure> find_key(const Context& context, const KeySetText& set, const std::string& id) {
-    if (const KeyRow* row = set.find(id)) {
-        return *row;
+tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, const std::string& id) {
+    auto found = set.key(id);
+    if (!found) {
+        return failed(Exit::kUnreachable, found.error());
     }
-    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store_path().value()};
+    if (*found) {
+        return **std::move(found);
+    }
+    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store()->place};
     if (const auto status = context.ask_status(); status && !status->load_error.empty()) {
         missing.message +=
             "\nThe daemon refused this key set, so a key that was in the one before may still be "

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/change.h"
-#include "source/yaml_editor.h"
+#include "source/store.h"
 #include "tools/context.h"
 #include "tools/outcome.h"
 
@@ -17,10 +17,10 @@ namespace apikeyd {
 /// Edits the set and tells which rows it means, as they are to be: also those that were so before, since a
 /// change that changes nothing is carried out again everywhere. Called once, while no other operator changes
 /// the set; a failure leaves everything as it was.
-using KeyEdit = std::function<tl::expected<std::vector<KeyRow>, Failure>(KeySetText& set)>;
+using KeyEdit = std::function<tl::expected<std::vector<KeyRow>, Failure>(KeySet& set)>;
 
 /// The same of what stands beside the keys.
-using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySetText& set)>;
+using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySet& set)>;
 
 /// Carries out one change. Success: durable, and in force in every process of the host. Exit::kUnreachable
 /// with 'recorded, not in force': durable only. `create`: a store that does not exist is made.
@@ -28,6 +28,6 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = f
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create = false);
 
 /// The row with this id, or a failure that names the store, and says so when the daemon goes by another set.
-tl::expected<KeyRow, Failure> find_key(const Context& context, const KeySetText& set, const std::string& id);
+tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, const std::string& id);
 
 }  // namespace apikeyd

@@ -1,24 +1,31 @@
 #include "tools/read_store.h"
 
-#include "source/key_set_limits.h"
-#include "source/text_file.h"
+#include "source/store.h"
 
 namespace apikeyd {
 
 tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSink& sink) {
-    const auto store = context.store_path();
+    const auto store = context.store();
     if (!store) {
         return tl::unexpected(store.error());
     }
-    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
-    if (!text) {
-        return failed(Exit::kUnreachable, text.error());
+    auto content = make_source(*store)->load(std::nullopt, sink);
+    if (!content) {
+        return failed(Exit::kUnreachable, content.error());
     }
-    auto parsed = parse_key_set(*text, *store, sink);
-    if (!parsed) {
-        return failed(Exit::kUnreachable, parsed.error().joined());
+    return std::move((*content)->policies);
+}
+
+tl::expected<std::optional<KeyRow>, Failure> find_row(const Context& context, const std::string& id) {
+    const auto store = context.store();
+    if (!store) {
+        return tl::unexpected(store.error());
     }
-    return std::move(parsed->policies);
+    auto found = make_store(*store)->find(id);
+    if (!found) {
+        return failed(Exit::kUnreachable, found.error());
+    }
+    return *std::move(found);
 }
 
 }  // namespace apikeyd

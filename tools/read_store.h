@@ -2,14 +2,20 @@
 
 #pragma once
 
-#include "source/yaml_source.h"
+#include <optional>
+#include <string>
+
+#include "source/source.h"
 #include "tools/context.h"
 #include "tools/outcome.h"
 
 namespace apikeyd {
 
 /// Streams the store's rows to `sink`, and answers what stands beside them. Rows that were handed over before
-/// a failure are provisional, see parse_key_set().
+/// a failure are provisional.
 tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSink& sink);
+
+/// The row with this id; nullopt when there is none.
+tl::expected<std::optional<KeyRow>, Failure> find_row(const Context& context, const std::string& id);
 
 }  // namespace apikeyd

@@ -107,7 +107,7 @@ void AuditLog::loaded(const Load& load, const Result<void>& result) {
         return;
     }
     Line line("source.load", nullptr, kSource);
-    line.add("source", load.path);
+    line.add("source", load.source->place());
     line.add_result(result);
     if (load.error.empty()) {
         line.add_report(load.report);

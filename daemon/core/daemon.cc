@@ -9,6 +9,7 @@
 #include "core/admin.h"
 #include "core/bus_guard.h"
 #include "core/preflight.h"
+#include "core/store_watch.h"
 #include "runtime/file_watch.h"
 #include "runtime/signals.h"
 
@@ -65,7 +66,7 @@ class Daemon {
     std::unique_ptr<DenialLog> denials_;
     std::unique_ptr<Admin> admin_;
     std::unique_ptr<SignalWatch> signals_;
-    std::unique_ptr<FileWatch> watch_;
+    std::unique_ptr<StoreWatch> watch_;
     std::unique_ptr<FileWatch> names_watch_;
     std::unique_ptr<UnixServer> door_;
     gid_t operators_group_ = 0;
@@ -141,7 +142,7 @@ Result<void> Daemon::open_instance() {
     publisher_->control().beat(realtime_now_ns());
     reloader_ = std::make_unique<Reloader>(
         *loop_, *publisher_, *loader_,
-        ReloaderOptions{config_.source_path, config_.reload.max_loss_percent, &audit_}, *log_);
+        ReloaderOptions{make_source(config_.source), config_.reload.max_loss_percent, &audit_}, *log_);
     denials_ = std::make_unique<DenialLog>(*publisher_, config_.denial_log, *log_);
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
     flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
@@ -169,10 +170,7 @@ Result<void> Daemon::open_notices() {
         return tl::unexpected(signals.error());
     }
     signals_ = std::move(*signals);
-    FileWatchOptions options;
-    options.debounce_ms = config_.reload.debounce_ms;
-    options.poll_ms = config_.reload.poll_ms;
-    auto watch = FileWatch::create(*loop_, config_.source_path, options, [this] {
+    auto watch = StoreWatch::create(*loop_, config_.source, config_.reload, [this] {
         admin_->set_watch_problem(watch_->inotify_problem());
         reloader_->request(false, [](const Result<ReloadReport>&) {});
     });
@@ -184,9 +182,8 @@ Result<void> Daemon::open_notices() {
         admin_->set_watch_problem(watch_->inotify_problem());
         log_->warn("source.polled_only", {{"reason", watch_->inotify_problem()}});
     }
-    options = {.debounce_ms = 0, .poll_ms = kNamesPoll_ms};
-    auto names = FileWatch::create(*loop_, publisher_->directory().path() + "/control", options,
-                                   [this] { check_names(); });
+    auto names = FileWatch::create(*loop_, publisher_->directory().path() + "/control",
+                                   {.debounce_ms = 0, .poll_ms = kNamesPoll_ms}, [this] { check_names(); });
     if (!names) {
         return tl::unexpected(names.error());
     }
@@ -285,7 +282,7 @@ DaemonStatus Daemon::fixed_status() const {
     status.started_s = realtime_now_ns() / 1000000000;
     status.instance = config_.instance;
     status.directory = publisher_->directory().path();
-    status.source = "yaml:" + config_.source_path;
+    status.source = config_.source.text();
     status.usage = "sqlite:" + config_.usage_path;
     status.event_loop = loop_->name();
     return status;

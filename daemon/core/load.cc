@@ -6,9 +6,6 @@
 
 #include "core/table_policies.h"
 #include "core/table_rows.h"
-#include "source/key_set_limits.h"
-#include "source/text_file.h"
-#include "source/yaml_source.h"
 
 namespace apikeyd {
 
@@ -19,6 +16,9 @@ using apikey::shm::SlotState;
 using apikey::shm::TableView;
 
 namespace {
+
+/// The daemon ends: nobody is told of this load.
+struct Stopped {};
 
 /// What the slot says of the row's key, with the digest whole: it is equal as far as the slot knows.
 std::optional<KeyRow> stored_row(const TableView& table, const Found& found, const KeyRow& row) {
@@ -96,24 +96,32 @@ void Load::collect_removals(const Slots& slots) {
         return;
     }
     const TableView& table = live->table().view();
-    boost::unordered_flat_set<std::string> revoked;  // digests
     for (uint64_t index = 0; index < table.slot_count(); ++index) {
         if (slots.seen[index]) {
             continue;
         }
         if (std::optional<KeyRow> row = row_of_slot(table, index)) {
-            ++report.removed;
-            audit.add_key(&*row, nullptr);
-            if (row->state == KeyState::kRevoked) {
-                revoked.emplace(row_digest_bytes(*row));
-            }
-            changes.push_back({Change::Kind::kRemove, std::move(*row)});
+            collect_removal(*std::move(row));
         }
     }
-    // The same key in another form, or under another id, is no other key.
+}
+
+void Load::collect_removal(KeyRow row) {
+    ++report.removed;
+    audit.add_key(&row, nullptr);
+    changes.push_back({Change::Kind::kRemove, std::move(row)});
+}
+
+/// The same key in another form, or under another id, is no other key.
+void Load::find_revived() {
+    boost::unordered_flat_set<std::string_view> revoked;  // digests
+    for (const Change& change : changes) {
+        if (change.kind == Change::Kind::kRemove && change.row.state == KeyState::kRevoked) {
+            revoked.insert(row_digest_bytes(change.row));
+        }
+    }
     for (const Change& addition : additions) {
-        if (addition.row.state != KeyState::kRevoked &&
-            revoked.contains(std::string(row_digest_bytes(addition.row)))) {
+        if (addition.row.state != KeyState::kRevoked && revoked.contains(row_digest_bytes(addition.row))) {
             note_revived(addition.row);
         }
     }
@@ -133,7 +141,11 @@ void Load::run() {
             compare_policies();
         }
     } catch (const std::bad_alloc&) {
-        error = path + ": no memory to read it; the daemon needs some times its size for a while";
+        error = source->place() + ": no memory to read it; the daemon needs some times its size for a while";
+    } catch (const Stopped&) {
+        error = source->place() + ": not read to its end, the daemon stops";
+    }
+    if (!error.empty()) {
         additions.clear();
         changes.clear();
     }
@@ -174,35 +186,86 @@ void Load::compare_policies() {
 }
 
 void Load::read_and_compare() {
-    const Result<std::string> text = read_text_file(path, kKeySetBytesMax);
-    if (!text) {
-        error = text.error().message;
-        return;
+    live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
+    if (!force && in_force && live != nullptr) {
+        Result<std::optional<SourceChanges>> found = source->changes_since(*in_force);
+        if (!found) {
+            error = found.error().message;
+            return;
+        }
+        if (*found) {
+            compare_changes(**std::move(found));
+            return;
+        }
     }
-    fingerprint = apikeyd::fingerprint(*text);
-    if (!force && in_force == fingerprint) {
+    compare_all();
+}
+
+void Load::compare_changes(SourceChanges found) {
+    fingerprint = found.fingerprint;
+    warnings = std::move(found.warnings);
+    if (fingerprint == in_force) {
         report.unchanged = true;
         return;
     }
+    if (found.policies) {
+        policies = std::make_shared<const PolicySet>(*std::move(found.policies));
+        compare_policies();
+        if (!error.empty()) {
+            // A plan went together with its last keys' use of it, perhaps: the rows all say which.
+            error.clear();
+            changes.clear();
+            report = {};
+            compare_all();
+            return;
+        }
+        audit.add_policies(*policies);
+    }
+    const TableView& table = live->table().view();
+    Slots slots{std::vector<bool>(table.slot_count()), std::vector<bool>(table.slot_count())};
+    for (KeyRow& row : found.rows) {
+        collect(std::move(row), slots);
+    }
+    for (const KeyRow& row : found.gone) {
+        // A foreign key can go on under another id, in the same slot.
+        const Found slot = find_slot(table, row_hash(row, table.hash_seed), row_digest(row));
+        if (slot.index == kNoSlot || slots.seen[slot.index]) {
+            continue;
+        }
+        if (std::optional<KeyRow> there = row_of_slot(table, slot.index)) {
+            collect_removal(*std::move(there));
+        }
+    }
+    find_revived();
+    report.keys = live_keys + report.added - report.removed;
+}
+
+void Load::compare_all() {
     const uint64_t slot_count = live != nullptr ? live->table().view().slot_count() : 0;
     Slots slots{std::vector<bool>(slot_count), std::vector<bool>(slot_count)};
-    live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
-    auto parsed = parse_key_set(*text, path, [&](KeyRow row) {
-        if (stopping->load(std::memory_order_relaxed)) {
-            throw YamlStop{};  // the daemon ends: nobody is told of this load
-        }
-        collect(std::move(row), slots);
-    });
-    if (!parsed) {
-        error = parsed.error().joined();
-        additions.clear();
-        changes.clear();
+    Result<std::optional<SourceContent>> content =
+        source->load(force ? std::nullopt : in_force, [&](KeyRow row) {
+            if (stopping->load(std::memory_order_relaxed)) {
+                throw Stopped{};
+            }
+            collect(std::move(row), slots);
+        });
+    if (!content) {
+        error = content.error().message;
         return;
     }
-    policies = std::make_shared<const PolicySet>(std::move(parsed->policies));
+    if (!*content) {
+        fingerprint = *in_force;
+        report.unchanged = true;
+        return;
+    }
+    fingerprint = (*content)->fingerprint;
+    warnings = std::move((*content)->warnings);
+    policies = std::make_shared<const PolicySet>(std::move((*content)->policies));
     audit.add_policies(*policies);
     collect_sharing(slots);
     collect_removals(slots);
+    find_revived();
 }
 
 }  // namespace apikeyd

@@ -13,7 +13,7 @@
 #include "base/result.h"
 #include "core/audit_entry.h"
 #include "core/publisher.h"
-#include "source/fingerprint.h"
+#include "source/source.h"
 
 namespace apikeyd {
 
@@ -38,7 +38,9 @@ class Load {
     bool force = false;
     GenerationPtr live;  // keeps the table mapped while the worker compares
     std::optional<Fingerprint> in_force;
-    std::string path;
+    /// Beside the keys, with that fingerprint; replaced where the load brings others.
+    std::shared_ptr<const PolicySet> policies;
+    std::shared_ptr<Source> source;
     std::shared_ptr<const std::atomic<bool>> stopping;
     /// False for a change of the policies alone: `policies` and `fingerprint` are given, and no source is
     /// read.
@@ -47,11 +49,11 @@ class Load {
     // What it finds.
     Fingerprint fingerprint{};
     std::string error;
+    std::vector<std::string> warnings;
     ReloadReport report;
     uint64_t live_keys = 0;
     uint64_t revived = 0;  // revoked keys that the source has in another state
     std::string first_revived;
-    std::shared_ptr<const PolicySet> policies;
     std::vector<Change> additions;
     uint64_t additions_bytes = 0;  // of details
     std::vector<Change> changes;   // of keys that are there: updates, then removals
@@ -73,11 +75,15 @@ class Load {
         std::vector<bool> changed;
     };
     void read_and_compare();
+    void compare_all();
+    void compare_changes(SourceChanges found);
     void compare_policies();
     void note_revived(const KeyRow& row);
     void collect(KeyRow row, Slots& slots);
     void collect_sharing(const Slots& slots);
     void collect_removals(const Slots& slots);
+    void collect_removal(KeyRow row);
+    void find_revived();
 };
 
 }  // namespace apikeyd

@@ -45,7 +45,8 @@ std::shared_ptr<Load> Reloader::new_load() const {
     auto load = std::make_shared<Load>();
     load->live = publisher_.current();
     load->in_force = in_force_;
-    load->path = options_.source_path;
+    load->source = options_.source;
+    load->policies = publisher_.policies_in_force();
     load->stopping = stopping_;
     // Where there is no table nobody knows what a key was before.
     if (options_.audit != nullptr && options_.audit->on() && load->live != nullptr) {
@@ -77,7 +78,7 @@ std::string Reloader::refusal(const Load& load) const {
         return {};
     }
     if (load.revived != 0) {
-        return options_.source_path + ": would bring back " + std::to_string(load.revived) +
+        return options_.source->place() + ": would bring back " + std::to_string(load.revived) +
                " revoked keys, the first " + load.first_revived +
                " (an old copy of the file? `apikeyctl reload --force` if that is meant)";
     }
@@ -85,7 +86,7 @@ std::string Reloader::refusal(const Load& load) const {
         load.report.removed * 100 <= load.live_keys * options_.max_loss_percent) {
         return {};
     }
-    return options_.source_path + ": would remove " + std::to_string(load.report.removed) + " of " +
+    return options_.source->place() + ": would remove " + std::to_string(load.report.removed) + " of " +
            std::to_string(load.live_keys) + " keys, more than the allowed " +
            std::to_string(options_.max_loss_percent) +
            "% (`apikeyctl reload --force` if that is meant, or raise reload.max_loss_percent)";
@@ -167,15 +168,21 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         }
         // What the tool changed since the file was read may not be what the file said then.
         load->again = load->again || !changed_meanwhile_.empty();
-        // No hash keeps the next notice from being taken for 'unchanged'.
-        in_force_ = load->again ? std::nullopt : std::optional(load->fingerprint);
+        if (load->again) {
+            step_back_to(load->in_force);
+        } else {
+            in_force_ = load->fingerprint;
+        }
         if (load->report.unchanged) {
             publisher_.control().accepted();
         } else {
             publisher_.control().applied(fingerprint_word(load->fingerprint), realtime_now_ns());
         }
+        for (const std::string& warning : load->warnings) {
+            log_.warn("source.warning", {{"reason", warning}});
+        }
         if (!load->report.unchanged && load->reads_source) {
-            log_.info("reload.done", {{"source", load->path},
+            log_.info("reload.done", {{"source", load->source->place()},
                                       {"keys", load->report.keys},
                                       {"added", load->report.added},
                                       {"updated", load->report.updated},
@@ -184,14 +191,14 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     } else {
         outcome = tl::unexpected(result.error());
         if (load->policies_set) {
-            in_force_.reset();  // some of it is in force: no content is 'unchanged' against that
+            step_back_to(load->in_force);  // some of it is in force
         }
         if (load->error.empty()) {
             retry_later();
         }
         last_error_ = result.error().message;
         publisher_.control().refused();
-        log_.error("reload.refused", {{"source", load->path}, {"reason", last_error_}});
+        log_.error("reload.refused", {{"source", load->source->place()}, {"reason", last_error_}});
     }
     for (const Load::Request& request : load->requests) {
         request.done(outcome);
@@ -275,13 +282,21 @@ std::string Reloader::refusal(const std::vector<Change>& changes, const std::vec
 }
 
 /// The source was never loaded. A table with these keys alone would refuse all others; what tightens goes
-/// into the files that an earlier daemon left, and the rest waits for the source.
-void Reloader::apply_before_the_source(const std::vector<Change>& changes, const Publisher::Done& done) {
+/// into the files that an earlier daemon left, and the rest comes with the source, which says it too.
+void Reloader::apply_before_the_source(const std::vector<Change>& changes, Publisher::Done done) {
     for (const Change& change : changes) {
         publisher_.make(change);
     }
-    request(false, [](const Result<ReloadReport>&) {});
-    done(fail("the source has not been loaded yet" + (last_error_.empty() ? "" : ": " + last_error_)));
+    request(false, [reached = publisher_.reaches_all(),
+                    done = std::move(done)](const Result<ReloadReport>& report) {
+        done(report ? reached : fail("the source has not been loaded yet: " + report.error().message));
+    });
+}
+
+/// Of what came after `earlier`, memory has some and lacks some. Where the source can tell what changed
+/// since, that is read again; else no fingerprint keeps the next content from being taken for 'unchanged'.
+void Reloader::step_back_to(const std::optional<Fingerprint>& earlier) {
+    in_force_ = in_force_ && earlier ? options_.source->earlier(*in_force_, *earlier) : std::nullopt;
 }
 
 /// After the tool's changes: what is in force is `after`, where it was `before`; else the source is read.
@@ -290,13 +305,18 @@ void Reloader::follow(const Fingerprint& before, const Fingerprint& after, bool 
         in_force_ = after;
         publisher_.control().applied(fingerprint_word(after), realtime_now_ns());
     } else if (!made || in_force_ != after) {
-        in_force_.reset();  // memory is no content's: the next load compares, whatever it reads
+        step_back_to(before);
         request(false, [](const Result<ReloadReport>&) {});
     }
 }
 
 void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                      Publisher::Done done) {
+    // Loads were faster, and may have brought what came after; a change of nothing is carried out again.
+    if (before != after && in_force_ && options_.source->earlier(*in_force_, after) == after) {
+        done(publisher_.reaches_all());
+        return;
+    }
     const bool in_step = in_force_ == before;
     std::vector<Change> others = in_step ? std::vector<Change>() : other_forms(changes);
     if (std::string refused = refusal(changes, others); !refused.empty()) {
@@ -309,7 +329,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
         }
     }
     if (publisher_.current() == nullptr && !publisher_.building()) {
-        apply_before_the_source(changes, done);
+        apply_before_the_source(changes, std::move(done));
         return;
     }
     // What must not be accepted any more goes first; what stays acceptable only when its other form is there.

@@ -22,14 +22,14 @@
 #include "base/result.h"
 #include "core/load.h"
 #include "core/publisher.h"
-#include "source/fingerprint.h"
+#include "source/source.h"
 
 namespace apikeyd {
 
 class AuditLog;
 
 struct ReloaderOptions {
-    std::string source_path;
+    std::shared_ptr<Source> source;  ///< used by the worker alone, once the reloader has it
     uint32_t max_loss_percent;
     AuditLog* audit = nullptr;  ///< told what the source brought; may be nullptr
 };
@@ -80,7 +80,8 @@ class Reloader {
     std::string refusal(const Load& load) const;
     std::string refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const;
     std::vector<Change> other_forms(const std::vector<Change>& changes) const;
-    void apply_before_the_source(const std::vector<Change>& changes, const Publisher::Done& done);
+    void apply_before_the_source(const std::vector<Change>& changes, Publisher::Done done);
+    void step_back_to(const std::optional<Fingerprint>& earlier);
     void follow(const Fingerprint& before, const Fingerprint& after, bool in_step, bool made);
 
     Loop& loop_;

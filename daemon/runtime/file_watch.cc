@@ -43,7 +43,8 @@ std::int64_t to_ns(const timespec& time) {
 /// Watches what a walk of the path tells, and keeps book of it.
 class FileWatch::Rebuild final : public LinkChainVisitor {
   public:
-    explicit Rebuild(int inotify) : inotify_(inotify) {}
+    Rebuild(int inotify, bool writes)
+        : inotify_(inotify), events_(kSelfEvents | kEntryEvents | (writes ? IN_MODIFY : 0u)) {}
 
     void passing(const std::string& directory) override {
         // Costs no wake-ups, and tells when a directory higher up is moved away. Where it fails (no right to
@@ -55,7 +56,7 @@ class FileWatch::Rebuild final : public LinkChainVisitor {
     }
 
     bool deciding(const std::string& directory, const std::string& name) override {
-        const int watch = ::inotify_add_watch(inotify_, directory.c_str(), kHow | kSelfEvents | kEntryEvents);
+        const int watch = ::inotify_add_watch(inotify_, directory.c_str(), kHow | events_);
         if (watch >= 0) {
             names_by_watch[watch].insert(name);
             return true;
@@ -74,6 +75,7 @@ class FileWatch::Rebuild final : public LinkChainVisitor {
 
   private:
     const int inotify_;
+    const std::uint32_t events_;
 };
 
 Result<std::unique_ptr<FileWatch>> FileWatch::create(Loop& loop, const std::string& path,
@@ -201,7 +203,7 @@ void FileWatch::rebuild() {
         return;
     }
     for (int attempt = 0; attempt < kRebuildAttempts; ++attempt) {
-        Rebuild chain(inotify_.get());
+        Rebuild chain(inotify_.get(), options_.writes);
         const bool whole = walk_link_chain(path_, chain);
         for (const auto& [watch, names] : names_by_watch_) {
             if (!chain.names_by_watch.contains(watch)) {

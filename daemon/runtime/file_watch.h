@@ -21,6 +21,7 @@ struct FileWatchOptions {
     std::int64_t debounce_ms;  ///< from the first sign of a change to changed(): what comes in between is one
     std::int64_t poll_ms;      ///< how often the file's stat is compared, for file systems that tell nothing
     bool use_inotify = true;   ///< false: polling alone
+    bool writes = false;       ///< tell of each write, not when the writer closes the file
 };
 
 /// Watches a path, not a file: the directories that hold the file and each symbolic link on the way to it, by

@@ -10,6 +10,7 @@
 #include "runtime/log_format.h"
 #include "runtime/loop_kind.h"
 #include "shm/instance_place.h"
+#include "source/store_name.h"
 
 namespace apikeyd {
 
@@ -59,7 +60,7 @@ struct RetentionConfig {
 struct Config {
     std::string instance = apikey::shm::kInstanceDefault;
     std::string directory;        ///< absolute; the segments stand in directory/instance
-    std::string source_path;      ///< absolute, of the YAML key set
+    StoreName source;             ///< its place absolute
     std::string usage_path;       ///< absolute, of the SQLite usage store
     std::string clients_group;    ///< name; empty: the daemon's own group
     std::string operators_group;  ///< name; empty: the daemon's own group

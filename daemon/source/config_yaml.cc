@@ -104,6 +104,15 @@ Taken take_url(const YamlScalar& value, std::string_view scheme, const std::file
     return take_path(value.text.substr(scheme.size()), base, out);
 }
 
+Taken take_source(const YamlScalar& value, const std::filesystem::path& base, StoreName& out) {
+    const std::optional<StoreName> named = store_named(value.text);
+    if (!named) {
+        return yaml_quote(value.text) + " (want yaml:PATH or sqlite:PATH)";
+    }
+    out.kind = named->kind;
+    return take_path(named->place, base, out.place);
+}
+
 Taken take_group(const YamlScalar& value, std::string& out) {
     const auto allowed = [](char c) {
         return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '_' || c == '-' ||
@@ -134,8 +143,7 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
     return {
         {"instance", take_instance},
         {"directory", path([](Config& c) -> std::string& { return c.directory; })},
-        {"source",
-         [base](const YamlScalar& v, Config& c) { return take_url(v, "yaml:", base, c.source_path); }, true},
+        {"source", [base](const YamlScalar& v, Config& c) { return take_source(v, base, c.source); }, true},
         {"usage",
          [base](const YamlScalar& v, Config& c) { return take_url(v, "sqlite:", base, c.usage_path); }, true},
         {"clients_group", [](const YamlScalar& v, Config& c) { return take_group(v, c.clients_group); }},
@@ -343,7 +351,7 @@ std::string shared_log_file(const Config& config, const std::string& config_path
         {"audit_log.file", config.audit_log.file},
         {"denial_log.file", config.denial_log.file},
         {"log.file", config.log.file},
-        {"source", config.source_path},
+        {"source", config.source.place},
         {"usage", config.usage_path},
         {"the configuration", config_path}};
     constexpr size_t kLogs = 3;

@@ -1,4 +1,4 @@
-// The identity of a source's content, by which a rename's notice is told from a change.
+// The identity of a source's content, by which a notice is told from a change: equal ones, equal contents.
 
 #pragma once
 

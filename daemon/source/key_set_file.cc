@@ -6,135 +6,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <chrono>
-#include <climits>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "base/file_io.h"
 #include "base/owned_fd.h"
+#include "source/file_lock.h"
 #include "source/text_file.h"
 
 namespace apikeyd {
 
 namespace {
 
-constexpr mode_t kLockMode = 0600;
-constexpr mode_t kSharedLockMode = 0660;
-constexpr mode_t kGroupWrites = S_IRGRP | S_IWGRP;
 constexpr mode_t kNewFileMode = 0600;
-constexpr uint32_t kLockPollMax_ms = 50;
-constexpr std::string_view kLockSuffix = ".lock";
 constexpr std::string_view kTemporaryMark = ".apikey-tmp.";
-
-struct Place {
-    std::string directory;
-    std::string name;
-    std::string path;  // directory/name, no symbolic link in it (when the file exists)
-};
-
-/// Where the text itself stands: links resolved, so that a link is kept and two names of one file share a
-/// lock.
-Result<Place> resolve(const std::string& path) {
-    std::string full;
-    if (const std::unique_ptr<char, decltype(&free)> real(realpath(path.c_str(), nullptr), &free); real) {
-        full = real.get();
-    } else if (errno == ENOENT) {
-        struct stat st {};
-        if (lstat(path.c_str(), &st) == 0) {
-            return fail(path + ": a symbolic link to nowhere (create its target, or name the file itself)");
-        }
-        full = path;
-    } else {
-        return tl::unexpected(file_error(path, "resolve", errno));
-    }
-    const size_t slash = full.rfind('/');
-    Place place{slash == std::string::npos ? "." : full.substr(0, std::max<size_t>(slash, 1)),
-                full.substr(slash + 1), full};
-    if (place.name.empty()) {
-        return fail(path + ": no file name (want the path of a key set file)");
-    }
-    return place;
-}
-
-/// Who holds the lock, by what it wrote into the lock file. For display only.
-std::string lock_holder(int fd) {
-    char text[32] = {};
-    const ssize_t got = pread(fd, text, sizeof text - 1, 0);
-    const long pid = got > 0 ? std::strtol(text, nullptr, 10) : 0;
-    return pid > 0 ? "process " + std::to_string(pid) : "another process";
-}
-
-void sign_lock(int fd) {
-    const std::string pid = std::to_string(getpid()) + "\n";
-    // Display only: a full disk must not keep anyone from the lock.
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) {
-        return;
-    }
-}
-
-/// True for a key set that its group may change as well as its owner.
-bool is_shared(const struct stat& key_set) {
-    return (key_set.st_mode & kGroupWrites) == kGroupWrites;
-}
-
-/// Lets the same group lock that may change the key set. Of no account where it fails: the lock file is its
-/// owner's then, and who cannot open it is told so.
-void share_lock(int fd, const Place& place) {
-    struct stat key_set {};
-    if (stat(place.path.c_str(), &key_set) == 0 && is_shared(key_set) &&
-        fchown(fd, static_cast<uid_t>(-1), key_set.st_gid) == 0) {
-        (void)fchmod(fd, kSharedLockMode);
-    }
-}
-
-/// The lock file, locked until it is closed. F_OFD_SETLKW cannot be bounded without a signal, so F_OFD_SETLK
-/// is polled.
-Result<OwnedFd> take_lock(const Place& place, uint32_t wait_ms_max) {
-    const std::string path = place.path + std::string(kLockSuffix);
-    OwnedFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, kLockMode));
-    if (!lock.is_open()) {
-        return tl::unexpected(file_error(path, "open the lock file", errno));
-    }
-    struct stat st {};
-    if (fstat(lock.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
-        return fail(path + ": no regular file (remove it; it is made anew)");
-    }
-    if (st.st_uid == geteuid()) {
-        share_lock(lock.get(), place);
-    }
-    using Clock = std::chrono::steady_clock;
-    const auto deadline = Clock::now() + std::chrono::milliseconds(wait_ms_max);
-    for (uint32_t pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kLockPollMax_ms)) {
-        struct flock range {};
-        range.l_type = F_WRLCK;
-        range.l_whence = SEEK_SET;
-        if (fcntl(lock.get(), F_OFD_SETLK, &range) == 0) {
-            sign_lock(lock.get());
-            return lock;
-        }
-        if (errno != EAGAIN && errno != EACCES && errno != EINTR) {
-            return tl::unexpected(file_error(path, "lock", errno));
-        }
-        if (Clock::now() >= deadline) {
-            return fail(path + ": still locked by " + lock_holder(lock.get()) + " after " +
-                        std::to_string(wait_ms_max) + " ms (wait for it to end, then try again)");
-        }
-        std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
-    }
-}
 
 struct CloseDirectory {
     void operator()(DIR* directory) const { closedir(directory); }
 };
 
 /// Removes what killed rewrites left. Under the lock no temporary file of this key set is in use.
-void remove_stale(const Place& place) {
+void remove_stale(const FilePlace& place) {
     const std::unique_ptr<DIR, CloseDirectory> directory(opendir(place.directory.c_str()));
     if (!directory) {
         return;
@@ -159,7 +53,7 @@ class Temporary {
         }
     }
 
-    Result<void> create(const Place& place) {
+    Result<void> create(const FilePlace& place) {
         uint64_t random = 0;
         if (getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
             return tl::unexpected(file_error(place.path, "draw a random name", errno));
@@ -177,7 +71,7 @@ class Temporary {
     }
 
     /// Content, then owner and mode, on disk. Owner before mode: chown clears set-id bits.
-    Result<void> fill(const Place& place, std::string_view text, const std::optional<struct stat>& like) {
+    Result<void> fill(const FilePlace& place, std::string_view text, const std::optional<struct stat>& like) {
         if (const int error = write_all(file_.get(), text); error != 0) {
             return tl::unexpected(file_error(place.path, "write the new text", error));
         }
@@ -203,7 +97,7 @@ class Temporary {
         return {};
     }
 
-    Result<void> rename_to(const Place& place) {
+    Result<void> rename_to(const FilePlace& place) {
         if (rename(path_.c_str(), place.path.c_str()) != 0) {
             return tl::unexpected(file_error(place.path, "replace the file", errno));
         }
@@ -220,8 +114,9 @@ class Temporary {
             return 0;
         }
         const int error = errno;
-        const bool kept = is_shared(like) && (mine.st_gid == like.st_gid ||
-                                              fchown(file_.get(), static_cast<uid_t>(-1), like.st_gid) == 0);
+        const bool kept =
+            is_group_shared(like) &&
+            (mine.st_gid == like.st_gid || fchown(file_.get(), static_cast<uid_t>(-1), like.st_gid) == 0);
         return kept ? 0 : error;
     }
 
@@ -229,7 +124,7 @@ class Temporary {
     std::string path_;
 };
 
-Result<void> sync_directory(const Place& place) {
+Result<void> sync_directory(const FilePlace& place) {
     const OwnedFd directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!directory.is_open() || fsync(directory.get()) != 0) {
         Error error = file_error(place.directory, "make the change durable", errno);
@@ -240,7 +135,7 @@ Result<void> sync_directory(const Place& place) {
 }
 
 /// True while nobody who ignores the lock (an editor) has put another text in place since it was read.
-bool unchanged(const Place& place, const std::optional<struct stat>& read) {
+bool unchanged(const FilePlace& place, const std::optional<struct stat>& read) {
     struct stat now {};
     if (stat(place.path.c_str(), &now) != 0) {
         return !read && errno == ENOENT;
@@ -249,7 +144,7 @@ bool unchanged(const Place& place, const std::optional<struct stat>& read) {
            now.st_mtim.tv_sec == read->st_mtim.tv_sec && now.st_mtim.tv_nsec == read->st_mtim.tv_nsec;
 }
 
-Result<void> replace(const Place& place, std::string_view text, const std::optional<struct stat>& old) {
+Result<void> replace(const FilePlace& place, std::string_view text, const std::optional<struct stat>& old) {
     Temporary temporary;
     if (auto done = temporary.create(place); !done) {
         return done;
@@ -269,15 +164,15 @@ Result<void> replace(const Place& place, std::string_view text, const std::optio
 }  // namespace
 
 Result<Rewrite> rewrite_file(const std::string& path, const TextEdit& edit, const RewriteOptions& options) {
-    const auto place = resolve(path);
+    const auto place = resolve_file(path);
     if (!place) {
         return tl::unexpected(place.error());
     }
-    const auto lock = take_lock(*place, options.lock_wait_ms_max);
+    const auto lock = take_file_lock(*place, options.lock_wait_ms_max);
     if (!lock) {
         return tl::unexpected(lock.error());
     }
-    const auto again = resolve(path);
+    const auto again = resolve_file(path);
     if (!again || again->path != place->path) {
         return fail(path + ": points elsewhere since the lock was asked for (try again)");
     }

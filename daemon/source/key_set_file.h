@@ -14,17 +14,10 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "source/fingerprint.h"
 #include "source/key_set_limits.h"
+#include "source/store.h"
 
 namespace apikeyd {
-
-/// What a rewrite did. Fingerprints are SHA-256 of the whole text.
-struct Rewrite {
-    Fingerprint before{};
-    Fingerprint after{};
-    bool written = false;  ///< false: the edit changed nothing and the file was left alone
-};
 
 struct RewriteOptions {
     uint32_t lock_wait_ms_max = 10'000;
@@ -32,19 +25,17 @@ struct RewriteOptions {
     /// Start from this text when there is no file, and create it with mode 0600. Empty: a missing file is an
     /// error.
     std::string initial_text;
-    /// Called once the new text is in place, or when the edit changed nothing, while the lock is still held:
-    /// what follows from two changes then happens in the order of the changes. Not called on an error.
-    std::function<void(const Rewrite&)> then_locked;
+    std::function<void(const Rewrite&)> then_locked;  ///< as in ChangeOptions
 };
 
 /// From the file's text to its new text. Called once, under the lock.
 using TextEdit = std::function<Result<std::string>(std::string_view old_text)>;
 
-/// Replaces the text of the file at `path` by what `edit` makes of it. When this returns without an error,
-/// the new text is on disk. Group and mode are kept, and the owner too unless the group shares the file (not
-/// ACLs or hard links); a symbolic link stays and its target is replaced. On an error the old text stays,
-/// unless the message says that the new one is in place but perhaps not durable. Blocks for lock_wait_ms_max
-/// at most; safe from any thread and process.
+/// Replaces the text of the file at `path` by what `edit` makes of it; fingerprints are the texts' SHA-256.
+/// When this returns without an error, the new text is on disk. Group and mode are kept, and the owner too
+/// unless the group shares the file (not ACLs or hard links); a symbolic link stays and its target is
+/// replaced. On an error the old text stays, unless the message says that the new one is in place but perhaps
+/// not durable. Blocks for lock_wait_ms_max at most; safe from any thread and process.
 Result<Rewrite> rewrite_file(const std::string& path, const TextEdit& edit,
                              const RewriteOptions& options = {});
 

@@ -19,12 +19,13 @@
 #include "base/result.h"
 #include "source/key_row.h"
 #include "source/policy_text.h"
+#include "source/store.h"
 #include "source/yaml_events.h"
 #include "source/yaml_locate.h"
 
 namespace apikeyd {
 
-class KeySetText {
+class KeySetText final : public KeySet {
   public:
     /// A set without keys, as the tool writes it.
     static std::string empty_text() { return "version: 1\nkeys: []\n"; }
@@ -35,27 +36,27 @@ class KeySetText {
     /// Replaces the key with this id, or appends it. Only fields that differ are rewritten, in place; a key
     /// whose form defies that is rewritten whole. On an error (a field that the file format refuses, a digest
     /// that another key has) nothing has changed.
-    Result<void> upsert(const KeyRow& row);
+    Result<void> upsert(const KeyRow& row) override;
 
     /// Removes the key's lines. Comments above them stay. False when there is no such key.
-    Result<bool> erase(std::string_view id);
+    Result<bool> erase(std::string_view id) override;
 
     /// The row with this id, or nullptr. Valid until the next change.
     [[nodiscard]] const KeyRow* find(std::string_view id) const;
+    Result<std::optional<KeyRow>> key(std::string_view id) override {
+        const KeyRow* const row = find(id);
+        return row != nullptr ? std::optional(*row) : std::nullopt;
+    }
 
-    /// What the set says beside its keys. Valid until the next change.
-    [[nodiscard]] const PolicySet& policies() const { return policies_; }
+    [[nodiscard]] const PolicySet& policies() const override { return policies_; }
 
-    // Changes of that (yaml_editor_policies.cc), element by element where they stand, as upsert() changes
-    // keys. Refused, with nothing changed, is what would leave a key or an owner with something undefined:
-    // the error names how many and the first.
-    Result<void> upsert_plan(const PlanRow& plan);
-    Result<void> upsert_owner(const OwnerRow& owner);
-    Result<void> add_scope(const std::string& scope);
-    // Of what is there. An owner goes when all its keys are revoked.
-    Result<void> erase_plan(const std::string& name);
-    Result<void> erase_owner(const std::string& name);
-    Result<void> erase_scope(const std::string& name);
+    // In yaml_editor_policies.cc: element by element where they stand, as upsert() changes keys.
+    Result<void> upsert_plan(const PlanRow& plan) override;
+    Result<void> upsert_owner(const OwnerRow& owner) override;
+    Result<void> add_scope(const std::string& scope) override;
+    Result<void> erase_plan(const std::string& name) override;
+    Result<void> erase_owner(const std::string& name) override;
+    Result<void> erase_scope(const std::string& name) override;
 
     /// All rows in the order of the text.
     [[nodiscard]] std::vector<KeyRow> rows() const;

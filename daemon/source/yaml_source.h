@@ -26,6 +26,7 @@
 
 #include "base/result.h"
 #include "source/key_row.h"
+#include "source/source.h"
 #include "source/yaml_events.h"
 
 namespace apikeyd {
@@ -35,8 +36,6 @@ struct YamlSummary {
     PolicySet policies;
     std::vector<std::string> warnings;  ///< `file:line:column: what`: nothing that keeps the set from use
 };
-
-using RowSink = std::function<void(KeyRow row)>;
 
 /// Streams the rows of `text` to `sink` in their order. `file` stands in front of each error. Rows handed
 /// over before an error are provisional: apply nothing unless this returns a summary. Parsing goes on after

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/clock.h"
+#include "source/yaml_file.h"
 
 namespace apikey::crash {
 namespace {
@@ -81,7 +82,8 @@ Result<void> Writer::open() {
     publisher_->control().set_started(static_cast<uint64_t>(getpid()), apikeyd::realtime_now_ns());
     beat();
     reloader_ = std::make_unique<apikeyd::Reloader>(
-        *loop_, *publisher_, *builder_, apikeyd::ReloaderOptions{site_.source(), kAnyLoss}, *log_);
+        *loop_, *publisher_, *builder_,
+        apikeyd::ReloaderOptions{std::make_shared<apikeyd::YamlFile>(site_.source()), kAnyLoss}, *log_);
     apikeyd::DenialLogConfig config;
     config.file = site_.denials();
     config.per_second = kDenialsPerSecond;

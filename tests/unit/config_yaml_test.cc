@@ -32,7 +32,7 @@ TEST(source_ConfigYaml, Defaults) {
     ASSERT_TRUE(config) << config.error().message;
     EXPECT_EQ(config->instance, "default");
     EXPECT_EQ(config->directory, default_directory(geteuid()));
-    EXPECT_EQ(config->source_path, "/etc/apikeyd/keys.yaml");
+    EXPECT_EQ(config->source.place, "/etc/apikeyd/keys.yaml");
     EXPECT_EQ(config->usage_path, "/var/lib/apikeyd/usage.db");
     EXPECT_EQ(config->clients_group, "");
     EXPECT_EQ(config->operators_group, "");
@@ -72,7 +72,7 @@ TEST(source_ConfigYaml, EveryField) {
     ASSERT_TRUE(config) << config.error().message;
     EXPECT_EQ(config->instance, "blue-2");
     EXPECT_EQ(config->directory, "/etc/apikeyd/run/x");
-    EXPECT_EQ(config->source_path, "/etc/apikeyd/keys.yaml");
+    EXPECT_EQ(config->source.place, "/etc/apikeyd/keys.yaml");
     EXPECT_EQ(config->usage_path, "/etc/usage.db");
     EXPECT_EQ(config->clients_group, "apikey");
     EXPECT_EQ(config->operators_group, "apikey-ops");
@@ -192,7 +192,7 @@ TEST(source_ConfigYaml, SourcesAndStores) {
               "(required)");
     EXPECT_EQ(
         error_of("source: /k.yaml\nusage: 'sqlite:'\n"),
-        "/etc/apikeyd/c.yaml:1:9: source: '/k.yaml' (want yaml:PATH)\n"
+        "/etc/apikeyd/c.yaml:1:9: source: '/k.yaml' (want yaml:PATH or sqlite:PATH)\n"
         "/etc/apikeyd/c.yaml:2:8: usage: '' is no path (want 1 to 4095 bytes without control characters)");
 }
 
@@ -211,7 +211,7 @@ TEST(source_ConfigYaml, LoadsAFileAndNamesWhatItCannotRead) {
     std::ofstream(directory + "/c.yaml") << "source: yaml:keys.yaml\nusage: sqlite:u.db\n";
     const auto config = load_config(directory + "/c.yaml");
     ASSERT_TRUE(config) << config.error().message;
-    EXPECT_EQ(config->source_path, directory + "/keys.yaml");
+    EXPECT_EQ(config->source.place, directory + "/keys.yaml");
     EXPECT_EQ(load_config(directory + "/none.yaml").error().message,
               directory + "/none.yaml: cannot open: No such file or directory");
     EXPECT_EQ(load_config(directory).error().message, directory + ": no regular file (want a text file)");

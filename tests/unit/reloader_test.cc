@@ -17,6 +17,7 @@
 #include "core/table_policies.h"
 #include "publisher_fixture.h"
 #include "source/row_text.h"
+#include "source/yaml_file.h"
 
 namespace {
 
@@ -60,8 +61,9 @@ class ReloaderTest : public PublisherFixture {
         loader_ = std::move(*loader);
         row_.environment = "live";
         before_ = write();
-        reloader_ = std::make_unique<Reloader>(*loop_, *publisher_, *loader_,
-                                               ReloaderOptions{directory_ / "keys.yaml", 50}, *log_);
+        reloader_ = std::make_unique<Reloader>(
+            *loop_, *publisher_, *loader_,
+            ReloaderOptions{std::make_shared<YamlFile>(directory_ / "keys.yaml"), 50}, *log_);
         reload();
     }
 

@@ -4,8 +4,7 @@
 
 #include <algorithm>
 
-#include "source/text_file.h"
-#include "source/yaml_source.h"
+#include "source/source.h"
 #include "tools/validator.h"
 #include "tools/verbs/registry.h"
 #include "usage/usage_reader.h"
@@ -98,30 +97,25 @@ void check_daemon(const tl::expected<DaemonStatus, Failure>& status, Findings& f
 }
 
 void check_source(const Context& context, const apikey_status_info& info, Findings& findings) {
-    const auto store = context.store_path();
+    const auto store = context.store();
     if (!store) {
-        findings.warn("source", "not known without a configuration", "name it with --store yaml:PATH");
+        findings.warn("source", "not known without a configuration", "name it with --store");
         return;
     }
-    const Result<std::string> text = read_text_file(*store, kKeySetBytesMax);
-    if (!text) {
-        findings.fail("source", text.error().message,
-                      "the daemon's user and this one must be able to read it");
+    const auto content = make_source(*store)->load(std::nullopt, [](const KeyRow&) {});
+    if (!content) {
+        findings.fail("source", content.error().message,
+                      "mend it, or let the daemon's user and this one read it; what was in force stays so");
         return;
     }
-    const auto parsed = parse_key_set(*text, *store, [](const KeyRow&) {});
-    if (!parsed) {
-        findings.fail("source", parsed.error().joined(), "mend it; what was in force stays in force");
-        return;
-    }
-    findings.ok("source", *store + ": parses, " + std::to_string(parsed->keys) + " keys");
-    for (const std::string& warning : parsed->warnings) {
+    findings.ok("source", store->place + ": can be read, " + std::to_string((*content)->keys) + " keys");
+    for (const std::string& warning : (*content)->warnings) {
         findings.warn("source", warning, "grant it, or take it off the list");
     }
     if (info.generation == 0) {
         return;
     }
-    if (info.fingerprint == fingerprint_word(fingerprint(*text))) {
+    if (info.fingerprint == fingerprint_word((*content)->fingerprint)) {
         findings.ok("in force", "the source's content is what the table was made of");
     } else {
         findings.warn("in force", "the table was made of another content of the source",

@@ -65,7 +65,7 @@ Outcome issue(const Context& context, const IssueOptions& options) {
     if (Outcome drawn = key.draw(options.environment, *row); !drawn) {
         return drawn;
     }
-    const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
         if (Outcome defined = check_terms(terms_of(*row), set.policies(), terms_of(*row)); !defined) {
             return tl::unexpected(defined.error());
         }

@@ -131,17 +131,13 @@ void append_usage(const Context& context, const std::string& id, Record& record)
 }
 
 Outcome show(const Context& context, const std::string& id) {
-    std::optional<KeyRow> found;
-    const auto read = read_store(context, [&](KeyRow row) {
-        if (row.id == id) {
-            found = std::move(row);
-        }
-    });
+    const auto read = find_row(context, id);
     if (!read) {
         return tl::unexpected(read.error());
     }
+    const std::optional<KeyRow>& found = *read;
     if (!found) {
-        return failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value());
+        return failed(Exit::kNo, id + ": no key with this id in " + context.store()->place);
     }
     Record record = short_record(*found, now_s());
     append_terms(record, terms_of(*found));

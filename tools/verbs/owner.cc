@@ -35,10 +35,10 @@ tl::expected<std::vector<Record>, Failure> owner_records(const Context& context)
 const std::vector<std::string_view> kOwnerNames = {"name", "plan", "keys"};
 
 Failure no_owner(const Context& context, const std::string& name) {
-    return {Exit::kNo, yaml_quote(name) + ": no owner with this name in " + context.store_path().value()};
+    return {Exit::kNo, yaml_quote(name) + ": no owner with this name in " + context.store()->place};
 }
 
-bool has_owner(const KeySetText& set, const std::string& name) {
+bool has_owner(const KeySet& set, const std::string& name) {
     const std::vector<OwnerRow>& owners = set.policies().owners;
     return std::any_of(owners.begin(), owners.end(), [&](const OwnerRow& one) { return one.name == name; });
 }
@@ -67,7 +67,7 @@ struct OwnerOptions {
     std::vector<std::string> cleared;
 };
 
-tl::expected<PolicyChange, Failure> put_owner(KeySetText& set, const OwnerRow& owner) {
+tl::expected<PolicyChange, Failure> put_owner(KeySet& set, const OwnerRow& owner) {
     if (Outcome defined = check_terms({.plan = owner.plan}, set.policies(), {}); !defined) {
         return tl::unexpected(defined.error());
     }
@@ -85,7 +85,7 @@ Outcome create_owner(const Context& context, const OwnerOptions& options) {
     if (!terms) {
         return tl::unexpected(terms.error());
     }
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         if (has_owner(set, options.name)) {
             return failed(Exit::kNo,
                           yaml_quote(options.name) + ": there is an owner with this name (see owner update)");
@@ -103,7 +103,7 @@ Outcome update_owner(const Context& context, const OwnerOptions& options) {
     if (options.terms.plan.has_value() != options.cleared.empty()) {
         return failed(Exit::kUsage, "owner update: want either --plan or --clear plan");
     }
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         return has_owner(set, options.name) ? put_owner(set, {options.name, terms->plan})
                                             : tl::unexpected(no_owner(context, options.name));
     };
@@ -111,7 +111,7 @@ Outcome update_owner(const Context& context, const OwnerOptions& options) {
 }
 
 Outcome delete_owner(const Context& context, const std::string& name) {
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         if (!has_owner(set, name)) {
             return tl::unexpected(no_owner(context, name));
         }

@@ -41,10 +41,10 @@ tl::expected<std::vector<Record>, Failure> plan_records(const Context& context) 
 const std::vector<std::string_view> kPlanNames = {"name", "limits", "keys", "owners"};
 
 Failure no_plan(const Context& context, const std::string& name) {
-    return {Exit::kNo, yaml_quote(name) + ": no plan with this name in " + context.store_path().value()};
+    return {Exit::kNo, yaml_quote(name) + ": no plan with this name in " + context.store()->place};
 }
 
-const PlanRow* find_plan(const KeySetText& set, const std::string& name) {
+const PlanRow* find_plan(const KeySet& set, const std::string& name) {
     const std::vector<PlanRow>& plans = set.policies().plans;
     const auto found =
         std::find_if(plans.begin(), plans.end(), [&](const PlanRow& one) { return one.name == name; });
@@ -75,7 +75,7 @@ struct PlanOptions {
     std::vector<std::string> dropped_limits;
 };
 
-tl::expected<PolicyChange, Failure> put_plan(KeySetText& set, PlanRow plan) {
+tl::expected<PolicyChange, Failure> put_plan(KeySet& set, PlanRow plan) {
     if (plan.limits.size() > kLimitsMax) {
         return failed(Exit::kUsage, "--limit: " + std::to_string(plan.limits.size()) +
                                         " limits (want at most " + std::to_string(kLimitsMax) + ")");
@@ -94,7 +94,7 @@ Outcome create_plan(const Context& context, const PlanOptions& options) {
     if (!limits) {
         return tl::unexpected(limits.error());
     }
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         if (find_plan(set, options.name) != nullptr) {
             return failed(Exit::kNo, options.name + ": there is a plan with this name (see plan update)");
         }
@@ -111,7 +111,7 @@ Outcome update_plan(const Context& context, const PlanOptions& options) {
     if (limits->empty() && options.dropped_limits.empty()) {
         return failed(Exit::kUsage, "plan update: nothing to change (want --limit or --drop-limit)");
     }
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         const PlanRow* there = find_plan(set, options.name);
         if (there == nullptr) {
             return tl::unexpected(no_plan(context, options.name));
@@ -128,7 +128,7 @@ Outcome update_plan(const Context& context, const PlanOptions& options) {
 }
 
 Outcome delete_plan(const Context& context, const std::string& name) {
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         if (find_plan(set, name) == nullptr) {
             return tl::unexpected(no_plan(context, name));
         }

@@ -55,7 +55,7 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
     NewKey key;
     // Worth a word: the expiry may be nothing but the grace of an earlier rotation.
     std::string expiry_note;
-    const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
         const int64_t now = now_s();
         const auto old = find_key(context, set, options.id);
         if (!old) {

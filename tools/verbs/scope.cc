@@ -36,7 +36,7 @@ Outcome list_scopes(const Context& context) {
     return print(format_list(context.output(), kScopeNames, records));
 }
 
-bool has_scope(const KeySetText& set, const std::string& name) {
+bool has_scope(const KeySet& set, const std::string& name) {
     const std::vector<std::string>& scopes = set.policies().scopes;
     return std::find(scopes.begin(), scopes.end(), name) != scopes.end();
 }
@@ -47,7 +47,7 @@ Outcome create_scope(const Context& context, const std::string& name) {
         return failed(Exit::kUsage, yaml_quote(name) + " is no scope (" +
                                         fault.value_or("a branch is granted, not defined") + ")");
     }
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         if (has_scope(set, name)) {
             return failed(Exit::kNo, name + ": there is a scope with this name");
         }
@@ -60,10 +60,10 @@ Outcome create_scope(const Context& context, const std::string& name) {
 }
 
 Outcome delete_scope(const Context& context, const std::string& name) {
-    const PolicyEdit edit = [&](KeySetText& set) -> tl::expected<PolicyChange, Failure> {
+    const PolicyEdit edit = [&](KeySet& set) -> tl::expected<PolicyChange, Failure> {
         if (!has_scope(set, name)) {
             return failed(Exit::kNo,
-                          yaml_quote(name) + ": no scope with this name in " + context.store_path().value());
+                          yaml_quote(name) + ": no scope with this name in " + context.store()->place);
         }
         if (const Result<void> erased = set.erase_scope(name); !erased) {
             return failed(Exit::kNo, erased.error());

@@ -10,7 +10,7 @@ namespace apikeyd {
 namespace {
 
 Outcome set_state(const Context& context, const std::string& id, KeyState state) {
-    const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
         auto row = find_key(context, set, id);
         if (!row) {
             return tl::unexpected(row.error());

@@ -133,7 +133,7 @@ Outcome update_key(const Context& context, const UpdateOptions& options) {
     if (!update) {
         return tl::unexpected(update.error());
     }
-    const KeyEdit edit = [&](KeySetText& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
         auto row = find_key(context, set, options.id);
         if (!row) {
             return tl::unexpected(row.error());

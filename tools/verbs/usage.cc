@@ -84,7 +84,7 @@ Outcome check_names(const Context& context, const KeyFilter& filter, const KeyGr
     const auto is_named = [](const auto& rows, const std::string& name) {
         return std::any_of(rows.begin(), rows.end(), [&](const auto& row) { return row.name == name; });
     };
-    const std::string in = " in " + context.store_path().value();
+    const std::string in = " in " + context.store()->place;
     if (filter.plan && !filter.plan->empty() && !is_named(policies.plans, *filter.plan)) {
         return failed(Exit::kNo, yaml_quote(*filter.plan) + ": no plan with this name" + in);
     }
@@ -111,14 +111,13 @@ tl::expected<std::unique_ptr<KeyGroups>, Failure> read_groups(const Context& con
 
 /// For a key without counts: whether the key set has it.
 Outcome check_known(const Context& context, const std::string& id) {
-    bool found = false;
-    const auto read = read_store(context, [&](const KeyRow& row) { found = found || row.id == id; });
-    if (!read) {
-        return tl::unexpected(read.error());
+    const auto found = find_row(context, id);
+    if (!found) {
+        return tl::unexpected(found.error());
     }
-    return found ? Outcome()
-                 : failed(Exit::kNo, id + ": no key with this id in " + context.store_path().value() +
-                                         ", and no counts of one");
+    return *found ? Outcome()
+                  : failed(Exit::kNo, id + ": no key with this id in " + context.store()->place +
+                                          ", and no counts of one");
 }
 
 /// What was ever counted for one key: a record of its own.

@@ -1,0 +1,115 @@
+#include "core/store_watch.h"
+
+#include <chrono>
+
+#include "source/sqlite_probe.h"
+
+namespace apikeyd {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+/// A text counts once its writer has closed it, or renamed it into its place.
+class YamlWatch final : public StoreWatch {
+  public:
+    explicit YamlWatch(std::unique_ptr<FileWatch> file) : file_(std::move(file)) {}
+
+    static Result<std::unique_ptr<StoreWatch>> create(Loop& loop, const std::string& path,
+                                                      const ReloadConfig& config,
+                                                      std::function<void()> changed) {
+        FileWatchOptions options;
+        options.debounce_ms = config.debounce_ms;
+        options.poll_ms = config.poll_ms;
+        auto file = FileWatch::create(loop, path, options, std::move(changed));
+        if (!file) {
+            return tl::unexpected(std::move(file.error()));
+        }
+        return std::make_unique<YamlWatch>(*std::move(file));
+    }
+
+    [[nodiscard]] const std::string& inotify_problem() const override { return file_->inotify_problem(); }
+
+  private:
+    std::unique_ptr<FileWatch> file_;
+};
+
+/// A commit writes its pages to the log, waits for the disk, and only then is it one, by a word in shared
+/// memory of which nobody is told. So after each write the store is asked, again and again for a second, at
+/// growing distances; and besides every poll_ms.
+class SqliteWatch final : public StoreWatch {
+  public:
+    SqliteWatch(Loop& loop, const std::string& path, std::function<void()> changed)
+        : loop_(loop), probe_(path), changed_(std::move(changed)) {}
+    ~SqliteWatch() override {
+        loop_.cancel(look_timer_);
+        loop_.cancel(poll_timer_);
+    }
+
+    static Result<std::unique_ptr<StoreWatch>> create(Loop& loop, const std::string& path,
+                                                      const ReloadConfig& config,
+                                                      std::function<void()> changed) {
+        auto watch = std::make_unique<SqliteWatch>(loop, path, std::move(changed));
+        FileWatchOptions options;
+        options.debounce_ms = 0;
+        options.poll_ms = config.poll_ms;
+        options.writes = true;
+        auto log = FileWatch::create(loop, path + "-wal", options, [&own = *watch] { own.written(); });
+        if (!log) {
+            return tl::unexpected(std::move(log.error()));
+        }
+        watch->log_ = *std::move(log);
+        watch->poll_timer_ = loop.every(milliseconds(config.poll_ms), [&own = *watch] { own.look(); });
+        watch->look();
+        return watch;
+    }
+
+    [[nodiscard]] const std::string& inotify_problem() const override { return log_->inotify_problem(); }
+
+  private:
+    static constexpr int kLooks = 10;  // after 1, 2, 4, … 512 ms
+
+    void written() {
+        looks_ = 0;
+        look();
+        look_later();
+    }
+    void look_later() {
+        loop_.cancel(look_timer_);
+        if (looks_ < kLooks) {
+            look_timer_ = loop_.after(milliseconds(1 << looks_++), [this] {
+                look();
+                look_later();
+            });
+        }
+    }
+    void look() {
+        if (probe_.changed()) {
+            changed_();
+        }
+    }
+
+    Loop& loop_;
+    SqliteProbe probe_;
+    std::function<void()> changed_;
+    std::unique_ptr<FileWatch> log_;
+    TimerId look_timer_;
+    TimerId poll_timer_;
+    int looks_ = kLooks;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<StoreWatch>> StoreWatch::create(Loop& loop, const StoreName& store,
+                                                       const ReloadConfig& config,
+                                                       std::function<void()> changed) {
+    switch (store.kind) {
+        case StoreKind::kYaml:
+            return YamlWatch::create(loop, store.place, config, std::move(changed));
+        case StoreKind::kSqlite:
+            return SqliteWatch::create(loop, store.place, config, std::move(changed));
+    }
+    return fail("no such store");
+}
+
+}  // namespace apikeyd

@@ -1,0 +1,65 @@
+// A source of record as the daemon reads it: all of it as a stream, or what changed since it was last read.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "source/fingerprint.h"
+#include "source/key_row.h"
+#include "source/store_name.h"
+
+namespace apikeyd {
+
+using RowSink = std::function<void(KeyRow row)>;
+
+/// What a source says beside its keys, and of itself.
+struct SourceContent {
+    Fingerprint fingerprint{};
+    uint64_t keys = 0;
+    PolicySet policies = {};
+    /// With their places: nothing that keeps the set from use. What a row is left out for is one.
+    std::vector<std::string> warnings = {};
+};
+
+/// What changed between two fingerprints. A key that changed several times is in it once, as it is now.
+struct SourceChanges {
+    Fingerprint fingerprint{};  ///< with them
+    std::vector<KeyRow> rows = {};
+    std::vector<KeyRow> gone = {};                     ///< of these only id, digest and foreign count
+    std::optional<PolicySet> policies = std::nullopt;  ///< as they are now; nullopt: as they were
+    std::vector<std::string> warnings = {};            ///< of these rows, as SourceContent has them
+};
+
+/// Used by one thread at a time.
+class Source {
+  public:
+    virtual ~Source() = default;
+
+    /// Where it is, to begin an error with.
+    [[nodiscard]] virtual const std::string& place() const = 0;
+
+    /// Streams all rows to `sink`, in no particular order, and answers what stands beside them. nullopt, and
+    /// nothing streamed, when the content is that of `unless`. Rows handed over before an error are
+    /// provisional: apply nothing unless this succeeds. What `sink` throws comes through.
+    virtual Result<std::optional<SourceContent>> load(const std::optional<Fingerprint>& unless,
+                                                      const RowSink& sink) = 0;
+
+    /// The earlier of two contents, since which changes_since() tells what either lacks; nullopt where
+    /// nobody can say. Safe from any thread.
+    [[nodiscard]] virtual std::optional<Fingerprint> earlier(const Fingerprint& one,
+                                                             const Fingerprint& other) const = 0;
+
+    /// What changed since; nullopt where that cannot be told, and load() can.
+    virtual Result<std::optional<SourceChanges>> changes_since(const Fingerprint& since) = 0;
+};
+
+/// The one of this name. Opens nothing.
+std::unique_ptr<Source> make_source(const StoreName& name);
+
+}  // namespace apikeyd
