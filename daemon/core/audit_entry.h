@@ -47,6 +47,10 @@ class LoadAudit {
     }
     void add_key(const KeyRow* before, const KeyRow* after);
     void add_policies(const PolicySet& after);
+    /// Nothing becomes of this key.
+    void forget(const std::string& id) {
+        std::erase_if(entries_, [&](const AuditEntry& entry) { return entry.id == id; });
+    }
 
     const std::vector<AuditEntry>& entries() const { return entries_; }
     uint64_t left_out() const { return left_out_; }

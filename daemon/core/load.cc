@@ -130,19 +130,27 @@ void Load::find_revived() {
 
 /// One of them must not keep what others have committed from being in force, nor what they will.
 void Load::leave_revived_out() {
+    const boost::unordered_flat_set<std::string_view> ids(revived.begin(), revived.end());
     boost::unordered_flat_set<std::string> digests;
     for (const auto* list : {&additions, &changes}) {
         for (const Change& change : *list) {
-            if (std::find(revived.begin(), revived.end(), change.row.id) != revived.end()) {
+            if (ids.contains(change.row.id)) {
                 digests.emplace(row_digest_bytes(change.row));
             }
         }
     }
-    const auto stays_out = [&](const Change& change) {
-        return digests.contains(std::string(row_digest_bytes(change.row)));
+    const auto leave_out = [&](const Change& change, uint64_t& counted) {
+        if (!digests.contains(std::string(row_digest_bytes(change.row)))) {
+            return false;
+        }
+        --counted;
+        audit.forget(change.row.id);
+        return true;
     };
-    std::erase_if(additions, stays_out);
-    std::erase_if(changes, stays_out);
+    std::erase_if(additions, [&](const Change& change) { return leave_out(change, report.added); });
+    std::erase_if(changes, [&](const Change& change) {
+        return leave_out(change, change.kind == Change::Kind::kRemove ? report.removed : report.updated);
+    });
     for (const std::string& id : revived) {
         warnings.push_back(
             source->place() + ": keys, id " + id +

@@ -30,7 +30,7 @@ class Store(Ctl):
     def configure(self, reload):
         self.config.write_text(
             f"source: sqlite:{self.top}/keys.db\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\n"
-            f"reload: {reload}\n"
+            f"reload: {reload}\naudit_log: {{file: {self.top}/audit}}\n"
         )
 
     def sql(self, *statements, checked=True):
@@ -235,6 +235,9 @@ class ByOthers(Store):
         self.becomes(other, "DISABLED")
         self.assertEqual(self.codes(self.key, status=1), ["REVOKED"])
         self.wait_for(lambda: "was revoked and is not any more" in self.log.read_text())
+        audit = (self.top / "audit").read_text()
+        self.assertRegex(audit, rf"(?m)id={other_id} .*after.state=disabled")
+        self.assertNotRegex(audit, rf"(?m)id={self.issued} .*before.state=revoked")
         self.ctl("reload", "--force")
         self.assertEqual(self.codes(self.key, status=0), ["VALID"])
 
