@@ -64,6 +64,13 @@ class WholeSet {
     bool overfull_ = false;
 };
 
+/// All that is read while it lives is of one moment.
+struct Reading {
+    KeyStoreConnection* connection;
+    Transaction transaction;
+    Position now;
+};
+
 }  // namespace
 
 struct SqliteFile::Impl {
@@ -85,8 +92,20 @@ struct SqliteFile::Impl {
         }
         return connection.get();
     }
-    Result<KeyStoreConnection*> to_read(const std::string& path) {
-        return current(reader, [&] { return Database::open_read_only(kKeyStore, path); });
+    Result<Reading> begin_read(const std::string& path) {
+        const auto connection = current(reader, [&] { return Database::open_read_only(kKeyStore, path); });
+        if (!connection) {
+            return tl::unexpected(connection.error());
+        }
+        Result<Transaction> transaction = Transaction::begin((*connection)->database, "BEGIN", kDoingRead);
+        if (!transaction) {
+            return tl::unexpected(transaction.error());
+        }
+        const Result<Position> now = (*connection)->position();
+        if (!now) {
+            return tl::unexpected(now.error());
+        }
+        return Reading{*connection, *std::move(transaction), *now};
     }
     Result<KeyStoreConnection*> to_write(const std::string& path, Database::Missing missing) {
         return current(writer, [&] { return Database::open_writable(kKeyStore, path, missing); });
@@ -144,22 +163,14 @@ Result<SourceContent> SqliteFile::Impl::load(KeyStoreConnection& connection, con
 
 Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Fingerprint>& unless,
                                                       const RowSink& sink) {
-    const Result<KeyStoreConnection*> connection = impl_->to_read(path_);
-    if (!connection) {
-        return tl::unexpected(connection.error());
+    const Result<Reading> reading = impl_->begin_read(path_);
+    if (!reading) {
+        return tl::unexpected(reading.error());
     }
-    const Result<Transaction> transaction = Transaction::begin((*connection)->database, "BEGIN", kDoingRead);
-    if (!transaction) {
-        return tl::unexpected(transaction.error());
-    }
-    const Result<Position> now = (*connection)->position();
-    if (!now) {
-        return tl::unexpected(now.error());
-    }
-    if (unless == fingerprint_of(*now) && !impl_->overfull) {
+    if (unless == fingerprint_of(reading->now) && !impl_->overfull) {
         return std::nullopt;
     }
-    auto content = impl_->load(**connection, *now, sink);
+    auto content = impl_->load(*reading->connection, reading->now, sink);
     if (!content) {
         return tl::unexpected(content.error());
     }
@@ -167,36 +178,22 @@ Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Finger
 }
 
 Result<std::optional<SourceChanges>> SqliteFile::changes_since(const Fingerprint& since) {
-    const Result<KeyStoreConnection*> connection = impl_->to_read(path_);
-    if (!connection) {
-        return tl::unexpected(connection.error());
-    }
-    const Result<Transaction> transaction = Transaction::begin((*connection)->database, "BEGIN", kDoingRead);
-    if (!transaction) {
-        return tl::unexpected(transaction.error());
-    }
-    const Result<Position> now = (*connection)->position();
-    if (!now) {
-        return tl::unexpected(now.error());
+    const Result<Reading> reading = impl_->begin_read(path_);
+    if (!reading) {
+        return tl::unexpected(reading.error());
     }
     if (impl_->overfull) {
         return std::nullopt;
     }
-    return changes_between(**connection, position_of(since), *now);
+    return changes_between(*reading->connection, position_of(since), reading->now);
 }
 
 Result<std::optional<KeyRow>> SqliteFile::find(std::string_view id) {
-    const Result<KeyStoreConnection*> connection = impl_->to_read(path_);
-    if (!connection) {
-        return tl::unexpected(connection.error());
+    const Result<Reading> reading = impl_->begin_read(path_);
+    if (!reading) {
+        return tl::unexpected(reading.error());
     }
-    const Result<Transaction> transaction = Transaction::begin((*connection)->database, "BEGIN", kDoingRead);
-    const Result<Position> now =
-        transaction ? (*connection)->position() : Result<Position>(tl::unexpected(transaction.error()));
-    if (!now) {
-        return tl::unexpected(now.error());
-    }
-    return (*connection)->key(id);
+    return reading->connection->key(id);
 }
 
 /// Edits, and commits what has changed.
