@@ -125,14 +125,12 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
 
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
     const auto edit_set = [&](KeySet& set) -> tl::expected<ApplyRequest, Failure> {
-        const auto rows = edit(set);
-        if (!rows) {
-            return tl::unexpected(rows.error());
+        auto changes = edit(set);
+        if (!changes) {
+            return tl::unexpected(changes.error());
         }
         ApplyRequest request;
-        for (const KeyRow& row : *rows) {
-            request.changes.push_back({Change::Kind::kUpsert, row});
-        }
+        request.changes = *std::move(changes);
         return request;
     };
     return change_set(context, edit_set, create);
