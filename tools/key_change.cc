@@ -53,8 +53,12 @@ Outcome check_not_served(const Context& context, const StoreName& store) {
     return {};
 }
 
+/// More are not told one by one: the daemon reads them itself.
+constexpr size_t kToldMax = 1000;
+
 Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
-    const auto answer = context.ask(request, kApplyWait_ms);
+    const auto answer = request.changes.size() > kToldMax ? context.ask(ReloadRequest{}, kReloadWait_ms)
+                                                          : context.ask(request, kApplyWait_ms);
     if (!answer) {
         return tl::unexpected(answer.error());
     }
