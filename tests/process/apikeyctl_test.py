@@ -1347,7 +1347,8 @@ class Gen(Ctl):
 
 
 class Help(Ctl):
-    VERBS = ("issue list show update disable enable revoke rotate regenerate delete verify explain usage reload status doctor gen").split()
+    VERBS = ("issue list show update disable enable revoke rotate regenerate delete import export verify explain usage reload "
+             "status doctor gen").split()
     NOUNS = {
         "plan": "list show create update delete",
         "owner": "list show create update delete",
