@@ -103,7 +103,7 @@ Result<json::object> object_of(const std::vector<std::string>& names,
         } else if (name == "foreign") {
             object[name] = value == "true"    ? json::value(true)
                            : value == "false" ? json::value(false)
-                                              : value;
+                                              : json::value(value);
         } else {
             object[name] = value;
         }
