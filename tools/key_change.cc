@@ -48,7 +48,8 @@ Outcome check_not_served(const Context& context, const StoreName& store) {
     if (status && status->keys != 0 && other_source(*status, store).empty()) {
         return failed(Exit::kUnreachable,
                       store.place + ": is not there, and the daemon serves " + std::to_string(status->keys) +
-                          " keys from it; bring it back, or write 'keys: []' into it to begin anew");
+                          " keys from it; bring it back, or begin anew with " +
+                          (store.kind == StoreKind::kYaml ? "one that says 'keys: []'" : "an empty file"));
     }
     return {};
 }
@@ -94,7 +95,7 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     // Told under the lock: were it later, another operator's change of the same key could overtake this one,
     // and the older of the two would be what the daemon heard last. Whom to tell is settled before, since the
     // daemon sees the change too, and reads the store if it is told of the change only after that.
-    Outcome daemon;
+    const Outcome daemon = check_daemon(context, *store);
     options.then_locked = [&](const Rewrite& rewrite) {
         request.before = rewrite.before;
         request.after = rewrite.after;
@@ -108,7 +109,6 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
                 return fail(refusal->message);
             }
             request = *std::move(changed);
-            daemon = check_daemon(context, *store);
             return {};
         },
         options);
@@ -116,7 +116,8 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
         return refusal ? tl::unexpected(*refusal) : failed(Exit::kUnreachable, rewritten.error());
     }
     if (missing && rewritten->written) {
-        say(store->place + ": made, with mode 0600; the daemon's user must be able to read it");
+        say(store->place + ": made, with mode 0600; the daemon's user must be able to read it" +
+            (store->kind == StoreKind::kSqlite ? ", and -wal and -shm beside it" : ""));
     }
     if (!in_force) {
         return failed(Exit::kUnreachable,

@@ -1,5 +1,6 @@
 #include "core/load.h"
 
+#include <algorithm>
 #include <boost/unordered/unordered_flat_set.hpp>
 #include <new>
 #include <string_view>
@@ -46,7 +47,7 @@ void Load::collect(KeyRow row, Slots& slots) {
             slots.changed[found.index] = true;
             ++report.updated;
             if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
-                note_revived(row);
+                revived.push_back(row.id);
             }
             changes.push_back({Change::Kind::kUpsert, std::move(row)});
             return;
@@ -122,15 +123,33 @@ void Load::find_revived() {
     }
     for (const Change& addition : additions) {
         if (addition.row.state != KeyState::kRevoked && revoked.contains(row_digest_bytes(addition.row))) {
-            note_revived(addition.row);
+            revived.push_back(addition.row.id);
         }
     }
 }
 
-void Load::note_revived(const KeyRow& row) {
-    if (revived++ == 0) {
-        first_revived = row.id;
+/// One of them must not keep what others have committed from being in force, nor what they will.
+void Load::leave_revived_out() {
+    boost::unordered_flat_set<std::string> digests;
+    for (const auto* list : {&additions, &changes}) {
+        for (const Change& change : *list) {
+            if (std::find(revived.begin(), revived.end(), change.row.id) != revived.end()) {
+                digests.emplace(row_digest_bytes(change.row));
+            }
+        }
     }
+    const auto stays_out = [&](const Change& change) {
+        return digests.contains(std::string(row_digest_bytes(change.row)));
+    };
+    std::erase_if(additions, stays_out);
+    std::erase_if(changes, stays_out);
+    for (const std::string& id : revived) {
+        warnings.push_back(
+            source->place() + ": keys, id " + id +
+            ": was revoked and is not any more; it stays revoked (`apikeyctl reload --force` if "
+            "that is meant)");
+    }
+    revived.clear();
 }
 
 void Load::run() {
@@ -142,6 +161,7 @@ void Load::run() {
         }
     } catch (const std::bad_alloc&) {
         error = source->place() + ": no memory to read it; the daemon needs some times its size for a while";
+        unread = true;
     } catch (const Stopped&) {
         error = source->place() + ": not read to its end, the daemon stops";
     }
@@ -191,6 +211,7 @@ void Load::read_and_compare() {
         Result<std::optional<SourceChanges>> found = source->changes_since(*in_force);
         if (!found) {
             error = found.error().message;
+            unread = true;
             return;
         }
         if (*found) {
@@ -237,6 +258,9 @@ void Load::compare_changes(SourceChanges found) {
         }
     }
     find_revived();
+    if (!revived.empty()) {
+        leave_revived_out();
+    }
     report.keys = live_keys + report.added - report.removed;
 }
 
@@ -252,6 +276,7 @@ void Load::compare_all() {
         });
     if (!content) {
         error = content.error().message;
+        unread = true;
         return;
     }
     if (!*content) {

@@ -52,8 +52,8 @@ class Load {
     std::vector<std::string> warnings;
     ReloadReport report;
     uint64_t live_keys = 0;
-    uint64_t revived = 0;  // revoked keys that the source has in another state
-    std::string first_revived;
+    bool unread = false;               // the error is one of reading, not of what was read
+    std::vector<std::string> revived;  // ids of revoked keys that the source has in another state
     std::vector<Change> additions;
     uint64_t additions_bytes = 0;  // of details
     std::vector<Change> changes;   // of keys that are there: updates, then removals
@@ -78,7 +78,7 @@ class Load {
     void compare_all();
     void compare_changes(SourceChanges found);
     void compare_policies();
-    void note_revived(const KeyRow& row);
+    void leave_revived_out();
     void collect(KeyRow row, Slots& slots);
     void collect_sharing(const Slots& slots);
     void collect_removals(const Slots& slots);

@@ -22,6 +22,7 @@ constexpr size_t kSliceChanges = 256;
 /// Below so many keys the loss guard does not speak: small sets are edited by hand.
 constexpr uint64_t kLossGuardKeysMin = 10;
 constexpr std::chrono::milliseconds kRetryDelay{30000};
+constexpr std::chrono::milliseconds kReadRetryDelay{1000};
 
 }  // namespace
 
@@ -77,9 +78,9 @@ std::string Reloader::refusal(const Load& load) const {
     if (load.force) {
         return {};
     }
-    if (load.revived != 0) {
-        return options_.source->place() + ": would bring back " + std::to_string(load.revived) +
-               " revoked keys, the first " + load.first_revived +
+    if (!load.revived.empty()) {
+        return options_.source->place() + ": would bring back " + std::to_string(load.revived.size()) +
+               " revoked keys, the first " + load.revived.front() +
                " (an old copy of the file? `apikeyctl reload --force` if that is meant)";
     }
     if (load.live_keys < kLossGuardKeysMin ||
@@ -168,10 +169,9 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         }
         // What the tool changed since the file was read may not be what the file said then.
         load->again = load->again || !changed_meanwhile_.empty();
+        in_force_ = load->fingerprint;
         if (load->again) {
             step_back_to(load->in_force);
-        } else {
-            in_force_ = load->fingerprint;
         }
         if (load->report.unchanged) {
             publisher_.control().accepted();
@@ -194,11 +194,16 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
             step_back_to(load->in_force);  // some of it is in force
         }
         if (load->error.empty()) {
-            retry_later();
+            retry_later(kRetryDelay);
+        } else if (load->unread && options_.source->tells_changes()) {
+            retry_later(kReadRetryDelay);
+        }
+        publisher_.control().refused();
+        if (result.error().message != last_error_ || !load->source->tells_changes()) {
+            log_.error("reload.refused",
+                       {{"source", load->source->place()}, {"reason", result.error().message}});
         }
         last_error_ = result.error().message;
-        publisher_.control().refused();
-        log_.error("reload.refused", {{"source", load->source->place()}, {"reason", last_error_}});
     }
     for (const Load::Request& request : load->requests) {
         request.done(outcome);
@@ -224,10 +229,11 @@ void Reloader::tell_audit(const Load& load, const Result<void>& result) const {
     options_.audit->loaded(load, result);
 }
 
-/// For a set that was right and found no room: no notice will come when there is some.
-void Reloader::retry_later() {
+/// For a set that was right and found no room, and for a commit that could not be read: no notice will come
+/// when there is some, and it can.
+void Reloader::retry_later(std::chrono::milliseconds delay) {
     loop_.cancel(retry_timer_);
-    retry_timer_ = loop_.after(kRetryDelay, [this] {
+    retry_timer_ = loop_.after(delay, [this] {
         if (!loading_) {
             request(false, [](const Result<ReloadReport>&) {});
         }
@@ -293,10 +299,37 @@ void Reloader::apply_before_the_source(const std::vector<Change>& changes, Publi
     });
 }
 
+/// Others change the source as well, and which change of a key was the last only the source can tell: it is
+/// read. But a revocation is for ever, and in force at once, whatever load is under way.
+void Reloader::apply_out_of_step(const std::vector<Change>& changes, Publisher::Done done) {
+    const TableView& table = publisher_.current()->table().view();
+    std::vector<Change> revocations;
+    for (const Change& change : changes) {
+        std::optional<KeyRow> row = row_in(table, change.row);
+        if (row && change.kind == Change::Kind::kUpsert && change.row.state == KeyState::kRevoked) {
+            row->digest = change.row.digest;
+            row->state = KeyState::kRevoked;
+            revocations.push_back({Change::Kind::kUpsert, *std::move(row)});
+        }
+    }
+    if (revocations.size() == changes.size()) {
+        for (const Change& change : revocations) {
+            changed_meanwhile_.insert(change.row.id);
+        }
+        publisher_.apply(revocations, std::move(done));
+        request(false, [](const Result<ReloadReport>&) {});
+        return;
+    }
+    request(false,
+            [reached = publisher_.reaches_all(), done = std::move(done)](const Result<ReloadReport>& report) {
+                done(report ? reached : tl::unexpected(report.error()));
+            });
+}
+
 /// Of what came after `earlier`, memory has some and lacks some. Where the source can tell what changed
 /// since, that is read again; else no fingerprint keeps the next content from being taken for 'unchanged'.
 void Reloader::step_back_to(const std::optional<Fingerprint>& earlier) {
-    in_force_ = in_force_ && earlier ? options_.source->earlier(*in_force_, *earlier) : std::nullopt;
+    in_force_ = options_.source->tells_changes() ? earlier : std::nullopt;
 }
 
 /// After the tool's changes: what is in force is `after`, where it was `before`; else the source is read.
@@ -305,19 +338,18 @@ void Reloader::follow(const Fingerprint& before, const Fingerprint& after, bool 
         in_force_ = after;
         publisher_.control().applied(fingerprint_word(after), realtime_now_ns());
     } else if (!made || in_force_ != after) {
-        step_back_to(before);
+        step_back_to(in_force_);
         request(false, [](const Result<ReloadReport>&) {});
     }
 }
 
 void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                      Publisher::Done done) {
-    // Loads were faster, and may have brought what came after; a change of nothing is carried out again.
-    if (before != after && in_force_ && options_.source->earlier(*in_force_, after) == after) {
-        done(publisher_.reaches_all());
+    const bool in_step = in_force_ == before;
+    if (!in_step && options_.source->tells_changes() && publisher_.current() != nullptr) {
+        apply_out_of_step(changes, std::move(done));
         return;
     }
-    const bool in_step = in_force_ == before;
     std::vector<Change> others = in_step ? std::vector<Change>() : other_forms(changes);
     if (std::string refused = refusal(changes, others); !refused.empty()) {
         done(fail(std::move(refused)));
@@ -356,7 +388,7 @@ void Reloader::apply_policies(const std::vector<PolicyChange>& changes, const Fi
                  done = std::move(done)](const Result<ReloadReport>& report) {
         done(report ? reached : tl::unexpected(report.error()));
     };
-    if (loading_ || in_force_ != before) {
+    if (loading_ || in_force_ != before || options_.source->tells_changes()) {
         request(false, std::move(told));
         return;
     }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -49,9 +50,9 @@ class Reloader {
 
     /// Changes made by the tool, already durable in the source. In force everywhere when `done` is told
     /// success. One that would make a revoked key anything else is refused, with all others of the call.
-    /// `before` and `after` are the source's hashes around the tool's rewrite: when `before` is in
-    /// force, `after` is from now on, and the rename's notice starts no parse; when `after` is already, a
-    /// load was faster; else a reload follows.
+    /// `before` and `after` are the source's fingerprints around the tool's change: when `before` is in
+    /// force, `after` is from now on, and the change's notice starts no parse. Else the source is read: after
+    /// the changes were made, or, where it tells what changed, to make them, but for revocations.
     void apply(const std::vector<Change>& changes, const Fingerprint& before, const Fingerprint& after,
                Publisher::Done done);
 
@@ -75,12 +76,13 @@ class Reloader {
     void apply_slice(const std::shared_ptr<Load>& load);
     void finish(const std::shared_ptr<Load>& load, Result<void> result);
     void place_additions(Load& load, bool policies_made);
-    void retry_later();
+    void retry_later(std::chrono::milliseconds delay);
     void tell_audit(const Load& load, const Result<void>& result) const;
     std::string refusal(const Load& load) const;
     std::string refusal(const std::vector<Change>& changes, const std::vector<Change>& others) const;
     std::vector<Change> other_forms(const std::vector<Change>& changes) const;
     void apply_before_the_source(const std::vector<Change>& changes, Publisher::Done done);
+    void apply_out_of_step(const std::vector<Change>& changes, Publisher::Done done);
     void step_back_to(const std::optional<Fingerprint>& earlier);
     void follow(const Fingerprint& before, const Fingerprint& after, bool in_step, bool made);
 

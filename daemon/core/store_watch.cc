@@ -54,11 +54,13 @@ class SqliteWatch final : public StoreWatch {
         options.debounce_ms = 0;
         options.poll_ms = config.poll_ms;
         options.writes = true;
-        auto log = FileWatch::create(loop, path + "-wal", options, [&own = *watch] { own.written(); });
-        if (!log) {
-            return tl::unexpected(std::move(log.error()));
+        for (const auto& [file, name] : {std::pair(&watch->log_, path + "-wal"), {&watch->main_, path}}) {
+            auto made = FileWatch::create(loop, name, options, [&own = *watch] { own.written(); });
+            if (!made) {
+                return tl::unexpected(std::move(made.error()));
+            }
+            *file = *std::move(made);
         }
-        watch->log_ = *std::move(log);
         watch->poll_timer_ = loop.every(milliseconds(config.poll_ms), [&own = *watch] { own.look(); });
         watch->look();
         return watch;
@@ -93,6 +95,7 @@ class SqliteWatch final : public StoreWatch {
     SqliteProbe probe_;
     std::function<void()> changed_;
     std::unique_ptr<FileWatch> log_;
+    std::unique_ptr<FileWatch> main_;  // for a file put in its place, and one that has no log
     TimerId look_timer_;
     TimerId poll_timer_;
     int looks_ = kLooks;

@@ -31,7 +31,7 @@ struct SourceContent {
 struct SourceChanges {
     Fingerprint fingerprint{};  ///< with them
     std::vector<KeyRow> rows = {};
-    std::vector<KeyRow> gone = {};                     ///< of these only id, digest and foreign count
+    std::vector<KeyRow> gone = {};  ///< of these only id, digest and foreign count; a digest may be in both
     std::optional<PolicySet> policies = std::nullopt;  ///< as they are now; nullopt: as they were
     std::vector<std::string> warnings = {};            ///< of these rows, as SourceContent has them
 };
@@ -50,10 +50,8 @@ class Source {
     virtual Result<std::optional<SourceContent>> load(const std::optional<Fingerprint>& unless,
                                                       const RowSink& sink) = 0;
 
-    /// The earlier of two contents, since which changes_since() tells what either lacks; nullopt where
-    /// nobody can say. Safe from any thread.
-    [[nodiscard]] virtual std::optional<Fingerprint> earlier(const Fingerprint& one,
-                                                             const Fingerprint& other) const = 0;
+    /// Whether changes_since() is worth asking. Then no content comes back under a fingerprint that was left.
+    [[nodiscard]] virtual bool tells_changes() const = 0;
 
     /// What changed since; nullopt where that cannot be told, and load() can.
     virtual Result<std::optional<SourceChanges>> changes_since(const Fingerprint& since) = 0;

@@ -53,6 +53,13 @@ class ChangeRun {
                 }
             }
         }
+        const Result<bool> fit = branches_fit(changes.rows);
+        if (!fit) {
+            return tl::unexpected(fit.error());
+        }
+        if (!*fit) {
+            return std::nullopt;  // which rows are left out then depends on all of them
+        }
         if (!plans_.empty() || !owners_.empty() || !scopes_.empty()) {
             changes.policies =
                 connection_.policies.load([&](const auto& table, const auto& row, const auto& what) {
@@ -226,10 +233,34 @@ class ChangeRun {
         return into.size() <= kConcernedMax;
     }
 
+    /// Whether names and granted branches are no more than a set may have, where a change may have made them
+    /// more.
+    Result<bool> branches_fit(const std::vector<KeyRow>& rows) {
+        const auto grants = [](const KeyRow& row) {
+            const std::vector<std::string>& granted = terms_of(row).scopes;
+            return std::any_of(granted.begin(), granted.end(), apikey::shm::is_branch);
+        };
+        if (scopes_.empty() && std::none_of(rows.begin(), rows.end(), grants)) {
+            return true;
+        }
+        std::set<std::string> branches;
+        const Result<void> seen = connection_.each_scopes([&](std::string_view scopes) {
+            for (std::string& scope : granted_of(scopes).value_or(std::vector<std::string>())) {
+                if (apikey::shm::is_branch(scope)) {
+                    branches.insert(std::move(scope));
+                }
+            }
+        });
+        if (!seen) {
+            return tl::unexpected(seen.error());
+        }
+        return connection_.policies.scopes().size() + branches.size() <= kScopesMax;
+    }
+
     /// The key as it is now; `before`: as the log says it was, nullptr where it says nothing.
     Result<void> read_key(const std::string& id, const Before* before, SourceChanges& changes) {
         std::optional<KeyRow> row;
-        Before unsaid;
+        std::set<std::pair<std::string, bool>> had;  // whoever reads may have of the key what the row has
         const Result<bool> found = connection_.look_up(id, [&](const KeyColumns& columns) {
             if (auto read = connection_.reader.read(columns)) {
                 row = *std::move(read);
@@ -237,13 +268,16 @@ class ChangeRun {
                 warnings_.add("keys", row_name(columns), read.error());
             }
             if (columns.sha256) {
-                unsaid.had.emplace(*columns.sha256, columns.foreign == 1);
+                had.emplace(*columns.sha256, columns.foreign == 1);
             }
         });
         if (!found) {
             return tl::unexpected(found.error());
         }
-        for (const auto& [digest, foreign] : (before != nullptr ? *before : unsaid).had) {
+        if (before != nullptr) {
+            had.insert(before->had.begin(), before->had.end());
+        }
+        for (const auto& [digest, foreign] : had) {
             KeyRow gone;
             gone.id = id;
             gone.foreign = foreign;

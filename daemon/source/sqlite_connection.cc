@@ -157,7 +157,11 @@ Result<void> KeyStoreConnection::each_environment(const std::function<void(std::
 
 Result<void> KeyStoreConnection::policies_read() {
     auto error = policies.take_error();
-    return error ? Result<void>(tl::unexpected(*std::move(error))) : Result<void>();
+    if (error) {
+        forget();  // what was read by halves
+        return tl::unexpected(*std::move(error));
+    }
+    return {};
 }
 
 void KeyStoreConnection::forget() {

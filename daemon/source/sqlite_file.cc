@@ -156,7 +156,7 @@ Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Finger
     if (!now) {
         return tl::unexpected(now.error());
     }
-    if (unless == fingerprint_of(*now)) {
+    if (unless == fingerprint_of(*now) && !impl_->overfull) {
         return std::nullopt;
     }
     auto content = impl_->load(**connection, *now, sink);
@@ -179,19 +179,10 @@ Result<std::optional<SourceChanges>> SqliteFile::changes_since(const Fingerprint
     if (!now) {
         return tl::unexpected(now.error());
     }
-    if (impl_->overfull && since != fingerprint_of(*now)) {
+    if (impl_->overfull) {
         return std::nullopt;
     }
     return changes_between(**connection, position_of(since), *now);
-}
-
-std::optional<Fingerprint> SqliteFile::earlier(const Fingerprint& one, const Fingerprint& other) const {
-    const Position a = position_of(one);
-    const Position b = position_of(other);
-    if (a.uid != b.uid || (a.seq == b.seq && a.mark != b.mark)) {
-        return std::nullopt;
-    }
-    return a.seq < b.seq ? one : other;
 }
 
 Result<std::optional<KeyRow>> SqliteFile::find(std::string_view id) {

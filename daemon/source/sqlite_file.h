@@ -27,12 +27,9 @@ class SqliteFile final : public Source, public Store {
     /// keys, and one row.
     Result<std::optional<SourceContent>> load(const std::optional<Fingerprint>& unless,
                                               const RowSink& sink) override;
-    /// By the number of changes.
-    [[nodiscard]] std::optional<Fingerprint> earlier(const Fingerprint& one,
-                                                     const Fingerprint& other) const override;
+    [[nodiscard]] bool tells_changes() const override { return true; }
     /// nullopt where `since` is of another database, of one that was since replaced by an older copy, or
-    /// older than the last 100 000 rows that changed. Those of `gone` go before `rows` come: a digest may
-    /// have gone from one key to another.
+    /// older than the last 100 000 rows that changed.
     Result<std::optional<SourceChanges>> changes_since(const Fingerprint& since) override;
 
     /// Under a lock beside the file (file_lock.h), which other programs need not know: they wait for the

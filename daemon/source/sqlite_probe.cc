@@ -7,15 +7,23 @@
 
 namespace apikeyd {
 
+namespace {
+
+constexpr int64_t kUnknown = -1;
+
+}  // namespace
+
 struct SqliteProbe::Open {
     Database database;  // before the statement: it is finalized first
     Statement version;  // changes with other connections' commits
-    int64_t seen;
+    int64_t seen = kUnknown;
 
-    /// What cannot be read is another one each time: whoever reads all can say why.
-    int64_t look() {
+    /// Whether it is another one than at the last look. What cannot be read is, and then the next is as well:
+    /// whoever reads all can say why.
+    bool look() {
         const ResetGuard guard(version);
-        return version.step() == SQLITE_ROW ? version.column_int(0) : seen + 1;
+        const int64_t now = version.step() == SQLITE_ROW ? version.column_int(0) : kUnknown;
+        return std::exchange(seen, now) != now || now == kUnknown;
     }
 };
 
@@ -31,8 +39,9 @@ bool SqliteProbe::open() {
     if (!version) {
         return false;
     }
-    open_ = std::make_unique<Open>(Open{*std::move(database), *std::move(version), 0});
-    open_->seen = open_->look();
+    database->wait_for_locks(0);
+    open_ = std::make_unique<Open>(Open{*std::move(database), *std::move(version)});
+    open_->look();
     return true;
 }
 
@@ -40,8 +49,7 @@ bool SqliteProbe::changed() {
     const bool looked = std::exchange(looked_, true);
     const bool was_there = open_ != nullptr;
     if (was_there && !open_->database.file_was_replaced()) {
-        const int64_t seen = open_->look();
-        return std::exchange(open_->seen, seen) != seen;
+        return open_->look();
     }
     open_.reset();
     return open() ? looked : was_there;

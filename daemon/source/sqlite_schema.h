@@ -123,6 +123,9 @@ WHEN NEW.environment <> '' AND NEW.environment IS NOT OLD.environment BEGIN
 END;
 CREATE TRIGGER keys_before_update BEFORE UPDATE ON keys
 WHEN OLD.id IS NOT NEW.id OR OLD.sha256 IS NOT NEW.sha256 OR OLD.rowid IS NOT NEW.rowid BEGIN
+  SELECT RAISE(ABORT, 'a revoked key stays revoked: issue a new key in its place')
+    WHERE EXISTS(SELECT 1 FROM keys WHERE (id = NEW.id OR sha256 = NEW.sha256 OR rowid = NEW.rowid)
+      AND rowid <> OLD.rowid AND state = 'revoked');
   INSERT INTO changes(kind, name, sha256, "foreign", came) SELECT 'key', id, sha256, "foreign", 0 FROM keys
     WHERE (id = NEW.id OR sha256 = NEW.sha256 OR rowid = NEW.rowid) AND rowid <> OLD.rowid;
 END;

@@ -16,9 +16,7 @@ class YamlFile final : public Source, public Store {
     Result<std::optional<SourceContent>> load(const std::optional<Fingerprint>& unless,
                                               const RowSink& sink) override;
     /// An earlier text may be put back.
-    [[nodiscard]] std::optional<Fingerprint> earlier(const Fingerprint&, const Fingerprint&) const override {
-        return std::nullopt;
-    }
+    [[nodiscard]] bool tells_changes() const override { return false; }
     /// A text does not say what changed.
     Result<std::optional<SourceChanges>> changes_since(const Fingerprint&) override { return std::nullopt; }
 

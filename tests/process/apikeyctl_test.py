@@ -1143,7 +1143,7 @@ class Together(Ctl):
         self.assertIn(f"serves yaml:{self.keys}", self.said)
         self.assertEqual(self.codes(key, status=1), ["NOT_FOUND"])
         self.assertEqual(len(self.json("list", "--store", f"yaml:{other}")), 1)
-        self.ctl("list", "--store", "sqlite:x", status=2)
+        self.ctl("list", "--store", "mysql:x", status=2)
 
 
 class Reload(Ctl):

@@ -53,9 +53,11 @@ class Store(Ctl):
         self.wait_for(lambda: self.codes_of(key) == [code])
 
     def codes_of(self, *keys):
-        with contextlib.suppress(AssertionError):
-            return self.codes(*keys, status=0)
-        return self.codes(*keys, status=1)
+        """Whatever they are, also when they become good in between."""
+        for status in (0, 1):
+            with contextlib.suppress(AssertionError):
+                return self.codes(*keys, status=status)
+        return self.codes(*keys, status=0)
 
 
 class ByTheTool(Store):
@@ -225,7 +227,30 @@ class ByOthers(Store):
         wanted = ["VALID" if states[one] == "active" else "DISABLED" for one, _ in keys]
         self.wait_for(lambda: self.codes_of(*(key for _, key in keys)) == wanted)
 
+    def test_one_revocation_taken_back_does_not_hold_up_the_others(self):
+        self.ctl("revoke", self.issued)
+        other_id, other = self.issue()
+        digest = self.sql(("SELECT sha256 FROM keys WHERE id = ?", (self.issued,)))[0][0]
+        self.sql(
+            "BEGIN", ("DELETE FROM keys WHERE id = ?", (self.issued,)),
+            self.insert(self.key, sha256=digest), ("UPDATE keys SET state = 'disabled' WHERE id = ?", (other_id,)), "COMMIT",
+        )  # fmt: skip
+        self.becomes(other, "DISABLED")
+        self.assertEqual(self.codes(self.key, status=1), ["REVOKED"])
+        self.wait_for(lambda: "was revoked and is not any more" in self.log.read_text())
+        self.ctl("reload", "--force")
+        self.assertEqual(self.codes(self.key, status=0), ["VALID"])
+
+    def test_what_was_left_out_comes_in_when_what_it_lacks_is_made(self):
+        left_out = make_key()
+        self.sql(self.insert(left_out, scopes='["new.scope"]'))
+        self.wait_for(lambda: self.events("source.warning") == 1)
+        self.assertEqual(self.codes(left_out, status=1), ["NOT_FOUND"])
+        self.ctl("scope", "create", "new.scope")
+        self.assertEqual(self.codes(left_out, status=0), ["VALID"])
+
     def test_another_file_under_the_name(self):
+        self.third = self.issue()
         backup = self.top / "backup.db"
         with contextlib.closing(sqlite3.connect(self.store)) as now, contextlib.closing(sqlite3.connect(backup)) as then:
             now.backup(then)
@@ -238,7 +263,14 @@ class ByOthers(Store):
         self.ctl("reload", status=1)
         self.assertIn(f"would bring back 1 revoked keys, the first {self.issued}", self.said)
         self.assertEqual(self.codes(self.key, status=1), ["REVOKED"])
+        # A revocation is in force whatever else is refused; and the refusal does not go away by itself.
+        third_id, third = self.third
+        self.ctl("revoke", third_id)
+        self.assertEqual(self.codes(third, status=1), ["REVOKED"])
+        self.ctl("reload", status=1)
+        self.assertIn("would bring back", self.said)
         self.ctl("reload", "--force")
+        self.assertEqual(self.codes(third, status=1), ["REVOKED"])
         self.assertEqual(self.codes(self.key, status=0), ["VALID"])
         self.assertEqual(self.codes(later, status=1), ["NOT_FOUND"])
         self.ctl("show", later_id, status=1)

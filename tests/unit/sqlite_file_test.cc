@@ -488,6 +488,8 @@ TEST_F(source_SqliteFile, AForeignShellMeetsTheRulesAtOnce) {
     EXPECT_EQ(raw.tried("INSERT OR REPLACE INTO keys(id, sha256, environment) VALUES('key000000009', " +
                         blob_of(row) + ", 'live')"),
               kept);
+    EXPECT_EQ(raw.tried("UPDATE OR REPLACE keys SET sha256 = " + blob_of(row) + " WHERE id = 'key000000002'"),
+              kept);
     EXPECT_EQ(raw.tried("UPDATE keys SET plan = 'gold' WHERE id = 'key000000002'"),
               "plan: defined nowhere: insert it into plans first");
     EXPECT_EQ(raw.tried("UPDATE owners SET plan = 'gold'"),
@@ -632,6 +634,33 @@ TEST_F(source_SqliteFile, WhatChangedIsTheDifferenceOfTwoLoads) {
         }
     }
     EXPECT_GT(warned, 100U) << "broken rows were part of it";
+}
+
+// Whoever told the daemon of a key may have been faster than its reading of the log.
+TEST_F(source_SqliteFile, WhoIsAheadOfItsFingerprintIsToldOfAllThatWent) {
+    SqliteFile file(path_);
+    put_policies(file);
+    const Fingerprint since = load(file).content.fingerprint;
+    const KeyRow row = plain_row(1);
+    Raw raw(path_);
+    raw.run("PRAGMA ignore_check_constraints = ON");
+    raw.run("INSERT INTO keys(id, sha256, environment) VALUES('" + row.id + "', " + blob_of(row) +
+            ", 'live')");
+    raw.run("UPDATE keys SET environment = 'LIVE'");
+    auto changes = file.changes_since(since).value();
+    ASSERT_TRUE(changes);
+    ASSERT_EQ(changes->gone.size(), 1U);
+    EXPECT_EQ(changes->gone[0].digest, row.digest);
+    EXPECT_EQ(changes->rows.size(), 0U);
+    ASSERT_EQ(changes->warnings.size(), 1U);
+    EXPECT_NE(changes->warnings[0].find("environment: 'LIVE'"), std::string::npos);
+    // Another digest under the id, twice: both are gone.
+    raw.run("UPDATE keys SET environment = 'live', sha256 = zeroblob(32)");
+    raw.run("UPDATE keys SET sha256 = randomblob(32)");
+    changes = file.changes_since(since).value();
+    ASSERT_TRUE(changes);
+    EXPECT_EQ(changes->gone.size(), 2U);
+    EXPECT_EQ(changes->rows.size(), 1U);
 }
 
 TEST_F(source_SqliteFile, ABackupThatWasPutBackIsAnotherHistory) {

@@ -110,7 +110,7 @@ void check_source(const Context& context, const apikey_status_info& info, Findin
     }
     findings.ok("source", store->place + ": can be read, " + std::to_string((*content)->keys) + " keys");
     for (const std::string& warning : (*content)->warnings) {
-        findings.warn("source", warning, "grant it, or take it off the list");
+        findings.warn("source", warning, "mend it in the source, unless it is meant");
     }
     if (info.generation == 0) {
         return;
