@@ -174,9 +174,12 @@ Result<KeyRow> row_of(const json::object& object) {
     if (!parsed) {
         std::string what;
         for (const std::string& message : parsed.error().messages) {
-            const size_t colon = message.find(": ");
-            what += (what.empty() ? "" : "; ") +
-                    (colon == std::string::npos ? message : message.substr(colon + 2));
+            // Behind the place in that text, and behind what it calls its only key.
+            constexpr std::string_view kOnlyKey = "key number 1: ";
+            std::string_view reason = message;
+            reason.remove_prefix(std::min(reason.find(": ") + 2, reason.size()));
+            reason.remove_prefix(reason.starts_with(kOnlyKey) ? kOnlyKey.size() : 0);
+            what.append(what.empty() ? "" : "; ").append(reason);
         }
         return fail(std::move(what));
     }

@@ -66,7 +66,7 @@ class Transfer(Ctl):
             {"key": twice}, {"key": twice},
             {"id": key_id(make_key()), "sha256": sha256("y"), "environment": "live", "plan": "none"},
         ], status=1), "")  # fmt: skip
-        for line, what in ((2, "id: 'short'"), (3, "random bits"), (5, "stands in line 4 too")):
+        for line, what in ((2, "id: no key id"), (3, "random bits"), (5, "stands in line 4 too")):
             self.assertRegex(self.said, rf"(?m)^standard input:{line}: .*{what}")
         self.assertIn("nothing was imported", self.said)
         self.assertNotIn(weak, self.said)
@@ -91,7 +91,7 @@ class Transfer(Ctl):
 
     def test_what_is_exported_is_what_is_imported(self):
         self.ctl("scope", "create", "a.b")
-        self.ctl("plan", "create", "free", "--limit", "burst=10/s,burst=20")
+        self.ctl("plan", "create", "free", "--limit", "burst=10/s,burst=20", "--limit", "daily=9/day")
         full, _ = self.issue(
             "--owner", 'a "b", c', "--name", "x, y", "--metadata", '{"a": [1, "ä"]}', "--expires", "90d", "--plan", "free",
             "--scope", "a.b", "--address", "192.0.2.0/24", "--address", "2001:db8::/32", "--limit", "burst=5/s,shadow",
