@@ -1,6 +1,7 @@
 // export: all keys as `import` reads them.
 
 #include <memory>
+#include <optional>
 
 #include "tools/key_view.h"
 #include "tools/read_store.h"
@@ -12,12 +13,14 @@ namespace {
 
 Outcome export_keys(const Context& context, const std::string& form) {
     Printer printer;
-    const std::vector<std::string_view> names = full_record_names();
-    ListPrinter csv(printer, OutputForm::csv, names);
+    std::optional<ListPrinter> csv;
+    if (form == "csv") {
+        csv.emplace(printer, OutputForm::csv, full_record_names());
+    }
     // At the time 0 nothing has expired: what is exported is what the set says.
     const auto read = read_store(context, [&](const KeyRow& row) {
-        if (form == "csv") {
-            csv.add(full_record(row, 0));
+        if (csv) {
+            csv->add(full_record(row, 0));
         } else {
             printer.add(json_object(full_record(row, 0)) + "\n");
         }
@@ -25,8 +28,8 @@ Outcome export_keys(const Context& context, const std::string& form) {
     if (!read) {
         return tl::unexpected(read.error());
     }
-    if (form == "csv") {
-        csv.end();
+    if (csv) {
+        csv->end();
     }
     return printer.end();
 }
