@@ -54,8 +54,12 @@ Outcome check_not_served(const Context& context, const StoreName& store) {
     return {};
 }
 
+/// More are not told one by one: the daemon reads them itself.
+constexpr size_t kToldMax = 1000;
+
 Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
-    const auto answer = context.ask(request, kApplyWait_ms);
+    const auto answer = request.changes.size() > kToldMax ? context.ask(ReloadRequest{}, kReloadWait_ms)
+                                                          : context.ask(request, kApplyWait_ms);
     if (!answer) {
         return tl::unexpected(answer.error());
     }
@@ -126,14 +130,12 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
 
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
     const auto edit_set = [&](KeySet& set) -> tl::expected<ApplyRequest, Failure> {
-        const auto rows = edit(set);
-        if (!rows) {
-            return tl::unexpected(rows.error());
+        auto changes = edit(set);
+        if (!changes) {
+            return tl::unexpected(changes.error());
         }
         ApplyRequest request;
-        for (const KeyRow& row : *rows) {
-            request.changes.push_back({Change::Kind::kUpsert, row});
-        }
+        request.changes = *std::move(changes);
         return request;
     };
     return change_set(context, edit_set, create);

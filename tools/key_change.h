@@ -14,10 +14,10 @@
 
 namespace apikeyd {
 
-/// Edits the set and tells which rows it means, as they are to be: also those that were so before, since a
-/// change that changes nothing is carried out again everywhere. Called once, while no other operator changes
-/// the set; a failure leaves everything as it was.
-using KeyEdit = std::function<tl::expected<std::vector<KeyRow>, Failure>(KeySet& set)>;
+/// Edits the set and tells which changes it means: also those that are none, since a change that changes
+/// nothing is carried out again everywhere. Called once, while no other operator changes the set; a failure
+/// leaves everything as it was.
+using KeyEdit = std::function<tl::expected<std::vector<Change>, Failure>(KeySet& set)>;
 
 /// The same of what stands beside the keys.
 using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySet& set)>;

@@ -366,7 +366,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
     }
     // What must not be accepted any more goes first; what stays acceptable only when its other form is there.
     const bool tightens = std::any_of(changes.begin(), changes.end(), [](const Change& change) {
-        return change.row.state != KeyState::kActive;
+        return change.kind == Change::Kind::kRemove || change.row.state != KeyState::kActive;
     });
     std::vector<Change> all = tightens ? others : std::vector<Change>();
     all.insert(all.end(), changes.begin(), changes.end());

@@ -321,11 +321,25 @@ class Keys(Ctl):
         self.assertIn(key_id + ": is revoked", self.said)
         self.assertEqual(self.codes(key, status=1), ["REVOKED"])
 
+    def test_a_deleted_key_is_forgotten(self):
+        self.start()
+        first_id, first = self.issue()
+        key_id, key = self.issue()
+        self.codes(key, status=0)
+        self.ctl("revoke", key_id)
+        self.assertEqual(self.ctl("delete", key_id), "")
+        self.assertEqual(self.codes(first, key, status=1), ["VALID", "NOT_FOUND"])
+        self.assertEqual([row["id"] for row in self.json("list")], [first_id])
+        self.ctl("delete", first_id)
+        self.assertEqual(self.codes(first, status=1), ["NOT_FOUND"])
+        self.assertEqual(self.json("usage", first_id)["allowed"], 1)
+        self.assertNotIn(first_id, self.keys.read_text())
+
     def test_an_unknown_id_is_refused_and_nothing_is_written(self):
         self.start()
         self.keys.write_text(COMMENTED_KEYS)
         before = self.keys.stat()
-        for verb in ("show", "disable", "enable", "revoke", "rotate", "usage"):
+        for verb in ("show", "disable", "enable", "revoke", "rotate", "regenerate", "delete", "usage"):
             self.assertEqual(self.ctl(verb, "000000000000", status=1), "")
             self.assertIn(f"000000000000: no key with this id in {self.keys}", self.said)
         self.assertEqual((self.keys.stat().st_ino, self.keys.read_text()), (before.st_ino, COMMENTED_KEYS))
@@ -710,6 +724,13 @@ class Rotation(Ctl):
         for name in ("owner", "name", "environment", "metadata", "expires"):
             self.assertEqual(new_row[name], old_row[name], name)
         self.assertNotEqual(new_row["sha256"], old_row["sha256"])
+
+    def test_regenerate_is_rotate_without_grace(self):
+        self.start()
+        old_id, old = self.issue("--owner", "acme")
+        new = self.json("regenerate", old_id, fields=["id", "key"])
+        self.assertEqual(self.codes(old, new["key"], status=1), ["REVOKED", "VALID"])
+        self.assertEqual(self.json("show", new["id"])["owner"], "acme")
 
     def test_with_grace_the_old_key_ends_at_the_earlier_moment(self):
         self.start()
@@ -1326,7 +1347,8 @@ class Gen(Ctl):
 
 
 class Help(Ctl):
-    VERBS = ("issue list show update disable enable revoke rotate verify explain usage reload status doctor gen").split()
+    VERBS = ("issue list show update disable enable revoke rotate regenerate delete import export verify explain usage reload "
+             "status doctor gen").split()
     NOUNS = {
         "plan": "list show create update delete",
         "owner": "list show create update delete",

@@ -83,6 +83,9 @@ class ByTheTool(Store):
             self.assertEqual(self.codes_of(key), [code])
         self.ctl("enable", issued, status=1)
         self.assertIn("is revoked", self.said)
+        self.ctl("delete", issued)
+        self.assertEqual(self.codes_of(key), ["NOT_FOUND"])
+        self.assertEqual(self.json("list"), [])
         self.assertEqual([row["name"] for row in self.json("plan", "list")], ["free"])
 
     def test_rotate(self):

@@ -65,7 +65,7 @@ Outcome issue(const Context& context, const IssueOptions& options) {
     if (Outcome drawn = key.draw(options.environment, *row); !drawn) {
         return drawn;
     }
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
         if (Outcome defined = check_terms(terms_of(*row), set.policies(), terms_of(*row)); !defined) {
             return tl::unexpected(defined.error());
         }
@@ -76,7 +76,7 @@ Outcome issue(const Context& context, const IssueOptions& options) {
         if (Outcome printed = key.print(context.output(), row->id); !printed) {
             return tl::unexpected(printed.error());
         }
-        return std::vector<KeyRow>{*row};
+        return std::vector<Change>{{Change::Kind::kUpsert, *row}};
     };
     return change_keys(context, edit, true);
 }

@@ -139,11 +139,7 @@ Outcome show(const Context& context, const std::string& id) {
     if (!found) {
         return failed(Exit::kNo, id + ": no key with this id in " + context.store()->place);
     }
-    Record record = short_record(*found, now_s());
-    append_terms(record, terms_of(*found));
-    record.push_back({"foreign", found->foreign});
-    record.push_back({"metadata", found->metadata.empty() ? Value() : Value(RawJson{found->metadata})});
-    record.push_back({"sha256", to_hex(found->digest)});
+    Record record = full_record(*found, now_s());
     append_usage(context, id, record);
     return print(format_record(context.output(), record));
 }

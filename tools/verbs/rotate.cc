@@ -1,4 +1,4 @@
-// rotate: a successor for a key, and an end for the key.
+// rotate, regenerate: a successor for a key, and an end for the key.
 
 #include <algorithm>
 #include <memory>
@@ -55,7 +55,7 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
     NewKey key;
     // Worth a word: the expiry may be nothing but the grace of an earlier rotation.
     std::string expiry_note;
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
         const int64_t now = now_s();
         const auto old = find_key(context, set, options.id);
         if (!old) {
@@ -72,9 +72,10 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
             return tl::unexpected(drawn.error());
         }
         // The new key first: the daemon makes changes in this order.
-        std::vector<KeyRow> rows = {successor, ending(*old, *grace_s, now)};
-        for (const KeyRow& row : rows) {
-            if (const Result<void> changed = set.upsert(row); !changed) {
+        std::vector<Change> changes = {{Change::Kind::kUpsert, successor},
+                                       {Change::Kind::kUpsert, ending(*old, *grace_s, now)}};
+        for (const Change& change : changes) {
+            if (const Result<void> changed = set.upsert(change.row); !changed) {
                 return failed(Exit::kUnreachable, changed.error());
             }
         }
@@ -86,7 +87,7 @@ Outcome rotate(const Context& context, const RotateOptions& options) {
             expiry_note = successor.id + ": expires " + format_rfc3339(*successor.expires_s) + ", as " +
                           old->id + " did";
         }
-        return rows;
+        return changes;
     };
     Outcome changed = change_keys(context, edit);
     if (changed && !expiry_note.empty()) {
@@ -104,6 +105,14 @@ Verb add_rotate(CommandLine& line) {
     command.add_option("--grace", options->grace,
                        "how long the old key is still accepted: 7d, 24h, 30m; 0: not at all");
     command.set_example("apikeyctl rotate 2RkT9pQwX4Za --grace 24h > key.txt");
+    return {command, [options](const Context& context) { return rotate(context, *options); }};
+}
+
+Verb add_regenerate(CommandLine& line) {
+    auto options = std::make_shared<RotateOptions>();
+    Command command = line.add_verb("regenerate", "rotate a key without a grace");
+    command.add_id(options->id);
+    command.set_example("apikeyctl regenerate 2RkT9pQwX4Za > key.txt");
     return {command, [options](const Context& context) { return rotate(context, *options); }};
 }
 

@@ -10,7 +10,7 @@ namespace apikeyd {
 namespace {
 
 Outcome set_state(const Context& context, const std::string& id, KeyState state) {
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
         auto row = find_key(context, set, id);
         if (!row) {
             return tl::unexpected(row.error());
@@ -22,7 +22,7 @@ Outcome set_state(const Context& context, const std::string& id, KeyState state)
         if (const Result<void> changed = set.upsert(*row); !changed) {
             return failed(Exit::kUnreachable, changed.error());
         }
-        return std::vector<KeyRow>{*row};
+        return std::vector<Change>{{Change::Kind::kUpsert, *row}};
     };
     return change_keys(context, edit);
 }

@@ -133,7 +133,7 @@ Outcome update_key(const Context& context, const UpdateOptions& options) {
     if (!update) {
         return tl::unexpected(update.error());
     }
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<KeyRow>, Failure> {
+    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
         auto row = find_key(context, set, options.id);
         if (!row) {
             return tl::unexpected(row.error());
@@ -147,7 +147,7 @@ Outcome update_key(const Context& context, const UpdateOptions& options) {
         if (const Result<void> changed = set.upsert(*row); !changed) {
             return failed(Exit::kUsage, changed.error());
         }
-        return std::vector<KeyRow>{*row};
+        return std::vector<Change>{{Change::Kind::kUpsert, *row}};
     };
     return change_keys(context, edit);
 }
