@@ -174,7 +174,7 @@ ServingInstance::BuildTime ServingInstance::publish_next(uint64_t keys) {
     // The builder does its jobs in order.
     bool queued = builder_->submit([&] { cpu_before_s = thread_cpu_s(); }, [] {});
     const uint64_t asked_ns = monotonic_ns();
-    publisher_->make_room_for(std::move(changes), [&](const apikeyd::Result<void>& result) {
+    publisher_->make_room_for(apikeyd::ChangeSet(changes), [&](const apikeyd::Result<void>& result) {
         told_ns = monotonic_ns();
         told = result;
     });

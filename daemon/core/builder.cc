@@ -1,6 +1,7 @@
 #include "core/builder.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/unordered/unordered_flat_set.hpp>
 #include <cmath>
 #include <string_view>
@@ -35,13 +36,24 @@ constexpr double kGrowth = 1.25;
 /// What a key's details take where there is none to go by: id, a short owner's name and a short name.
 constexpr uint64_t kDetailTypicalBytes = 64;
 
-/// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once.
+using Sets = std::span<const ChangeSet* const>;
+
+template <typename Visit>
+void for_each_change(Sets sets, Visit visit) {
+    for (const ChangeSet* set : sets) {
+        set->for_each(visit);
+    }
+}
+
+/// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once. Names
+/// are known by their hashes: where two met, a table would be planned for some bytes less than it takes, out
+/// of the quarter to spare.
 class Needs {
   public:
     void add(const DetailText& text) {
         ++keys;
         details_bytes += TableWriter::detail_bytes(text);
-        if (!text.owner.empty() && !owners_.insert(text.owner).second) {
+        if (!text.owner.empty() && !owners_.insert(hash_of(text.owner)).second) {
             details_bytes -= TableWriter::owner_bytes(text.owner);
         }
     }
@@ -59,7 +71,7 @@ class Needs {
     /// Of a change, which shares its terms with others (key_set_visitor.cc). An owner can have a plan.
     void add_policy(const KeyRow& row) {
         if ((row.terms != nullptr || !row.owner.empty()) &&
-            pairs_.insert({row.terms.get(), std::string_view(row.owner)}).second) {
+            pairs_.insert({row.terms.get(), hash_of(row.owner)}).second) {
             add_new_policy(row);
         }
     }
@@ -80,9 +92,11 @@ class Needs {
         details_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
     }
 
-    boost::unordered_flat_set<std::string_view> owners_;  // views into the live table or the changes
+    static uint64_t hash_of(std::string_view name) { return std::hash<std::string_view>()(name); }
+
+    boost::unordered_flat_set<uint64_t> owners_;
     boost::unordered_flat_set<uint32_t> numbers_;
-    boost::unordered_flat_set<std::pair<const KeyTerms*, std::string_view>> pairs_;
+    boost::unordered_flat_set<std::pair<const KeyTerms*, uint64_t>> pairs_;
 };
 
 /// Calls `visit` with each live slot of `from` (nullptr: none) and its details.
@@ -97,7 +111,7 @@ void for_each_live(const TableView* from, Visit visit) {
     }
 }
 
-Needs needs_of(const TableView* from, std::span<const Change> changes) {
+Needs needs_of(const TableView* from, Sets changes) {
     Needs needs;
     for_each_live(from, [&](const apikey::shm::Slot&, uint64_t meta, const DetailView& detail) {
         needs.add_policy(*from, meta);
@@ -106,18 +120,19 @@ Needs needs_of(const TableView* from, std::span<const Change> changes) {
                    .name = {detail.name, detail.name_bytes},
                    .metadata = {detail.metadata, detail.metadata_bytes}});
     });
-    for (const Change& change : changes) {
+    for_each_change(changes, [&](const Change& change) {
         if (change.kind == Change::Kind::kUpsert) {
             needs.add(row_detail(change.row));
             needs.add_policy(change.row);
         }
-    }
+    });
     return needs;
 }
 
 /// The hashes of all keys that fill() may put into the table.
-std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::span<const Change> changes) {
+std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, Sets changes, uint64_t keys) {
     std::vector<uint64_t> hashes;
+    hashes.reserve(keys);
     for_each_live(from, [&](const apikey::shm::Slot& slot, uint64_t, const DetailView& detail) {
         if (detail.foreign) {
             hashes.push_back(index_hash_digest(reinterpret_cast<const uint8_t*>(slot.digest), hash_seed));
@@ -125,46 +140,52 @@ std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, std::
             hashes.push_back(index_hash_id(detail.id, hash_seed));
         }
     });
-    for (const Change& change : changes) {
+    for_each_change(changes, [&](const Change& change) {
         if (change.kind == Change::Kind::kUpsert && (from == nullptr || !is_in(*from, change.row))) {
             hashes.push_back(row_hash(change.row, hash_seed));
         }
-    }
+    });
     return hashes;
 }
 
-using Digests = boost::unordered_flat_set<std::string_view>;
+using Digest = std::array<uint8_t, sizeof(apikey::shm::Slot::digest)>;
 
-/// False when the table turned out too small or its seed unlucky.
-bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
-          std::span<const Change> changes) {
-    if (!set_policies(table, policies, from)) {
-        return false;
-    }
-    // Rows that a change replaces are left out: their environments would take the places of the new ones.
-    Digests replaced;
-    for (const Change& change : changes) {
-        replaced.insert(row_digest_bytes(change.row));
-    }
-    for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
-        std::optional<KeyRow> row = row_of_slot(*from, index);
-        if (row && !replaced.contains(row_digest_bytes(*row)) &&
+Digest digest_of(const KeyRow& row) {
+    Digest digest;
+    std::copy_n(row.digest.begin(), digest.size(), digest.begin());
+    return digest;
+}
+
+/// The rows of `from` that no change replaces: their environments would take the places of the new ones.
+bool fill_from(TableWriter& table, const TableView& from, Sets changes) {
+    boost::unordered_flat_set<Digest> replaced;
+    for_each_change(changes, [&](const Change& change) { replaced.insert(digest_of(change.row)); });
+    for (uint64_t index = 0; index < from.slot_count(); ++index) {
+        std::optional<KeyRow> row = row_of_slot(from, index);
+        if (row && !replaced.contains(digest_of(*row)) &&
             !apply_change(table, {Change::Kind::kUpsert, std::move(*row)}, Cells::kFresh)) {
-            return false;
-        }
-    }
-    for (const Change& change : changes) {
-        if (!apply_change(table, change, Cells::kFresh)) {
             return false;
         }
     }
     return true;
 }
 
+/// False when the table turned out too small or its seed unlucky.
+bool fill(TableWriter& table, const PolicySet& policies, const TableView* from, Sets changes) {
+    if (!set_policies(table, policies, from) || (from != nullptr && !fill_from(table, *from, changes))) {
+        return false;
+    }
+    bool all = true;
+    for_each_change(changes, [&](const Change& change) {
+        all = all && apply_change(table, change, Cells::kFresh);
+    });
+    return all;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, const TableView* from,
-                                                     std::span<const Change> changes) {
+                                                     Sets changes) {
     double growth = 1;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
         // Looked at each time: the live table goes on changing.
@@ -190,7 +211,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
             return made;
         }
         TableWriter& table = (*made)->table();
-        table.spread(hashes_of(table.view().hash_seed, from, changes));
+        table.spread(hashes_of(table.view().hash_seed, from, changes, needs.keys));
         if (fill(table, *order.policies, from, changes)) {
             if (order.quotas != nullptr) {
                 order.quotas->install(**made);

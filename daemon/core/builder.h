@@ -6,7 +6,7 @@
 #include <span>
 
 #include "base/result.h"
-#include "core/change.h"
+#include "core/change_set.h"
 #include "core/quota_words.h"
 #include "shm/generation.h"
 
@@ -24,11 +24,11 @@ struct BuildOrder {
     std::shared_ptr<const StoredQuotas> quotas = nullptr;
 };
 
-/// Every live key of `from` (nullptr: none), then `changes`, in files under temporary names. `from` may
-/// change meanwhile; the caller logs those changes and replays them. Dead slots and unused details stay
-/// behind.
+/// Every live key of `from` (nullptr: none), then the changes of each set, in files under temporary names.
+/// `from` may change meanwhile; the caller logs those changes and replays them. Dead slots and unused details
+/// stay behind. Holds some ten bytes for each key.
 Result<std::unique_ptr<apikey::shm::Generation>> build_generation(const BuildOrder& order,
                                                                   const apikey::shm::TableView* from,
-                                                                  std::span<const Change> changes);
+                                                                  std::span<const ChangeSet* const> changes);
 
 }  // namespace apikeyd

@@ -1,21 +1,40 @@
 // Changes waiting to be made, at most one for each key: its latest state.
+//
+// Rows of a load, which may be millions, stay packed; what changed singly comes behind them.
 
 #pragma once
 
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "core/change.h"
+#include "core/row_spool.h"
+#include "core/table_rows.h"
 
 namespace apikeyd {
 
 /// Not thread-safe. Two rows are of one key when id and digest agree.
 class ChangeSet {
   public:
-    /// Puts `change` in the place of an earlier one of the same key; false when there is none.
+    ChangeSet() = default;
+    /// A load's rows, and `changes` behind them.
+    explicit ChangeSet(const std::vector<Change>& changes, std::shared_ptr<RowSpool> rows = nullptr) {
+        for (const Change& change : changes) {
+            put(change);
+        }
+        rows_ = std::move(rows);
+    }
+
+    /// Puts `change` in the place of an earlier one of the same key; false when there is none. What a load's
+    /// rows say of the key is left out: whoever made the change sees to it that it is somewhere.
     bool replace(const Change& change) {
+        if (rows_ != nullptr) {
+            rows_->leave_out(change.row.id);
+            rows_->leave_out(row_digest_bytes(change.row));
+        }
         const auto known = places_.find(key_of(change));
         if (known == places_.end()) {
             return false;
@@ -31,8 +50,20 @@ class ChangeSet {
         }
     }
 
-    const std::vector<Change>& changes() const { return changes_; }
-    bool empty() const { return changes_.empty(); }
+    template <typename Visit>
+    void for_each(Visit visit) const {
+        if (rows_ != nullptr) {
+            RowSpool::Cursor cursor(*rows_);
+            for (Change change{Change::Kind::kUpsert, {}}; cursor.next(change.row);) {
+                visit(std::as_const(change));
+            }
+        }
+        for (const Change& change : changes_) {
+            visit(change);
+        }
+    }
+    bool empty() const { return size() == 0; }
+    size_t size() const { return (rows_ != nullptr ? rows_->size() : 0) + changes_.size(); }
 
   private:
     static std::string key_of(const Change& change) {
@@ -40,6 +71,7 @@ class ChangeSet {
         return key.append(change.row.id);
     }
 
+    std::shared_ptr<RowSpool> rows_;
     std::vector<Change> changes_;
     std::unordered_map<std::string, size_t> places_;
 };

@@ -21,6 +21,11 @@ namespace {
 /// The daemon ends: nobody is told of this load.
 struct Stopped {};
 
+/// What was read finds no place.
+struct NotKept {
+    Error error;
+};
+
 /// What the slot says of the row's key, with the digest whole: it is equal as far as the slot knows.
 std::optional<KeyRow> stored_row(const TableView& table, const Found& found, const KeyRow& row) {
     std::optional<KeyRow> stored = row_of_slot(table, found.index);
@@ -59,7 +64,9 @@ void Load::collect(KeyRow row, Slots& slots) {
     if (row.terms != nullptr) {
         additions_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
     }
-    additions.push_back({Change::Kind::kUpsert, std::move(row)});
+    if (Result<void> kept = additions->append(row); !kept) {
+        throw NotKept{kept.error()};
+    }
 }
 
 /// Keys that are what they were, and whose owner has a plan for the first time in this table. One that had a
@@ -121,9 +128,10 @@ void Load::find_revived() {
             revoked.insert(row_digest_bytes(change.row));
         }
     }
-    for (const Change& addition : additions) {
-        if (addition.row.state != KeyState::kRevoked && revoked.contains(row_digest_bytes(addition.row))) {
-            revived.push_back(addition.row.id);
+    RowSpool::Cursor cursor(*additions);
+    for (KeyRow row; !revoked.empty() && cursor.next(row);) {
+        if (row.state != KeyState::kRevoked && revoked.contains(row_digest_bytes(row))) {
+            revived.push_back(row.id);
         }
     }
 }
@@ -132,24 +140,35 @@ void Load::find_revived() {
 void Load::leave_revived_out() {
     const boost::unordered_flat_set<std::string_view> ids(revived.begin(), revived.end());
     boost::unordered_flat_set<std::string> digests;
-    for (const auto* list : {&additions, &changes}) {
-        for (const Change& change : *list) {
-            if (ids.contains(change.row.id)) {
-                digests.emplace(row_digest_bytes(change.row));
-            }
+    const auto note = [&](const KeyRow& row) {
+        if (ids.contains(row.id)) {
+            digests.emplace(row_digest_bytes(row));
         }
-    }
-    const auto leave_out = [&](const Change& change, uint64_t& counted) {
-        if (!digests.contains(std::string(row_digest_bytes(change.row)))) {
+    };
+    const auto leaves_out = [&](const KeyRow& row, uint64_t& counted) {
+        if (!digests.contains(std::string(row_digest_bytes(row)))) {
             return false;
         }
         --counted;
-        audit.forget(change.row.id);
+        audit.forget(row.id);
         return true;
     };
-    std::erase_if(additions, [&](const Change& change) { return leave_out(change, report.added); });
+    KeyRow addition;
+    for (RowSpool::Cursor cursor(*additions); cursor.next(addition);) {
+        note(addition);
+    }
+    for (const Change& change : changes) {
+        note(change.row);
+    }
+    for (RowSpool::Cursor cursor(*additions); cursor.next(addition);) {
+        leaves_out(addition, report.added);
+    }
+    for (const std::string& digest : digests) {
+        additions->leave_out(digest);
+    }
     std::erase_if(changes, [&](const Change& change) {
-        return leave_out(change, change.kind == Change::Kind::kRemove ? report.removed : report.updated);
+        return leaves_out(change.row,
+                          change.kind == Change::Kind::kRemove ? report.removed : report.updated);
     });
     for (const std::string& id : revived) {
         warnings.push_back(
@@ -161,6 +180,7 @@ void Load::leave_revived_out() {
 }
 
 void Load::run() {
+    additions = std::make_shared<RowSpool>(directory_fd);
     try {
         if (reads_source) {
             read_and_compare();
@@ -170,11 +190,14 @@ void Load::run() {
     } catch (const std::bad_alloc&) {
         error = source->place() + ": no memory to read it; the daemon needs some times its size for a while";
         unread = true;
+    } catch (const NotKept& refused) {
+        error = source->place() + ": its new keys find no room while they are read: " + refused.error.message;
+        unread = true;
     } catch (const Stopped&) {
         error = source->place() + ": not read to its end, the daemon stops";
     }
     if (!error.empty()) {
-        additions.clear();
+        additions = std::make_shared<RowSpool>(directory_fd);
         changes.clear();
     }
 }

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "core/audit_entry.h"
 #include "core/publisher.h"
+#include "core/row_spool.h"
 #include "source/source.h"
 
 namespace apikeyd {
@@ -45,6 +46,7 @@ class Load {
     /// False for a change of the policies alone: `policies` and `fingerprint` are given, and no source is
     /// read.
     bool reads_source = true;
+    int directory_fd = -1;  // where new keys are kept when they are many; the instance's
 
     // What it finds.
     Fingerprint fingerprint{};
@@ -54,13 +56,14 @@ class Load {
     uint64_t live_keys = 0;
     bool unread = false;               // the error is one of reading, not of what was read
     std::vector<std::string> revived;  // ids of revoked keys that the source has in another state
-    std::vector<Change> additions;
+    std::shared_ptr<RowSpool> additions;
     uint64_t additions_bytes = 0;  // of details
     std::vector<Change> changes;   // of keys that are there: updates, then removals
     LoadAudit audit;               // begun by who wants it
 
     // The loop's.
     bool policies_set = false;
+    std::optional<RowSpool::Cursor> adding;  // those that the live table has room for
     size_t applied = 0;
     std::vector<Change> unmade;
     bool again = false;

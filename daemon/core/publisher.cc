@@ -47,8 +47,8 @@ Result<void> fail_for_meters(const Generation& waiting) {
 struct Publisher::Build {
     GenerationPtr from;  // keeps the live table mapped while the worker reads it
     BuildOrder order;
-    std::vector<Change> changes;
     std::vector<Waiting> waiting;
+    std::vector<const ChangeSet*> changes;  // of those
     Result<std::unique_ptr<Generation>> built = fail("the build has not run");
 };
 
@@ -188,7 +188,7 @@ bool Publisher::wants_rebuild() const {
            current_->table().view().slot_count() < TableGeometry::for_keys(capacity_keys_, 0, {}).slot_count;
 }
 
-void Publisher::make_room_for(std::vector<Change> changes, Done done) {
+void Publisher::make_room_for(ChangeSet changes, Done done) {
     if (changes.empty() && current_ != nullptr && policies_made_) {
         done({});
         if (!building_ && wants_rebuild()) {
@@ -196,12 +196,7 @@ void Publisher::make_room_for(std::vector<Change> changes, Done done) {
         }
         return;
     }
-    Waiting waiting;
-    for (const Change& change : changes) {
-        waiting.changes.put(change);
-    }
-    waiting.done = std::move(done);
-    waiting_.push_back(std::move(waiting));
+    waiting_.push_back({std::move(changes), std::move(done)});
     if (!building_) {
         start_build();
     }
@@ -234,7 +229,7 @@ void Publisher::apply(const std::vector<Change>& changes, Done done) {
             unmade.push_back(change);
         }
     }
-    make_room_for(std::move(unmade), std::move(done));
+    make_room_for(ChangeSet(unmade), std::move(done));
 }
 
 void Publisher::start_build() {
@@ -249,14 +244,15 @@ void Publisher::start_build() {
                     .quotas = quotas_};
     build->waiting = std::move(waiting_);
     waiting_.clear();
+    size_t changes = 0;
     for (const Waiting& waiting : build->waiting) {
-        const std::vector<Change>& changes = waiting.changes.changes();
-        build->changes.insert(build->changes.end(), changes.begin(), changes.end());
+        build->changes.push_back(&waiting.changes);
+        changes += waiting.changes.size();
     }
     building_ = true;
     log_of_changes_.clear();
     log_.info("generation.building",
-              {{"generation", build->order.generation}, {"changes", build->changes.size()}});
+              {{"generation", build->order.generation}, {"changes", changes}});
     const bool queued = worker_.submit(
         [build] {
             const TableView* from = build->from != nullptr ? &build->from->table().view() : nullptr;
@@ -346,10 +342,12 @@ void Publisher::conclude(const Build& build, const Result<void>& result) {
     }
     std::vector<Change> unmade;
     for (const Waiting& waiting : came_meanwhile) {
-        for (const Change& change : waiting.changes.changes()) {
-            if (result && !make(change)) {
-                unmade.push_back(change);
-            }
+        if (result) {
+            waiting.changes.for_each([&](const Change& change) {
+                if (!make(change)) {
+                    unmade.push_back(change);
+                }
+            });
         }
     }
     for (const Waiting& waiting : build.waiting) {
@@ -361,7 +359,7 @@ void Publisher::conclude(const Build& build, const Result<void>& result) {
         }
     };
     if (result && (!unmade.empty() || !policies_made_)) {
-        make_room_for(std::move(unmade), tell_those);
+        make_room_for(ChangeSet(unmade), tell_those);
     } else {
         tell_those(result);
     }

@@ -49,7 +49,7 @@ class Publisher {
     bool make(const Change& change);
     /// Has a generation built that holds `changes` too, and tells when it is published. With no changes,
     /// tells at once when there is a generation already.
-    void make_room_for(std::vector<Change> changes, Done done);
+    void make_room_for(ChangeSet changes, Done done);
     /// Both: for sets small enough not to hold up the loop.
     void apply(const std::vector<Change>& changes, Done done);
 

@@ -49,6 +49,7 @@ std::shared_ptr<Load> Reloader::new_load() const {
     load->source = options_.source;
     load->policies = publisher_.policies_in_force();
     load->stopping = stopping_;
+    load->directory_fd = publisher_.directory().fd();
     // Where there is no table nobody knows what a key was before.
     if (options_.audit != nullptr && options_.audit->on() && load->live != nullptr) {
         load->audit.begin(publisher_.policies_in_force(), loaded_once_);
@@ -122,35 +123,44 @@ void Reloader::loaded(const std::shared_ptr<Load>& load) {
 /// wait for the generation that is built for them, so that none is in force when that cannot be built.
 void Reloader::place_additions(Load& load, bool policies_made) {
     const GenerationPtr& live = publisher_.current();
-    if (live == nullptr ||
-        (policies_made && live->table().has_room(load.additions.size(), load.additions_bytes))) {
-        load.changes.insert(load.changes.begin(), std::make_move_iterator(load.additions.begin()),
-                            std::make_move_iterator(load.additions.end()));
-    } else {
-        load.unmade = std::move(load.additions);
+    if (live != nullptr && policies_made &&
+        live->table().has_room(load.additions->size(), load.additions_bytes)) {
+        load.adding.emplace(*load.additions);
     }
-    load.additions.clear();
 }
 
 void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
-    // Before the first generation nobody can be waiting behind us, and all keys are wanted in one build.
-    const size_t slice = publisher_.current() == nullptr ? load->changes.size() : kSliceChanges;
-    const size_t end = std::min(load->applied + slice, load->changes.size());
-    for (; load->applied < end; ++load->applied) {
-        Change& change = load->changes[load->applied];
+    const auto apply_one = [&](const Change& change) {
         if (changed_meanwhile_.contains(change.row.id)) {
             load->again = true;
         } else if (!publisher_.make(change)) {
-            load->unmade.push_back(std::move(change));
+            load->unmade.push_back(change);
+        }
+    };
+    size_t left = kSliceChanges;
+    for (Change addition{Change::Kind::kUpsert, {}}; left != 0 && load->adding; --left) {
+        if (load->adding->next(addition.row)) {
+            apply_one(addition);
+        } else {
+            load->adding.reset();
+            load->additions.reset();
         }
     }
-    if (load->applied < load->changes.size()) {
+    for (; left != 0 && load->applied < load->changes.size(); --left) {
+        apply_one(load->changes[load->applied++]);
+    }
+    if (load->adding || load->applied < load->changes.size()) {
         loop_.after(std::chrono::milliseconds(0), [this, load] { apply_slice(load); });
         return;
     }
     std::erase_if(load->unmade,
                   [&](const Change& change) { return changed_meanwhile_.contains(change.row.id); });
-    publisher_.make_room_for(std::move(load->unmade),
+    for (const std::string& id : changed_meanwhile_) {
+        if (load->additions != nullptr) {
+            load->additions->leave_out(id);
+        }
+    }
+    publisher_.make_room_for(ChangeSet(load->unmade, std::move(load->additions)),
                              [this, load](Result<void> result) { finish(load, std::move(result)); });
 }
 

@@ -17,7 +17,9 @@ class BuilderTest : public testing::Test {
                                                            const std::vector<Change>& changes,
                                                            uint64_t capacity_keys = 0) {
         const BuildOrder order{opened_->fd(), ++generation_, 0, kOwnGroup, capacity_keys};
-        return build_generation(order, from != nullptr ? &from->table().view() : nullptr, changes);
+        const ChangeSet set(changes);
+        const ChangeSet* const sets[] = {&set};
+        return build_generation(order, from != nullptr ? &from->table().view() : nullptr, sets);
     }
 
     TemporaryDirectory directory_;

@@ -42,7 +42,7 @@ TEST_P(PublisherTest, WhatFoundNoRoomBeforeABuildBeganIsMadeWithoutAReload) {
     const Change other = add(next++);
     publisher_->apply({other}, told());
     ASSERT_TRUE(publisher_->building());
-    publisher_->make_room_for({refused}, told());
+    publisher_->make_room_for(ChangeSet({refused}), told());
     run_until([&] { return told_ == 3; });
     EXPECT_TRUE(has(other));
     EXPECT_TRUE(has(refused));
@@ -56,7 +56,7 @@ TEST_P(PublisherTest, ARevocationDuringABuildOutlivesIt) {
     run_until([&] { return told_ == 1; });
     uint64_t next = 2;
     const Change refused = fill(next);
-    publisher_->make_room_for({refused}, told());
+    publisher_->make_room_for(ChangeSet({refused}), told());
     ASSERT_TRUE(publisher_->building());
     Change revoked = add(0);
     revoked.row.state = KeyState::kRevoked;
@@ -138,7 +138,7 @@ TEST_P(PublisherBuildingSmallerTest, NoTableIsAnnouncedThatLacksAPlanOfTheOneBef
 TEST_P(PublisherBuildingSmallerTest, WhoWaitsForATableThatIsThrownAwayIsToldOfTheNext) {
     // Active when it was asked for, revoked since: the next build must know it as it is now.
     const Change asked = add(kKeys);
-    publisher_->make_room_for({asked}, told());
+    publisher_->make_room_for(ChangeSet({asked}), told());
     add_again();
     Change revoked = asked;
     revoked.row.state = KeyState::kRevoked;
