@@ -105,7 +105,7 @@ Result<std::unique_ptr<Generation>> Generation::create(int directory_fd, const G
         return tl::unexpected(cells_file.error());
     }
     TableWriter::format(table_file->data(), plan.geometry, plan.generation, plan.predecessor, random.uid,
-                        random.seed);
+                        plan.hash_seed.value_or(random.seed));
     std::memcpy(cells_file->data(), &header, sizeof header);
 
     TableView table;

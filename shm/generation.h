@@ -22,6 +22,8 @@ struct GenerationPlan {
     uint32_t cpus;                 ///< CPUs to shard by; more may be plugged in later
     uint64_t shards_budget_bytes;  ///< cells are sharded by CPU while they stay within it
     gid_t clients_group;
+    /// For the table's hashes; without one it is drawn. Never the same for two generations.
+    std::optional<uint64_t> hash_seed = std::nullopt;
 };
 
 class Generation {

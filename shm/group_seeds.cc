@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <system_error>
+#include <thread>
 
 #include "shm/table_reader.h"
 
@@ -38,18 +41,45 @@ uint8_t best_seed(std::span<const uint64_t> hashes) {
     return best;
 }
 
-}  // namespace
+struct Groups {
+    uint64_t first;
+    uint64_t end;
+};
 
-void choose_group_seeds(std::vector<uint64_t> hashes, std::span<uint8_t> seeds) {
+/// For the groups from first to end, of which all the hashes are.
+void choose_seeds(std::span<uint64_t> hashes, std::span<uint8_t> seeds, Groups groups, unsigned threads) {
+    if (threads > 1) {
+        const uint64_t middle = (groups.first + groups.end) / 2;
+        const auto upper = std::partition(hashes.begin(), hashes.end(), [&](uint64_t hash) {
+            return group_of(hash, seeds.size()) < middle;
+        });
+        std::optional<std::jthread> other;
+        const auto lower = [&] {
+            choose_seeds({hashes.begin(), upper}, seeds, {groups.first, middle}, threads / 2);
+        };
+        try {
+            other.emplace(lower);
+        } catch (const std::system_error&) {  // no more threads
+            lower();
+        }
+        choose_seeds({upper, hashes.end()}, seeds, {middle, groups.end}, threads - threads / 2);
+        return;
+    }
     // In order of the hash, each group's keys stand together: its number is the hash's upper part.
     std::sort(hashes.begin(), hashes.end());
     auto first = hashes.begin();
-    for (uint64_t group = 0; group < seeds.size(); ++group) {
+    for (uint64_t group = groups.first; group < groups.end; ++group) {
         const auto last = std::find_if(first, hashes.end(),
                                        [&](uint64_t hash) { return group_of(hash, seeds.size()) != group; });
         seeds[group] = best_seed({first, last});
         first = last;
     }
+}
+
+}  // namespace
+
+void choose_group_seeds(std::vector<uint64_t> hashes, std::span<uint8_t> seeds, unsigned threads) {
+    choose_seeds(hashes, seeds, {0, seeds.size()}, std::max(threads, 1u));
 }
 
 }  // namespace apikey::shm

@@ -20,7 +20,8 @@
 namespace apikey::shm {
 
 /// Writes the seeds of `seeds.size()` groups for keys with these hashes (in any order). About 60 trials a
-/// group at a load of 60%, so it takes time: 3 s for 10 million keys.
-void choose_group_seeds(std::vector<uint64_t> hashes, std::span<uint8_t> seeds);
+/// group at a load of 60%, so it takes time: 3 s for 10 million keys, shared by so many threads, of which
+/// this is one.
+void choose_group_seeds(std::vector<uint64_t> hashes, std::span<uint8_t> seeds, unsigned threads = 1);
 
 }  // namespace apikey::shm

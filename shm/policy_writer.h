@@ -24,6 +24,11 @@ struct PolicyText {
     std::string_view owner = {};  ///< whose limits the key shares, when the table knows a plan for it
     std::span<const AddressRange> addresses = {};
     std::span<const Limit> overrides = {};  ///< tag and word are the table's to choose
+
+    /// Of the key itself.
+    bool says_nothing() const {
+        return scopes.empty() && plan.empty() && addresses.empty() && overrides.empty();
+    }
 };
 
 /// For the table's one writer. Everything here is looked for before it is appended.

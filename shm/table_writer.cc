@@ -84,14 +84,16 @@ TableWriter::TableWriter(void* base, const TableView& view, uint32_t meter_words
     : base_(static_cast<uint8_t*>(base)),
       view_(view),
       details_(base, view),
-      policies_(base, view, meter_words) {
+      policies_(base, view, meter_words),
+      owners_(0, NameHash{&view_}, NameEqual{&view_}) {
     assert(view.base == base_);
 }
 
-void TableWriter::spread(std::vector<uint64_t> hashes) {
+void TableWriter::spread(std::vector<uint64_t> hashes, unsigned threads) {
     assert(header().live.load(std::memory_order_relaxed) + header().dead.load(std::memory_order_relaxed) ==
            0);
-    choose_group_seeds(std::move(hashes), {const_cast<uint8_t*>(view_.group_seeds), view_.group_count});
+    choose_group_seeds(std::move(hashes), {const_cast<uint8_t*>(view_.group_seeds), view_.group_count},
+                       threads);
 }
 
 uint64_t TableWriter::owner_bytes(std::string_view owner) {
@@ -138,12 +140,12 @@ std::optional<uint32_t> TableWriter::environment(std::string_view name) {
 }
 
 uint32_t TableWriter::intern_owner(std::string_view name) {
-    if (const auto known = owners_.find(std::string(name)); known != owners_.end()) {
-        return known->second;
+    if (const auto known = owners_.find(name); known != owners_.end()) {
+        return *known;
     }
     const uint32_t reference = details_.append_name(name);
     if (reference != 0) {
-        owners_.emplace(name, reference);
+        owners_.insert(reference);
     }
     return reference;
 }
@@ -329,8 +331,7 @@ bool TableWriter::scan() {
         if (detail.owner_bytes != 0) {
             const auto offset =
                 reinterpret_cast<const uint8_t*>(detail.owner) - view_.details - sizeof(NameEntry);
-            owners_.emplace(std::string(detail.owner, detail.owner_bytes),
-                            static_cast<uint32_t>(offset / kDetailUnit));
+            owners_.insert(static_cast<uint32_t>(offset / kDetailUnit));
         }
     }
     // The counts may lag by the one change that a kill interrupted.

@@ -4,11 +4,11 @@
 
 #pragma once
 
+#include <boost/unordered/unordered_flat_set.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "shm/details_writer.h"
@@ -73,10 +73,13 @@ class TableWriter {
     /// Takes over a table that check_table() accepted, empty or full. `base` must stay mapped read-write.
     /// `meter_words` are those of each key in the cells.
     TableWriter(void* base, const TableView& view, uint32_t meter_words = 0);
+    TableWriter(const TableWriter&) = delete;
+    TableWriter& operator=(const TableWriter&) = delete;
 
     /// Makes room at home for keys with these hashes (see group_seeds.h), and for none in particular where it
     /// is not called. Only while no slot was ever used: a seed says where its group's keys are found.
-    void spread(std::vector<uint64_t> hashes);
+    /// By so many threads.
+    void spread(std::vector<uint64_t> hashes, unsigned threads = 1);
 
     const TableView& view() const { return view_; }
     const TableHeader& header() const { return view_.header(); }
@@ -112,6 +115,23 @@ class TableWriter {
     bool scan();
 
   private:
+    // A name's place in the details stands for the name, which is there.
+    struct NameHash {
+        using is_transparent = void;
+        const TableView* view;
+        size_t operator()(std::string_view name) const { return std::hash<std::string_view>()(name); }
+        size_t operator()(uint32_t reference) const { return (*this)(read_name(*view, reference).string()); }
+    };
+    struct NameEqual {
+        using is_transparent = void;
+        const TableView* view;
+        bool operator()(uint32_t a, uint32_t b) const { return a == b; }
+        bool operator()(std::string_view name, uint32_t reference) const {
+            return name == read_name(*view, reference).string();
+        }
+        bool operator()(uint32_t reference, std::string_view name) const { return (*this)(name, reference); }
+    };
+
     bool scan_slot(uint64_t index, uint64_t meta, DetailView* detail);
     TableHeader& mutable_header() { return *reinterpret_cast<TableHeader*>(base_); }
     Slot& slot(uint64_t index) { return const_cast<Slot&>(view_.slots[index]); }
@@ -123,8 +143,8 @@ class TableWriter {
     TableView view_;
     DetailsWriter details_;
     PolicyWriter policies_;
-    std::unordered_map<std::string, uint32_t>
-        owners_;  // name -> NameEntry, of what this writer appended or scanned
+    boost::unordered_flat_set<uint32_t, NameHash, NameEqual>
+        owners_;  // NameEntries by their names, of what this writer appended or scanned
 };
 
 }  // namespace apikey::shm

@@ -4,6 +4,7 @@
 #include <array>
 #include <boost/unordered/unordered_flat_set.hpp>
 #include <cmath>
+#include <random>
 #include <string_view>
 #include <thread>
 
@@ -45,34 +46,43 @@ void for_each_change(Sets sets, Visit visit) {
     }
 }
 
-/// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once. Names
-/// are known by their hashes: where two met, a table would be planned for some bytes less than it takes, out
-/// of the quarter to spare.
+/// Has the line brought near that the key is looked for in.
+void prefetch(const TableView& table, const KeyRow& row) {
+    const apikey::shm::Probe probe(row_hash(row, table.hash_seed), table);
+    __builtin_prefetch(&table.slots[probe.first()], 1);
+}
+
+/// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once; so is
+/// a policy, as far as it is known to be the same. Names are known by their hashes: where two met, a table
+/// would be planned for some bytes less than it takes, out of the quarter to spare.
 class Needs {
   public:
-    void add(const DetailText& text) {
-        ++keys;
-        details_bytes += TableWriter::detail_bytes(text);
-        if (!text.owner.empty() && !owners_.insert(hash_of(text.owner)).second) {
-            details_bytes -= TableWriter::owner_bytes(text.owner);
+    /// Of a live slot: the table has a number for its policy.
+    void add(const TableView& table, uint64_t meta, const DetailText& text) {
+        add_key(text);
+        if (owners_.insert(hash_of(text.owner)).second) {
+            details_bytes += TableWriter::owner_bytes(text.owner);
         }
-    }
-
-    /// Of a live slot: policies are counted once, as the table has them.
-    void add_policy(const TableView& table, uint64_t meta) {
         if (Meta::policy(meta) != 0 && numbers_.insert(Meta::policy(meta)).second) {
             apikey::shm::Policy policy;
             read_policy(table, meta, &policy);
             KeyRow row;
             row.terms = terms_of_policy(table, policy);
-            add_new_policy(row);
+            add_policy(row);
         }
     }
     /// Of a change, which shares its terms with others (key_set_visitor.cc). An owner can have a plan.
-    void add_policy(const KeyRow& row) {
-        if ((row.terms != nullptr || !row.owner.empty()) &&
-            pairs_.insert({row.terms.get(), hash_of(row.owner)}).second) {
-            add_new_policy(row);
+    void add(const KeyRow& row) {
+        add_key(row_detail(row));
+        const uint64_t owner = hash_of(row.owner);
+        if (!pairs_.insert({row.terms.get(), owner}).second) {
+            return;
+        }
+        if (owners_.insert(owner).second) {
+            details_bytes += TableWriter::owner_bytes(row.owner);
+        }
+        if (row.terms != nullptr || !row.owner.empty()) {
+            add_policy(row);
         }
     }
 
@@ -87,11 +97,14 @@ class Needs {
     uint64_t policies = 0;
 
   private:
-    void add_new_policy(const KeyRow& row) {
+    void add_key(const DetailText& text) {
+        ++keys;
+        details_bytes += TableWriter::detail_bytes(text) - TableWriter::owner_bytes(text.owner);
+    }
+    void add_policy(const KeyRow& row) {
         ++policies;
         details_bytes += apikey::shm::PolicyWriter::policy_bytes(RowPolicy(row).text());
     }
-
     static uint64_t hash_of(std::string_view name) { return std::hash<std::string_view>()(name); }
 
     boost::unordered_flat_set<uint64_t> owners_;
@@ -99,53 +112,53 @@ class Needs {
     boost::unordered_flat_set<std::pair<const KeyTerms*, uint64_t>> pairs_;
 };
 
-/// Calls `visit` with each live slot of `from` (nullptr: none) and its details.
-template <typename Visit>
-void for_each_live(const TableView* from, Visit visit) {
-    for (uint64_t index = 0; from != nullptr && index < from->slot_count(); ++index) {
+/// What a table is planned by.
+struct Outline {
+    Needs needs;
+    std::vector<uint64_t> hashes;  // of all keys that fill() may put into it
+};
+
+void add_live(Outline& outline, uint64_t hash_seed, const TableView& from) {
+    for (uint64_t index = 0; index < from.slot_count(); ++index) {
         DetailView detail;
         uint64_t meta = 0;
-        if (see_slot(*from, index, &meta, &detail) && Meta::state(meta) != SlotState::kDead) {
-            visit(from->slots[index], meta, detail);
+        if (!see_slot(from, index, &meta, &detail) || Meta::state(meta) == SlotState::kDead) {
+            continue;
+        }
+        outline.needs.add(from, meta,
+                          {.id = {detail.id, detail.id_bytes},
+                           .owner = {detail.owner, detail.owner_bytes},
+                           .name = {detail.name, detail.name_bytes},
+                           .metadata = {detail.metadata, detail.metadata_bytes}});
+        if (detail.foreign) {
+            outline.hashes.push_back(
+                index_hash_digest(reinterpret_cast<const uint8_t*>(from.slots[index].digest), hash_seed));
+        } else if (detail.id_bytes == apikey::shm::kIdLength) {
+            outline.hashes.push_back(index_hash_id(detail.id, hash_seed));
         }
     }
 }
 
-Needs needs_of(const TableView* from, Sets changes) {
-    Needs needs;
-    for_each_live(from, [&](const apikey::shm::Slot&, uint64_t meta, const DetailView& detail) {
-        needs.add_policy(*from, meta);
-        needs.add({.id = {detail.id, detail.id_bytes},
-                   .owner = {detail.owner, detail.owner_bytes},
-                   .name = {detail.name, detail.name_bytes},
-                   .metadata = {detail.metadata, detail.metadata_bytes}});
-    });
+Outline outline_of(uint64_t hash_seed, const TableView* from, Sets changes) {
+    Outline outline;
+    size_t sizes = 0;
+    for (const ChangeSet* set : changes) {
+        sizes += set->size();
+    }
+    outline.hashes.reserve(sizes + (from != nullptr ? from->slot_count() : 0));
+    if (from != nullptr) {
+        add_live(outline, hash_seed, *from);
+    }
     for_each_change(changes, [&](const Change& change) {
-        if (change.kind == Change::Kind::kUpsert) {
-            needs.add(row_detail(change.row));
-            needs.add_policy(change.row);
+        if (change.kind != Change::Kind::kUpsert) {
+            return;
+        }
+        outline.needs.add(change.row);
+        if (from == nullptr || !is_in(*from, change.row)) {
+            outline.hashes.push_back(row_hash(change.row, hash_seed));
         }
     });
-    return needs;
-}
-
-/// The hashes of all keys that fill() may put into the table.
-std::vector<uint64_t> hashes_of(uint64_t hash_seed, const TableView* from, Sets changes, uint64_t keys) {
-    std::vector<uint64_t> hashes;
-    hashes.reserve(keys);
-    for_each_live(from, [&](const apikey::shm::Slot& slot, uint64_t, const DetailView& detail) {
-        if (detail.foreign) {
-            hashes.push_back(index_hash_digest(reinterpret_cast<const uint8_t*>(slot.digest), hash_seed));
-        } else if (detail.id_bytes == apikey::shm::kIdLength) {
-            hashes.push_back(index_hash_id(detail.id, hash_seed));
-        }
-    });
-    for_each_change(changes, [&](const Change& change) {
-        if (change.kind == Change::Kind::kUpsert && (from == nullptr || !is_in(*from, change.row))) {
-            hashes.push_back(row_hash(change.row, hash_seed));
-        }
-    });
-    return hashes;
+    return outline;
 }
 
 using Digest = std::array<uint8_t, sizeof(apikey::shm::Slot::digest)>;
@@ -176,9 +189,10 @@ bool fill(TableWriter& table, const PolicySet& policies, const TableView* from, 
         return false;
     }
     bool all = true;
-    for_each_change(changes, [&](const Change& change) {
-        all = all && apply_change(table, change, Cells::kFresh);
-    });
+    for (const ChangeSet* set : changes) {
+        set->for_each([&](const Change& change) { all = all && apply_change(table, change, Cells::kFresh); },
+                      [&](const Change& change) { prefetch(table.view(), change.row); });
+    }
     return all;
 }
 
@@ -188,8 +202,11 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
                                                      Sets changes) {
     double growth = 1;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
+        GenerationPlan plan{};
+        plan.hash_seed = std::random_device()() | uint64_t{std::random_device()()} << 32;
         // Looked at each time: the live table goes on changing.
-        Needs needs = needs_of(from, changes);
+        Outline outline = outline_of(*plan.hash_seed, from, changes);
+        Needs& needs = outline.needs;
         needs.grow(growth);
         TableGeometry::Policies entries = entries_of(*order.policies);
         entries.policies = needs.policies;
@@ -198,7 +215,6 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         const uint64_t each_bytes =
             needs.keys != 0 ? needs.details_bytes / needs.keys + 1 : kDetailTypicalBytes;
         const uint64_t details_bytes = needs.details_bytes + (keys - needs.keys) * each_bytes;
-        GenerationPlan plan{};
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
         plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
@@ -211,7 +227,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
             return made;
         }
         TableWriter& table = (*made)->table();
-        table.spread(hashes_of(table.view().hash_seed, from, changes, needs.keys));
+        table.spread(std::move(outline.hashes), from == nullptr ? plan.cpus : 1);
         if (fill(table, *order.policies, from, changes)) {
             if (order.quotas != nullptr) {
                 order.quotas->install(**made);

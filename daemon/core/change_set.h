@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -50,22 +51,31 @@ class ChangeSet {
         }
     }
 
-    template <typename Visit>
-    void for_each(Visit visit) const {
+    /// In the order they came. `ahead` is told of each row of a load some rows before `visit` is.
+    template <typename Visit, typename Ahead>
+    void for_each(Visit visit, Ahead ahead) const {
         if (rows_ != nullptr) {
-            RowSpool::Cursor cursor(*rows_);
-            for (Change change{Change::Kind::kUpsert, {}}; cursor.next(change.row);) {
-                visit(std::as_const(change));
+            std::vector<Change> batch(kAhead, {Change::Kind::kUpsert, {}});
+            size_t count = kAhead;
+            for (RowSpool::Cursor cursor(*rows_); count == kAhead;) {
+                for (count = 0; count < kAhead && cursor.next(batch[count].row); ++count) {
+                    ahead(std::as_const(batch[count]));
+                }
+                std::for_each_n(batch.cbegin(), count, visit);
             }
         }
-        for (const Change& change : changes_) {
-            visit(change);
-        }
+        std::for_each(changes_.begin(), changes_.end(), visit);
+    }
+    template <typename Visit>
+    void for_each(Visit visit) const {
+        for_each(visit, [](const Change&) {});
     }
     bool empty() const { return size() == 0; }
     size_t size() const { return (rows_ != nullptr ? rows_->size() : 0) + changes_.size(); }
 
   private:
+    static constexpr size_t kAhead = 16;
+
     static std::string key_of(const Change& change) {
         std::string key(reinterpret_cast<const char*>(change.row.digest.data()), change.row.digest.size());
         return key.append(change.row.id);

@@ -37,7 +37,7 @@ std::optional<KeyRow> stored_row(const TableView& table, const Found& found, con
 
 }  // namespace
 
-void Load::collect(KeyRow row, Slots& slots) {
+void Load::collect(const KeyRow& row, Slots& slots) {
     ++report.keys;
     if (live != nullptr) {
         const TableView& table = live->table().view();
@@ -54,7 +54,7 @@ void Load::collect(KeyRow row, Slots& slots) {
             if (Meta::state(found.meta) == SlotState::kRevoked && row.state != KeyState::kRevoked) {
                 revived.push_back(row.id);
             }
-            changes.push_back({Change::Kind::kUpsert, std::move(row)});
+            changes.push_back({Change::Kind::kUpsert, row});
             return;
         }
     }
@@ -167,8 +167,7 @@ void Load::leave_revived_out() {
         additions->leave_out(digest);
     }
     std::erase_if(changes, [&](const Change& change) {
-        return leaves_out(change.row,
-                          change.kind == Change::Kind::kRemove ? report.removed : report.updated);
+        return leaves_out(change.row, change.kind == Change::Kind::kRemove ? report.removed : report.updated);
     });
     for (const std::string& id : revived) {
         warnings.push_back(
@@ -275,8 +274,8 @@ void Load::compare_changes(SourceChanges found) {
     }
     const TableView& table = live->table().view();
     Slots slots{std::vector<bool>(table.slot_count()), std::vector<bool>(table.slot_count())};
-    for (KeyRow& row : found.rows) {
-        collect(std::move(row), slots);
+    for (const KeyRow& row : found.rows) {
+        collect(row, slots);
     }
     for (const KeyRow& row : found.gone) {
         // A foreign key can go on under another id, in the same slot.
@@ -299,11 +298,11 @@ void Load::compare_all() {
     const uint64_t slot_count = live != nullptr ? live->table().view().slot_count() : 0;
     Slots slots{std::vector<bool>(slot_count), std::vector<bool>(slot_count)};
     Result<std::optional<SourceContent>> content =
-        source->load(force ? std::nullopt : in_force, [&](KeyRow row) {
+        source->load(force ? std::nullopt : in_force, [&](const KeyRow& row) {
             if (stopping->load(std::memory_order_relaxed)) {
                 throw Stopped{};
             }
-            collect(std::move(row), slots);
+            collect(row, slots);
         });
     if (!content) {
         error = content.error().message;

@@ -82,7 +82,7 @@ class Load {
     void compare_changes(SourceChanges found);
     void compare_policies();
     void leave_revived_out();
-    void collect(KeyRow row, Slots& slots);
+    void collect(const KeyRow& row, Slots& slots);
     void collect_sharing(const Slots& slots);
     void collect_removals(const Slots& slots);
     void collect_removal(KeyRow row);

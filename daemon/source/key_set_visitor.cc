@@ -352,7 +352,7 @@ void KeySetVisitor::row_end() {
             }
             row_.terms = last_terms_;
         }
-        sink_(std::move(row_));
+        sink_(row_);
     }
     row_ = {};
     terms_ = {};

@@ -16,7 +16,8 @@
 
 namespace apikeyd {
 
-using RowSink = std::function<void(KeyRow row)>;
+/// Whoever keeps a row copies it.
+using RowSink = std::function<void(const KeyRow& row)>;
 
 /// What a source says beside its keys, and of itself.
 struct SourceContent {

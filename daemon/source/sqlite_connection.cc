@@ -47,14 +47,14 @@ Result<std::unique_ptr<KeyStoreConnection>> KeyStoreConnection::open(Result<Data
     }
     auto connection = std::make_unique<KeyStoreConnection>(*std::move(opened));
     const std::string select(kSelectKeySql);
-    const std::string all = select + " ORDER BY rowid";
+    const std::string between = select + " WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid";
     const std::string one = select + " WHERE id = ?1";
     // The newest number stands in sqlite_sequence, also after somebody emptied the log.
     if (Result<void> prepared = connection->database.prepare(
             {{&connection->read_position,
               "SELECT uid, (SELECT seq FROM sqlite_sequence WHERE name = 'changes'), "
               "(SELECT mark FROM changes ORDER BY seq DESC LIMIT 1) FROM store"},
-             {&connection->all_keys, all},
+             {&connection->keys_between, between},
              {&connection->one_key, one},
              {&connection->next_scopes, "SELECT scopes FROM keys WHERE scopes > ?1 ORDER BY scopes LIMIT 1"},
              {&connection->next_environment,

@@ -57,7 +57,7 @@ struct KeyStoreConnection {
     Database database;  // before the statements: they are finalized first
     PolicyRows policies;
     KeyReader reader{policies};
-    Statement read_position, all_keys, one_key, next_scopes, next_environment;
+    Statement read_position, keys_between, one_key, next_scopes, next_environment;
     std::optional<Position> policies_at;
 
   private:

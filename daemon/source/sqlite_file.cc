@@ -14,6 +14,7 @@
 #include "source/sqlite_changes.h"
 #include "source/sqlite_connection.h"
 #include "source/sqlite_key_set.h"
+#include "source/sqlite_scan.h"
 #include "source/sqlite_schema.h"
 #include "source/yaml_events.h"
 
@@ -111,7 +112,8 @@ struct SqliteFile::Impl {
         return current(writer, [&] { return Database::open_writable(kKeyStore, path, missing); });
     }
 
-    Result<SourceContent> load(KeyStoreConnection& connection, const Position& now, const RowSink& sink);
+    Result<SourceContent> load(KeyStoreConnection& connection, const std::string& path, const Position& now,
+                               const RowSink& sink);
     static Result<Rewrite> carry_out(KeyStoreConnection& connection, const Edit& edit,
                                      Transaction& transaction);
 };
@@ -119,39 +121,39 @@ struct SqliteFile::Impl {
 SqliteFile::SqliteFile(std::string path) : path_(std::move(path)), impl_(std::make_unique<Impl>()) {}
 SqliteFile::~SqliteFile() = default;
 
-Result<SourceContent> SqliteFile::Impl::load(KeyStoreConnection& connection, const Position& now,
-                                             const RowSink& sink) {
+Result<SourceContent> SqliteFile::Impl::load(KeyStoreConnection& connection, const std::string& path,
+                                             const Position& now, const RowSink& sink) {
     RowWarnings warnings(connection.database.named());
     SourceContent content{.fingerprint = fingerprint_of(now)};
     content.policies = connection.policies.load(
         [&](const auto& table, const auto& row, const auto& what) { warnings.add(table, row, what); });
     connection.reader.forget();
     WholeSet whole(content.policies.scopes.size());
-    Statement& rows = connection.all_keys;
-    const ResetGuard guard(rows);
     uint64_t read = 0;
-    int rc = rows.step();
-    for (; rc == SQLITE_ROW; rc = rows.step()) {
+    const Result<void> scanned = scan_keys(connection, path, now, [&](ScannedRow& scanned_row) {
+        tl::expected<KeyRow, std::string>& row = scanned_row.row;
         if (++read > kKeySetRowsMax) {
-            return fail(connection.database.named() + ": more than " + std::to_string(kKeySetRowsMax) +
-                        " keys (the limit)");
+            return;
         }
-        const KeyColumns columns = key_columns(rows);
-        auto row = connection.reader.read(columns);
         if (row) {
             if (auto fault = whole.fault(*row)) {
+                scanned_row.name = "id " + row->id;
                 row = tl::unexpected(*std::move(fault));
             }
         }
         if (!row) {
-            warnings.add("keys", row_name(columns), row.error());
-            continue;
+            warnings.add("keys", scanned_row.name, row.error());
+            return;
         }
         ++content.keys;
-        sink(*std::move(row));
+        sink(*row);
+    });
+    if (!scanned) {
+        return tl::unexpected(scanned.error());
     }
-    if (rc != SQLITE_DONE) {
-        return connection.failed(kDoingRead);
+    if (read > kKeySetRowsMax) {
+        return fail(connection.database.named() + ": " + std::to_string(read) + " keys (the limit is " +
+                    std::to_string(kKeySetRowsMax) + ")");
     }
     if (const Result<void> policies = connection.policies_read(); !policies) {
         return tl::unexpected(policies.error());
@@ -170,7 +172,7 @@ Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Finger
     if (unless == fingerprint_of(reading->now) && !impl_->overfull) {
         return std::nullopt;
     }
-    auto content = impl_->load(*reading->connection, reading->now, sink);
+    auto content = impl_->load(*reading->connection, path_, reading->now, sink);
     if (!content) {
         return tl::unexpected(content.error());
     }
