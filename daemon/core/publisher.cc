@@ -251,8 +251,7 @@ void Publisher::start_build() {
     }
     building_ = true;
     log_of_changes_.clear();
-    log_.info("generation.building",
-              {{"generation", build->order.generation}, {"changes", changes}});
+    log_.info("generation.building", {{"generation", build->order.generation}, {"changes", changes}});
     const bool queued = worker_.submit(
         [build] {
             const TableView* from = build->from != nullptr ? &build->from->table().view() : nullptr;

@@ -47,7 +47,8 @@ Result<void> RowSpool::make_chunk() {
         return {};
     }
     unlinkat(directory_fd_, kFileName, 0);  // of a daemon that was killed between the two calls
-    auto file = apikey::shm::Segment::create(directory_fd_, kFileName, kFileBytes, 0600, static_cast<gid_t>(-1));
+    auto file =
+        apikey::shm::Segment::create(directory_fd_, kFileName, kFileBytes, 0600, static_cast<gid_t>(-1));
     if (!file) {
         return tl::unexpected(file.error());
     }
