@@ -12,6 +12,11 @@ TABLES = {
     "build_throughput": ("Throughput during it", "Keys a second of the one process, medians"),
     "revocation": ("Revocations", "From the beginning of the change"),
     "sweep": ("Flushing counts", "CPU time of the flusher's thread; its share of a core at a flush a second"),
+    "load": (
+        "The first load of a key store",
+        "SQLite; the scan takes all columns of the same rows, on one thread, and leaves them",
+    ),
+    "load_memory": ("Memory of a first load", "Anonymous memory at its highest, over what it was before"),
     "harvest": ("The end of a generation", "CPU time of the flusher's thread, once a superseded generation is unused"),
 }
 
@@ -39,6 +44,10 @@ HEADS = {
     "worst_cpu_ms": "worst, ms",
     "share_percent": "% of a core",
     "cpu_seconds": "CPU, s",
+    "wall_seconds": "s",
+    "wall_ratio": "s / scan's",
+    "cpu_ratio": "CPU / scan's",
+    "private_mib": "private, MiB",
     "worst_seconds": "worst, s",
     "keys_per_s": "keys a second",
     "before_keys_per_s": "before",
@@ -66,6 +75,8 @@ TARGETS = (
         "the same until no call accepts the key, p99, ms",
         *("revocation", "during a build, last accepted", "p99_ns", 1e6, "≤", 1),
     ),
+    ("first load from SQLite / scanning its rows, time", *("load", "load", "wall_ratio", 1, "≤", 2)),
+    ("the daemon's private memory meanwhile, MiB", *("load_memory", "load", "private_mib", 1, "≤", 190)),
 )
 
 

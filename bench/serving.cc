@@ -1,16 +1,17 @@
 // serving: what the daemon's work costs those who validate meanwhile.
 //
-//   build/dev/bench/serving [--only switch,hot,pair,build,sweep] [--keys N] [--json FILE]
+//   build/dev/bench/serving [--only switch,hot,pair,build,sweep,load] [--keys N] [--json FILE]
 //
 // The daemon's own publisher, builder, flusher, usage store and loop run in this process, on the threads that
 // they have in apikeyd, in a directory on tmpfs that goes with the program; forked processes validate with
-// libapikey. Keys are made from their numbers, so that ten million need no source. Five duties are measured:
+// libapikey. Keys are made from their numbers, so that ten million need no source. Six duties are measured:
 //
 //   switch  calls around the moment in which a client goes over to a new generation
 //   hot     one key validated by everybody, on cells sharded by CPU and on a single one; counts are exact
 //   pair    throughput beside a second process, and beside a daemon that changes the table
 //   build   throughput during a build, and revocations during it and without
 //   sweep   CPU time of bringing counts into the store
+//   load    the first load of a key store, against a scan of its rows
 //
 // How, stands at the head of each serving_<duty>.cc. Every verdict that is timed is compared with the right
 // one, and every count with what was answered.
@@ -41,7 +42,7 @@ struct Duty {
 constexpr Duty kDuties[] = {
     {"switch", apikey::bench::measure_switch}, {"hot", apikey::bench::measure_hot},
     {"pair", apikey::bench::measure_pair},     {"build", apikey::bench::measure_build},
-    {"sweep", apikey::bench::measure_sweep},
+    {"sweep", apikey::bench::measure_sweep},   {"load", apikey::bench::measure_load},
 };
 
 constexpr uint64_t kKeysMin = 1000;  // below, cells and victims of the duties are too few

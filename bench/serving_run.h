@@ -53,6 +53,7 @@ std::vector<FigureTable> measure_hot(const ServingOptions& options);
 std::vector<FigureTable> measure_pair(const ServingOptions& options);
 std::vector<FigureTable> measure_build(const ServingOptions& options);
 std::vector<FigureTable> measure_sweep(const ServingOptions& options);
+std::vector<FigureTable> measure_load(const ServingOptions& options);
 
 /// One in so many keys is a victim: it may be revoked, and so is in no stream.
 inline constexpr uint64_t kKeysPerVictim = 16;

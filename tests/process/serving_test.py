@@ -135,6 +135,15 @@ class Serving(unittest.TestCase):
             self.assertLessEqual(row["cpu_ms"], row["worst_cpu_ms"])
         self.assertGreater(tables["harvest"]["a generation"]["keys_counted"], 1000)
 
+    def test_load(self):
+        tables = self.figures("--only", "load")
+        rows = tables["load"]
+        for row in rows.values():
+            self.assertGreater(row["wall_seconds"], 0)
+            self.assertGreater(row["cpu_seconds"], 0)
+        self.assertEqual([rows["scan"]["wall_ratio"], rows["scan"]["cpu_ratio"]], [1, 1])
+        self.assertGreater(tables["load_memory"]["load"]["private_mib"], 0)
+
     def test_a_signal_ends_it_and_its_processes(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(number):
