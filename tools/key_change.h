@@ -27,6 +27,13 @@ using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySet& set
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false);
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create = false);
 
+/// Of a store that need not be the context's: not what a daemon is to be told, but that it is to read it all.
+using StoreEdit = std::function<Outcome(KeySet& set)>;
+
+/// Carries out one change of it; a store that does not exist is made. In force when this succeeds, if the
+/// daemon serves that store.
+Outcome change_store(const Context& context, const StoreName& store, const StoreEdit& edit);
+
 /// The row with this id, or a failure that names the store, and says so when the daemon goes by another set.
 tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, const std::string& id);
 

@@ -18,6 +18,7 @@ namespace apikeyd {
 namespace {
 
 constexpr size_t kImportBytesMax = size_t{1} << 30;
+constexpr const char* kNothingImported = "nothing was imported";
 
 struct ImportOptions {
     std::string form = "jsonl";
@@ -54,23 +55,23 @@ tl::expected<std::string, Failure> read_standard_input() {
 
 /// Into the set, where all of them must fit.
 tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::vector<ImportedRow> rows) {
-    ImportFaults faults;
+    Faults faults;
     std::vector<Change> changes;
     changes.reserve(rows.size());
     for (ImportedRow& one : rows) {
         const auto there = set.key(one.row.id);
         if (there && *there) {
-            faults.add(one.line, "id " + one.row.id + ": a key of the set has it");
+            faults.add(import_place(one.line) + "id " + one.row.id + ": a key of the set has it");
             continue;
         }
         if (const Result<void> put = there ? set.upsert(one.row) : tl::unexpected(there.error()); !put) {
-            faults.add(one.line, put.error().message);
+            faults.add(import_place(one.line) + put.error().message);
             continue;
         }
         changes.push_back({Change::Kind::kUpsert, std::move(one.row)});
     }
     if (!faults.empty()) {
-        return failed(Exit::kNo, faults.text());
+        return failed(Exit::kNo, faults.text(kNothingImported));
     }
     return changes;
 }
@@ -83,11 +84,11 @@ Outcome import_keys(const Context& context, const ImportOptions& options) {
     if (!text) {
         return tl::unexpected(text.error());
     }
-    ImportFaults faults;
+    Faults faults;
     std::vector<ImportedRow> rows = read_import(
         *text, options.form == "csv" ? ImportForm::kCsv : ImportForm::kJsonLines, options.allow_weak, faults);
     if (!faults.empty()) {
-        return failed(Exit::kNo, faults.text());
+        return failed(Exit::kNo, faults.text(kNothingImported));
     }
     const size_t count = rows.size();
     const KeyEdit edit = [&](KeySet& set) { return put_rows(set, std::move(rows)); };
