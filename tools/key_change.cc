@@ -11,9 +11,6 @@ namespace apikeyd {
 
 namespace {
 
-/// Other operators may be waiting for a daemon that builds a generation.
-constexpr uint32_t kLockWait_ms = 150'000;
-
 /// Why this daemon must not be told of changes to `store`; empty when it may: it would put them into a table
 /// that is made of another set.
 std::string other_source(const DaemonStatus& status, const StoreName& store) {
@@ -192,6 +189,14 @@ Outcome change_store(const Context& context, const StoreName& store, const Store
         return {};
     }
     const Outcome in_force = tell(context, ReloadRequest{}, kReloadWait_ms);
+    return in_force ? in_force : recorded_only(store, in_force.error());
+}
+
+Outcome reload_store(const Context& context, const StoreName& store, bool force) {
+    Outcome in_force = check_daemon(context, store);
+    if (in_force) {
+        in_force = tell(context, ReloadRequest{force}, kReloadWait_ms);
+    }
     return in_force ? in_force : recorded_only(store, in_force.error());
 }
 

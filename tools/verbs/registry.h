@@ -21,6 +21,8 @@ Verb add_delete(CommandLine& line);
 Verb add_import(CommandLine& line);
 Verb add_export(CommandLine& line);
 Verb add_migrate(CommandLine& line);
+Verb add_backup(CommandLine& line);
+Verb add_restore(CommandLine& line);
 Verb add_plan_list(CommandLine& line);
 Verb add_plan_show(CommandLine& line);
 Verb add_plan_create(CommandLine& line);
@@ -45,12 +47,12 @@ Verb add_gen(CommandLine& line);
 
 /// In the order in which --help lists them.
 inline const std::vector<AddVerb> kVerbs = {
-    add_issue,        add_list,         add_show,         add_update,       add_disable,      add_enable,
-    add_revoke,       add_rotate,       add_regenerate,   add_delete,       add_import,       add_export,
-    add_migrate,      add_plan_list,    add_plan_show,    add_plan_create,  add_plan_update,  add_plan_delete,
-    add_owner_list,   add_owner_show,   add_owner_create, add_owner_update, add_owner_delete, add_scope_list,
-    add_scope_create, add_scope_delete, add_verify,       add_explain,      add_usage,        add_reload,
-    add_status,       add_top,          add_doctor,       add_gen,
+    add_issue,        add_list,        add_show,         add_update,       add_disable,      add_enable,
+    add_revoke,       add_rotate,      add_regenerate,   add_delete,       add_import,       add_export,
+    add_migrate,      add_backup,      add_restore,      add_plan_list,    add_plan_show,    add_plan_create,
+    add_plan_update,  add_plan_delete, add_owner_list,   add_owner_show,   add_owner_create, add_owner_update,
+    add_owner_delete, add_scope_list,  add_scope_create, add_scope_delete, add_verify,       add_explain,
+    add_usage,        add_reload,      add_status,       add_top,          add_doctor,       add_gen,
 };
 
 }  // namespace apikeyd
