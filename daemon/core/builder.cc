@@ -4,8 +4,8 @@
 #include <boost/unordered/unordered_flat_set.hpp>
 #include <cmath>
 #include <string_view>
-#include <thread>
 
+#include "core/generation_plan.h"
 #include "core/table_policies.h"
 #include "core/table_rows.h"
 #include "shm/index_hash.h"
@@ -26,14 +26,9 @@ using apikey::shm::TableWriter;
 
 namespace {
 
-/// Cells are sharded by CPU while all shards together stay within this.
-constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;
 /// An insert beyond the probe cap wants another seed; after so many the table is made larger as well.
 constexpr unsigned kSeedsMax = 4;
 constexpr double kGrowth = 1.25;
-
-/// What a key's details take where there is none to go by: id, a short owner's name and a short name.
-constexpr uint64_t kDetailTypicalBytes = 64;
 
 /// Keys and bytes of details to make room for. An owner's entry is shared by its keys and counted once.
 class Needs {
@@ -173,17 +168,10 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         TableGeometry::Policies entries = entries_of(*order.policies);
         entries.policies = needs.policies;
         needs.details_bytes += details_bytes_of(*order.policies);
-        const uint64_t keys = std::max(needs.keys, order.capacity_keys);
-        const uint64_t each_bytes =
-            needs.keys != 0 ? needs.details_bytes / needs.keys + 1 : kDetailTypicalBytes;
-        const uint64_t details_bytes = needs.details_bytes + (keys - needs.keys) * each_bytes;
-        GenerationPlan plan{};
+        GenerationPlan plan = plan_generation({needs.keys, needs.details_bytes, order.capacity_keys}, entries,
+                                              meter_words_of(*order.policies, from));
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
-        plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
-        plan.meter_words = meter_words_of(*order.policies, from);
-        plan.cpus = std::max(1u, std::thread::hardware_concurrency());
-        plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;
         auto made = Generation::create(order.directory_fd, plan);
         if (!made) {
