@@ -190,9 +190,11 @@ Result<KeyRow> row_of(const json::object& object) {
 
 class Import {
   public:
-    Import(bool allow_weak, Faults& faults) : allow_weak_(allow_weak), faults_(faults) {}
+    Import(bool allow_weak, Faults& faults, const std::function<void(size_t records)>& read)
+        : allow_weak_(allow_weak), faults_(faults), read_(read) {}
 
     void add(size_t line, Result<json::object> object) {
+        read_(++records_);
         const Result<KeyRow> row = object ? make(*object) : tl::unexpected(object.error());
         if (!row) {
             faults_.add(import_place(line) + row.error().message);
@@ -226,6 +228,8 @@ class Import {
 
     bool allow_weak_;
     Faults& faults_;
+    const std::function<void(size_t records)>& read_;
+    size_t records_ = 0;
     std::vector<ImportedRow> rows_;
     boost::unordered_flat_map<std::string, size_t> lines_;
 };
@@ -299,8 +303,9 @@ double random_bits_max(std::string_view key) {
     return static_cast<double>(key.size()) * std::log2(std::max(characters, 1.0));
 }
 
-std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak, Faults& faults) {
-    Import import(allow_weak, faults);
+std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak, Faults& faults,
+                                     const std::function<void(size_t records)>& read) {
+    Import import(allow_weak, faults, read);
     if (form == ImportForm::kCsv) {
         read_csv(text, import, faults);
     } else {

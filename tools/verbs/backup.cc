@@ -5,6 +5,7 @@
 
 #include "source/store_backup.h"
 #include "tools/key_change.h"
+#include "tools/progress.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
@@ -24,6 +25,13 @@ struct RestoreVerbOptions {
     bool accept_revoked = false;
 };
 
+/// The line is gone when the work is done.
+template <typename Work>
+auto with_progress(const Work& work) {
+    Progress progress("pages");
+    return work([&](uint64_t done, uint64_t total) { progress.at(done, total); });
+}
+
 Outcome back_up_store(const Context& context, const BackupVerbOptions& given) {
     const auto store = context.store();
     if (!store) {
@@ -31,7 +39,10 @@ Outcome back_up_store(const Context& context, const BackupVerbOptions& given) {
     }
     BackupOptions options;
     options.replace = given.replace;
-    const Result<uint64_t> keys = back_up(*store, given.file, options);
+    const Result<uint64_t> keys = with_progress([&](const BackupProgress& progress) {
+        options.progress = progress;
+        return back_up(*store, given.file, options);
+    });
     if (!keys) {
         return failed(Exit::kUnreachable, keys.error());
     }
@@ -69,7 +80,10 @@ Outcome restore_store(const Context& context, const RestoreVerbOptions& given) {
                       : given.accept_revoked ? Revived::kAccepted
                                              : Revived::kRefused;
     options.lock_wait_ms_max = kLockWait_ms;
-    const Result<RestoreEffect> effect = restore(*store, given.file, options);
+    const Result<RestoreEffect> effect = with_progress([&](const BackupProgress& progress) {
+        options.progress = progress;
+        return restore(*store, given.file, options);
+    });
     if (!effect) {
         return failed(Exit::kUnreachable, effect.error());
     }

@@ -11,6 +11,7 @@
 #include "tools/import_rows.h"
 #include "tools/key_change.h"
 #include "tools/new_key.h"
+#include "tools/progress.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
@@ -58,7 +59,10 @@ tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::vector<Imp
     Faults faults;
     std::vector<Change> changes;
     changes.reserve(rows.size());
+    Progress progress("keys", rows.size());
+    size_t done = 0;
     for (ImportedRow& one : rows) {
+        progress.at(done++);
         const auto there = set.key(one.row.id);
         if (there && *there) {
             faults.add(import_place(one.line) + "id " + one.row.id + ": a key of the set has it");
@@ -76,6 +80,12 @@ tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::vector<Imp
     return changes;
 }
 
+std::vector<ImportedRow> read_rows(std::string& text, const ImportOptions& options, Faults& faults) {
+    Progress progress("records read");
+    return read_import(text, options.form == "csv" ? ImportForm::kCsv : ImportForm::kJsonLines,
+                       options.allow_weak, faults, [&](size_t records) { progress.at(records); });
+}
+
 Outcome import_keys(const Context& context, const ImportOptions& options) {
     if (Outcome guarded = guard_plaintext(); !guarded) {
         return guarded;
@@ -85,8 +95,7 @@ Outcome import_keys(const Context& context, const ImportOptions& options) {
         return tl::unexpected(text.error());
     }
     Faults faults;
-    std::vector<ImportedRow> rows = read_import(
-        *text, options.form == "csv" ? ImportForm::kCsv : ImportForm::kJsonLines, options.allow_weak, faults);
+    std::vector<ImportedRow> rows = read_rows(*text, options, faults);
     if (!faults.empty()) {
         return failed(Exit::kNo, faults.text(kNothingImported));
     }

@@ -13,6 +13,7 @@
 #include "source/yaml_events.h"
 #include "tools/faults.h"
 #include "tools/key_change.h"
+#include "tools/progress.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
@@ -116,8 +117,11 @@ class Migration {
     Outcome verify() {
         size_t found = 0;
         std::vector<bool> seen(marks_.size());
+        Progress progress("keys compared", marks_.size());
+        uint64_t done = 0;
         std::sort(marks_.begin(), marks_.end());
         const auto content = make_source(to_)->load(std::nullopt, [&](const KeyRow& row) {
+            progress.at(++done);
             const Mark mark = mark_of(row);
             const auto there = std::lower_bound(marks_.begin(), marks_.end(), mark);
             const auto at = static_cast<size_t>(there - marks_.begin());
@@ -161,7 +165,12 @@ class Migration {
 
   private:
     Outcome copy_keys(KeySet& set) {
-        const auto content = source_->load(std::nullopt, [&](const KeyRow& row) { copy_key(set, row); });
+        Progress progress("keys", first_.keys);
+        uint64_t done = 0;
+        const auto content = source_->load(std::nullopt, [&](const KeyRow& row) {
+            progress.at(++done);
+            copy_key(set, row);
+        });
         if (!content) {
             return failed(Exit::kUnreachable, content.error());
         }
