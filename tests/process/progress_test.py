@@ -35,18 +35,18 @@ class Progress(Ctl):
 
     def test_a_terminal_is_shown_how_far_it_is(self):
         keys, plain = self.top / "many.yaml", self.top / "plain"
-        self.ctl("gen", "20000", "--keys", keys, "--plain", plain)
+        self.ctl("gen", "10000", "--keys", keys, "--plain", plain)
         self.assertEqual(self.said, "")
         shown = self.on_terminal("migrate", f"yaml:{keys}", f"sqlite:{self.top}/many.db")
         lines = [line for line in shown.split("\r") if "/s" in line]
         self.assertTrue(lines, shown)
-        self.assertRegex(lines[0], r"^keys [0-9]+ of 20000 \[#*\.*\] [0-9]+% [0-9]+/s\x1b\[K")
+        self.assertRegex(lines[0], r"^keys [0-9]+ of 10000 \[#*\.*\] [0-9]+% [0-9]+/s\x1b\[K")
         # The line is taken away before anything else is said.
         self.assertRegex(shown, r"\r\x1b\[K[^\r\x1b]*many.db: made, ")
-        self.assertRegex(shown, r"(\x1b\[K|\n)sqlite:[^\r\x1b]*many.db: 20000 keys, 0 plans")
+        self.assertRegex(shown, r"(\x1b\[K|\n)sqlite:[^\r\x1b]*many.db: 10000 keys, 0 plans")
         self.ctl("migrate", f"yaml:{keys}", f"sqlite:{self.top}/quiet.db")
         self.assertNotIn("\r", self.said)
-        self.assertNotIn("/s", self.said)
+        self.assertNotIn("\x1b", self.said)
 
     def test_what_is_quick_shows_nothing(self):
         self.ctl("issue", status=3)
