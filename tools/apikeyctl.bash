@@ -8,9 +8,9 @@ _apikeyctl_globals='--config --store --directory --instance --output --help'
 # The options of a verb.
 _apikeyctl_options() {
     case $1 in
-        issue) echo --environment --owner --name --expires --metadata --plan --scope --address --limit ;;
-        list) echo --owner --state --environment --plan --unused --expiring --limit --after ;;
-        update) echo --owner --name --expires --metadata --plan --scope --address --limit --drop-limit --clear ;;
+        issue) echo --environment --owner --name --expires --metadata --tag --plan --scope --address --limit ;;
+        list) echo --owner --state --environment --plan --tag --unused --expiring --limit --after ;;
+        update) echo --owner --name --expires --metadata --tag --plan --scope --address --limit --drop-limit --clear ;;
         rotate) echo --grace ;;
         import) echo --form --allow-weak ;;
         export) echo --form ;;
@@ -37,7 +37,7 @@ _apikeyctl_values() {
         *' --store') echo yaml: sqlite: ;;
         'list --state') echo active disabled revoked expired ;;
         'import --form' | 'export --form') echo csv jsonl ;;
-        'update --clear') echo owner name expires metadata plan scopes addresses ;;
+        'update --clear') echo owner name expires metadata plan scopes addresses tags ;;
         'owner update --clear') echo plan ;;
         'usage --group-by') echo key owner plan code ;;
         'usage --by') echo minute hour day ;;

@@ -13,6 +13,7 @@
 #include "tools/key_view.h"
 #include "tools/policy_view.h"
 #include "tools/read_store.h"
+#include "tools/tags.h"
 #include "tools/usage_access.h"
 #include "tools/verbs/registry.h"
 
@@ -25,6 +26,7 @@ struct ListOptions {
     std::string state;
     std::string environment;
     std::string plan;
+    std::vector<std::string> tags;
     std::optional<std::string> unused;
     std::optional<std::string> expiring;
     uint64_t limit = 0;  ///< 0: none
@@ -122,6 +124,7 @@ Outcome list(const Context& context, const ListOptions& options) {
         const std::optional<int64_t> last_used_s = uses.of(row.id);
         if (!matches(options.owner, row.owner) || !matches(options.environment, row.environment) ||
             !matches(options.state, shown_state(row, now)) || !matches(options.plan, terms_of(row).plan) ||
+            !has_tags(row.metadata, options.tags) ||
             (*unused_s && !is_unused(row, last_used_s, now - **unused_s)) ||
             (*expiring_s && !expires_within(row, now, **expiring_s))) {
             return;
@@ -185,6 +188,7 @@ Verb add_list(CommandLine& line) {
                        "only active, disabled, revoked or expired ones");
     command.add_option("--environment", options->environment, "only those of this environment");
     command.add_option("--plan", options->plan, "only those with this plan");
+    command.add_list("--tag", options->tags, "only those that have this tag, and each other that is given");
     command.add_option("--unused", options->unused, "only those neither used nor made for so long, as 90d");
     command.add_option("--expiring", options->expiring, "only those that expire within so long, as 30d");
     command.add_number("--limit", options->limit, 0, kKeySetRowsMax,
