@@ -80,6 +80,11 @@ CellsHeader cells_header(const GenerationPlan& plan) {
 
 }  // namespace
 
+GenerationSizes sizes_of(const GenerationPlan& plan) {
+    const CellsHeader cells = cells_header(plan);
+    return {plan.geometry.file_bytes(), cells.file_bytes, cells.shards};
+}
+
 Result<std::unique_ptr<Generation>> Generation::create(int directory_fd, const GenerationPlan& plan) {
     unlinkat(directory_fd, kTableBuild, 0);
     unlinkat(directory_fd, kCellsBuild, 0);

@@ -26,6 +26,14 @@ struct GenerationPlan {
     std::optional<uint64_t> hash_seed = std::nullopt;
 };
 
+/// What the files of a generation take.
+struct GenerationSizes {
+    uint64_t table_bytes;
+    uint64_t cells_bytes;
+    uint32_t shards;  ///< copies of the cells' counters
+};
+GenerationSizes sizes_of(const GenerationPlan& plan);
+
 class Generation {
   public:
     /// Creates both files under temporary names, formatted and empty. They have no final names yet: a daemon

@@ -92,6 +92,11 @@ void Command::add_number(const std::string& name, uint64_t& value, uint64_t min,
     app_->add_option(name, value, description)->check(CLI::Range(min, max))->capture_default_str();
 }
 
+void Command::add_required_number(const std::string& name, uint64_t& value, uint64_t min, uint64_t max,
+                                  const std::string& description) {
+    app_->add_option(name, value, description)->check(CLI::Range(min, max))->required();
+}
+
 void Command::add_flag(const std::string& name, bool& value, const std::string& description) {
     app_->add_flag(name, value, description);
 }

@@ -40,6 +40,9 @@ class Command {
     /// From `min` to `max`; the default is shown as add_option() shows it.
     void add_number(const std::string& name, uint64_t& value, uint64_t min, uint64_t max,
                     const std::string& description);
+    /// A positional of that kind.
+    void add_required_number(const std::string& name, uint64_t& value, uint64_t min, uint64_t max,
+                             const std::string& description);
     void add_flag(const std::string& name, bool& value, const std::string& description);
 
     /// The positional ID, which must look like one.

@@ -25,7 +25,6 @@ namespace {
 namespace json = boost::json;
 namespace shm = apikey::shm;
 
-constexpr size_t kFaultsTold = 20;
 constexpr double kRandomBitsMin = 128;
 constexpr std::string_view kPrefixStart = "ak_";
 
@@ -191,16 +190,19 @@ Result<KeyRow> row_of(const json::object& object) {
 
 class Import {
   public:
-    Import(bool allow_weak, ImportFaults& faults) : allow_weak_(allow_weak), faults_(faults) {}
+    Import(bool allow_weak, Faults& faults, const std::function<void(size_t records)>& read)
+        : allow_weak_(allow_weak), faults_(faults), read_(read) {}
 
     void add(size_t line, Result<json::object> object) {
+        read_(++records_);
         const Result<KeyRow> row = object ? make(*object) : tl::unexpected(object.error());
         if (!row) {
-            faults_.add(line, row.error().message);
+            faults_.add(import_place(line) + row.error().message);
             return;
         }
         if (const auto [other, is_new] = lines_.emplace(row->id, line); !is_new) {
-            faults_.add(line, "id " + row->id + ": stands in line " + std::to_string(other->second) + " too");
+            faults_.add(import_place(line) + "id " + row->id + ": stands in line " +
+                        std::to_string(other->second) + " too");
             return;
         }
         rows_.push_back({line, *row});
@@ -225,18 +227,20 @@ class Import {
     }
 
     bool allow_weak_;
-    ImportFaults& faults_;
+    Faults& faults_;
+    const std::function<void(size_t records)>& read_;
+    size_t records_ = 0;
     std::vector<ImportedRow> rows_;
     boost::unordered_flat_map<std::string, size_t> lines_;
 };
 
-void read_csv(std::string_view text, Import& import, ImportFaults& faults) {
+void read_csv(std::string_view text, Import& import, Faults& faults) {
     CsvReader reader(text);
     std::vector<std::string> names;
     for (;;) {
         auto record = reader.next();
         if (!record) {
-            faults.add(reader.line(), record.error().message);
+            faults.add(import_place(reader.line()) + record.error().message);
             return;  // where the next one begins nobody knows
         }
         if (!*record) {
@@ -245,7 +249,7 @@ void read_csv(std::string_view text, Import& import, ImportFaults& faults) {
         if (names.empty()) {
             names = **std::move(record);
             if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) {
-                faults.add(reader.line(), "a field's name stands there twice");
+                faults.add(import_place(reader.line()) + "a field's name stands there twice");
                 return;
             }
             continue;
@@ -275,21 +279,8 @@ void read_json_lines(std::string_view text, Import& import) {
 
 }  // namespace
 
-void ImportFaults::add(size_t line, const std::string& what) {
-    if (++count_ <= kFaultsTold) {
-        first_.push_back("standard input:" + std::to_string(line) + ": " + what);
-    }
-}
-
-std::string ImportFaults::text() const {
-    std::string text;
-    for (const std::string& one : first_) {
-        text += one + "\n";
-    }
-    if (count_ > first_.size()) {
-        text += "and " + std::to_string(count_ - first_.size()) + " more\n";
-    }
-    return text + "nothing was imported";
+std::string import_place(size_t line) {
+    return "standard input:" + std::to_string(line) + ": ";
 }
 
 double random_bits_max(std::string_view key) {
@@ -312,9 +303,9 @@ double random_bits_max(std::string_view key) {
     return static_cast<double>(key.size()) * std::log2(std::max(characters, 1.0));
 }
 
-std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak,
-                                     ImportFaults& faults) {
-    Import import(allow_weak, faults);
+std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak, Faults& faults,
+                                     const std::function<void(size_t records)>& read) {
+    Import import(allow_weak, faults, read);
     if (form == ImportForm::kCsv) {
         read_csv(text, import, faults);
     } else {

@@ -2,12 +2,13 @@
 
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "source/key_row.h"
-#include "tools/outcome.h"
+#include "tools/faults.h"
 
 namespace apikeyd {
 
@@ -18,26 +19,17 @@ struct ImportedRow {
     KeyRow row;
 };
 
-/// What is wrong with a text, by line: the first twenty, and how many there are.
-class ImportFaults {
-  public:
-    void add(size_t line, const std::string& what);
-    [[nodiscard]] bool empty() const { return count_ == 0; }
-    /// `standard input:17: what`, a line each, and that nothing was imported.
-    [[nodiscard]] std::string text() const;
-
-  private:
-    std::vector<std::string> first_;
-    size_t count_ = 0;
-};
+/// `standard input:17: `
+std::string import_place(size_t line);
 
 /// The rows of `text`. Fields are those of a key set, in CSV named by the first line, with spaces between
 /// scopes, addresses and limits; what is empty or null is left out. `key`, in place of `sha256`, is a
 /// plaintext: it is hashed and wiped, in `text` too, and no error repeats it; one with fewer than 128 random
 /// bits is a fault unless `allow_weak`. A key that is not of the native form is foreign, and is given an id.
-/// What a row says is checked as a key set's is; what the set defines is not known here.
-std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak,
-                                     ImportFaults& faults);
+/// What a row says is checked as a key set's is; what the set defines is not known here. `read` is told how
+/// many records were looked at so far.
+std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak, Faults& faults,
+                                     const std::function<void(size_t records)>& read);
 
 /// How many random bits a key of these characters can have at most, if they were drawn evenly from the
 /// digits, the letters of either case and the other characters, so far as they are used.

@@ -11,9 +11,6 @@ namespace apikeyd {
 
 namespace {
 
-/// Other operators may be waiting for a daemon that builds a generation.
-constexpr uint32_t kLockWait_ms = 150'000;
-
 /// Why this daemon must not be told of changes to `store`; empty when it may: it would put them into a table
 /// that is made of another set.
 std::string other_source(const DaemonStatus& status, const StoreName& store) {
@@ -57,9 +54,8 @@ Outcome check_not_served(const Context& context, const StoreName& store) {
 /// More are not told one by one: the daemon reads them itself.
 constexpr size_t kToldMax = 1000;
 
-Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
-    const auto answer = request.changes.size() > kToldMax ? context.ask(ReloadRequest{}, kReloadWait_ms)
-                                                          : context.ask(request, kApplyWait_ms);
+Outcome tell(const Context& context, const AdminRequest& request, int64_t wait_ms) {
+    const auto answer = context.ask(request, wait_ms);
     if (!answer) {
         return tl::unexpected(answer.error());
     }
@@ -69,8 +65,22 @@ Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
     return {};
 }
 
+Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
+    return request.changes.size() > kToldMax ? tell(context, ReloadRequest{}, kReloadWait_ms)
+                                             : tell(context, request, kApplyWait_ms);
+}
+
 /// Edits the set, and tells what the daemon is to be told; its hashes are filled in here.
 using SetEdit = std::function<tl::expected<ApplyRequest, Failure>(KeySet& set)>;
+
+void say_made(const StoreName& store) {
+    say(store.place + ": made, with mode 0600; the daemon's user must be able to read it" +
+        (store.kind == StoreKind::kSqlite ? ", and -wal and -shm beside it" : ""));
+}
+
+Outcome recorded_only(const StoreName& store, const Failure& why) {
+    return failed(Exit::kUnreachable, store.place + ": recorded, not in force: " + why.message);
+}
 
 Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     if (Outcome usable = context.check_config(); !usable) {
@@ -116,14 +126,9 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
         return refusal ? tl::unexpected(*refusal) : failed(Exit::kUnreachable, rewritten.error());
     }
     if (missing && rewritten->written) {
-        say(store->place + ": made, with mode 0600; the daemon's user must be able to read it" +
-            (store->kind == StoreKind::kSqlite ? ", and -wal and -shm beside it" : ""));
+        say_made(*store);
     }
-    if (!in_force) {
-        return failed(Exit::kUnreachable,
-                      store->place + ": recorded, not in force: " + in_force.error().message);
-    }
-    return {};
+    return in_force ? in_force : recorded_only(*store, in_force.error());
 }
 
 }  // namespace
@@ -152,6 +157,47 @@ Outcome change_policies(const Context& context, const PolicyEdit& edit, bool cre
         return request;
     };
     return change_set(context, edit_set, create);
+}
+
+Outcome change_store(const Context& context, const StoreName& store, const StoreEdit& edit) {
+    const bool missing = access(store.place.c_str(), F_OK) != 0;
+    if (missing) {
+        if (Outcome away = check_not_served(context, store); !away) {
+            return away;
+        }
+    }
+    std::optional<Failure> refusal;
+    ChangeOptions options;
+    options.lock_wait_ms_max = kLockWait_ms;
+    options.create = true;
+    const Result<Rewrite> rewritten = make_store(store)->change(
+        [&](KeySet& set) -> Result<void> {
+            if (Outcome edited = edit(set); !edited) {
+                refusal = edited.error();
+                return fail(refusal->message);
+            }
+            return {};
+        },
+        options);
+    if (!rewritten) {
+        return refusal ? tl::unexpected(*refusal) : failed(Exit::kUnreachable, rewritten.error());
+    }
+    if (missing && rewritten->written) {
+        say_made(store);
+    }
+    if (!check_daemon(context, store)) {
+        return {};
+    }
+    const Outcome in_force = tell(context, ReloadRequest{}, kReloadWait_ms);
+    return in_force ? in_force : recorded_only(store, in_force.error());
+}
+
+Outcome reload_store(const Context& context, const StoreName& store, bool force) {
+    Outcome in_force = check_daemon(context, store);
+    if (in_force) {
+        in_force = tell(context, ReloadRequest{force}, kReloadWait_ms);
+    }
+    return in_force ? in_force : recorded_only(store, in_force.error());
 }
 
 tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, const std::string& id) {

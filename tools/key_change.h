@@ -14,6 +14,9 @@
 
 namespace apikeyd {
 
+/// Other operators may hold a store's lock, waiting for a daemon that builds a generation.
+inline constexpr uint32_t kLockWait_ms = 150'000;
+
 /// Edits the set and tells which changes it means: also those that are none, since a change that changes
 /// nothing is carried out again everywhere. Called once, while no other operator changes the set; a failure
 /// leaves everything as it was.
@@ -26,6 +29,17 @@ using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySet& set
 /// with 'recorded, not in force': durable only. `create`: a store that does not exist is made.
 Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false);
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create = false);
+
+/// Of a store that need not be the context's: not what a daemon is to be told, but that it is to read it all.
+using StoreEdit = std::function<Outcome(KeySet& set)>;
+
+/// Carries out one change of it; a store that does not exist is made. In force when this succeeds, if the
+/// daemon serves that store.
+Outcome change_store(const Context& context, const StoreName& store, const StoreEdit& edit);
+
+/// Has the daemon read a store that was changed otherwise, and waits until that is in force; `force` as
+/// `reload` has it.
+Outcome reload_store(const Context& context, const StoreName& store, bool force);
 
 /// The row with this id, or a failure that names the store, and says so when the daemon goes by another set.
 tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, const std::string& id);

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <random>
 #include <string_view>
-#include <thread>
 
+#include "core/generation_plan.h"
 #include "core/table_policies.h"
 #include "core/table_rows.h"
 #include "shm/index_hash.h"
@@ -28,14 +28,9 @@ using apikey::shm::TableWriter;
 
 namespace {
 
-/// Cells are sharded by CPU while all shards together stay within this.
-constexpr uint64_t kShardsBudgetBytes = uint64_t{16} << 20;
 /// An insert beyond the probe cap wants another seed; after so many the table is made larger as well.
 constexpr unsigned kSeedsMax = 4;
 constexpr double kGrowth = 1.25;
-
-/// What a key's details take where there is none to go by: id, a short owner's name and a short name.
-constexpr uint64_t kDetailTypicalBytes = 64;
 
 using Sets = std::span<const ChangeSet* const>;
 
@@ -202,25 +197,19 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
                                                      Sets changes) {
     double growth = 1;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
-        GenerationPlan plan{};
-        plan.hash_seed = std::random_device()() | uint64_t{std::random_device()()} << 32;
+        const uint64_t hash_seed = std::random_device()() | uint64_t{std::random_device()()} << 32;
         // Looked at each time: the live table goes on changing.
-        Outline outline = outline_of(*plan.hash_seed, from, changes);
+        Outline outline = outline_of(hash_seed, from, changes);
         Needs& needs = outline.needs;
         needs.grow(growth);
         TableGeometry::Policies entries = entries_of(*order.policies);
         entries.policies = needs.policies;
         needs.details_bytes += details_bytes_of(*order.policies);
-        const uint64_t keys = std::max(needs.keys, order.capacity_keys);
-        const uint64_t each_bytes =
-            needs.keys != 0 ? needs.details_bytes / needs.keys + 1 : kDetailTypicalBytes;
-        const uint64_t details_bytes = needs.details_bytes + (keys - needs.keys) * each_bytes;
+        GenerationPlan plan = plan_generation({needs.keys, needs.details_bytes, order.capacity_keys}, entries,
+                                              meter_words_of(*order.policies, from));
+        plan.hash_seed = hash_seed;
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
-        plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
-        plan.meter_words = meter_words_of(*order.policies, from);
-        plan.cpus = std::max(1u, std::thread::hardware_concurrency());
-        plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;
         auto made = Generation::create(order.directory_fd, plan);
         if (!made) {

@@ -1,19 +1,15 @@
 #include "source/key_set_file.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
-#include <memory>
 #include <optional>
 
 #include "base/file_io.h"
 #include "base/owned_fd.h"
 #include "source/file_lock.h"
+#include "source/temporary_file.h"
 #include "source/text_file.h"
 
 namespace apikeyd {
@@ -21,115 +17,44 @@ namespace apikeyd {
 namespace {
 
 constexpr mode_t kNewFileMode = 0600;
-constexpr std::string_view kTemporaryMark = ".apikey-tmp.";
 
-struct CloseDirectory {
-    void operator()(DIR* directory) const { closedir(directory); }
-};
-
-/// Removes what killed rewrites left. Under the lock no temporary file of this key set is in use.
-void remove_stale(const FilePlace& place) {
-    const std::unique_ptr<DIR, CloseDirectory> directory(opendir(place.directory.c_str()));
-    if (!directory) {
-        return;
+/// errno, or 0. A key set that its group shares belongs to whoever of them changed it last, as after an
+/// editor: only root can give a file away.
+int keep_owner(int fd, const struct stat& mine, const struct stat& like) {
+    if ((mine.st_uid == like.st_uid && mine.st_gid == like.st_gid) ||
+        fchown(fd, like.st_uid, like.st_gid) == 0) {
+        return 0;
     }
-    const std::string prefix = "." + place.name + std::string(kTemporaryMark);
-    while (const dirent* entry = readdir(directory.get())) {
-        if (std::string_view(entry->d_name).starts_with(prefix)) {
-            unlinkat(dirfd(directory.get()), entry->d_name, 0);
-        }
-    }
+    const int error = errno;
+    const bool kept = is_group_shared(like) &&
+                      (mine.st_gid == like.st_gid || fchown(fd, static_cast<uid_t>(-1), like.st_gid) == 0);
+    return kept ? 0 : error;
 }
 
-/// A temporary file that removes itself unless it has been renamed.
-class Temporary {
-  public:
-    Temporary() = default;
-    Temporary(const Temporary&) = delete;
-    Temporary& operator=(const Temporary&) = delete;
-    ~Temporary() {
-        if (!path_.empty()) {
-            unlink(path_.c_str());
+/// Content, then owner and mode, on disk. Owner before mode: chown clears set-id bits.
+Result<void> fill(const TemporaryFile& file, const FilePlace& place, std::string_view text,
+                  const std::optional<struct stat>& like) {
+    if (const int error = write_all(file.fd(), text); error != 0) {
+        return tl::unexpected(file_error(place.path, "write the new text", error));
+    }
+    if (like) {
+        struct stat mine {};
+        if (fstat(file.fd(), &mine) != 0) {
+            return tl::unexpected(file_error(file.path(), "examine", errno));
+        }
+        if (const int error = keep_owner(file.fd(), mine, *like); error != 0) {
+            Error refused = file_error(place.path, "keep its owner and group", error);
+            refused.message +=
+                " (run this as its owner, or have its group share it: group's write permission, a setgid "
+                "directory)";
+            return tl::unexpected(std::move(refused));
         }
     }
-
-    Result<void> create(const FilePlace& place) {
-        uint64_t random = 0;
-        if (getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
-            return tl::unexpected(file_error(place.path, "draw a random name", errno));
-        }
-        char tail[20];
-        std::snprintf(tail, sizeof tail, "%016llx", static_cast<unsigned long long>(random));
-        const std::string path = place.directory + "/." + place.name + std::string(kTemporaryMark) + tail;
-        file_ =
-            OwnedFd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kNewFileMode));
-        if (!file_.is_open()) {
-            return tl::unexpected(file_error(path, "create", errno));
-        }
-        path_ = path;
-        return {};
+    if (fchmod(file.fd(), like ? like->st_mode & 07777u : kNewFileMode) != 0) {
+        return tl::unexpected(file_error(place.path, "keep its mode", errno));
     }
-
-    /// Content, then owner and mode, on disk. Owner before mode: chown clears set-id bits.
-    Result<void> fill(const FilePlace& place, std::string_view text, const std::optional<struct stat>& like) {
-        if (const int error = write_all(file_.get(), text); error != 0) {
-            return tl::unexpected(file_error(place.path, "write the new text", error));
-        }
-        if (like) {
-            struct stat mine {};
-            if (fstat(file_.get(), &mine) != 0) {
-                return tl::unexpected(file_error(path_, "examine", errno));
-            }
-            if (const int error = keep_owner(mine, *like); error != 0) {
-                Error refused = file_error(place.path, "keep its owner and group", error);
-                refused.message +=
-                    " (run this as its owner, or have its group share it: group's write permission, a setgid "
-                    "directory)";
-                return tl::unexpected(std::move(refused));
-            }
-        }
-        if (fchmod(file_.get(), like ? like->st_mode & 07777u : kNewFileMode) != 0) {
-            return tl::unexpected(file_error(place.path, "keep its mode", errno));
-        }
-        if (fsync(file_.get()) != 0) {
-            return tl::unexpected(file_error(place.path, "make the new text durable", errno));
-        }
-        return {};
-    }
-
-    Result<void> rename_to(const FilePlace& place) {
-        if (rename(path_.c_str(), place.path.c_str()) != 0) {
-            return tl::unexpected(file_error(place.path, "replace the file", errno));
-        }
-        path_.clear();
-        return {};
-    }
-
-  private:
-    /// errno, or 0. A key set that its group shares belongs to whoever of them changed it last, as after an
-    /// editor: only root can give a file away.
-    int keep_owner(const struct stat& mine, const struct stat& like) {
-        if ((mine.st_uid == like.st_uid && mine.st_gid == like.st_gid) ||
-            fchown(file_.get(), like.st_uid, like.st_gid) == 0) {
-            return 0;
-        }
-        const int error = errno;
-        const bool kept =
-            is_group_shared(like) &&
-            (mine.st_gid == like.st_gid || fchown(file_.get(), static_cast<uid_t>(-1), like.st_gid) == 0);
-        return kept ? 0 : error;
-    }
-
-    OwnedFd file_;
-    std::string path_;
-};
-
-Result<void> sync_directory(const FilePlace& place) {
-    const OwnedFd directory(open(place.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory.is_open() || fsync(directory.get()) != 0) {
-        Error error = file_error(place.directory, "make the change durable", errno);
-        error.message += " (the new text is in place, but may be lost with the machine)";
-        return tl::unexpected(std::move(error));
+    if (fsync(file.fd()) != 0) {
+        return tl::unexpected(file_error(place.path, "make the new text durable", errno));
     }
     return {};
 }
@@ -145,20 +70,18 @@ bool unchanged(const FilePlace& place, const std::optional<struct stat>& read) {
 }
 
 Result<void> replace(const FilePlace& place, std::string_view text, const std::optional<struct stat>& old) {
-    Temporary temporary;
+    TemporaryFile temporary;
     if (auto done = temporary.create(place); !done) {
         return done;
     }
-    if (auto done = temporary.fill(place, text, old); !done) {
+    if (auto done = fill(temporary, place, text, old); !done) {
         return done;
     }
     if (!unchanged(place, old)) {
         return fail(place.path + ": changed by someone else while it was being edited (try again)");
     }
-    if (auto done = temporary.rename_to(place); !done) {
-        return done;
-    }
-    return sync_directory(place);
+    // Under the lock nobody else makes or replaces it but an editor, which was looked for.
+    return temporary.rename_to(place, true);
 }
 
 }  // namespace

@@ -157,13 +157,11 @@ std::string flow_limits(const std::vector<LimitRow>& limits) {
     return text + "]";
 }
 
-}  // namespace
-
-std::optional<std::string> add_scope(const LocatedText& set, const std::string& scope) {
-    return add(set, "scopes", {scope, yaml_string(scope), {yaml_string(scope)}});
+NewElement new_element(const std::string& scope) {
+    return {scope, yaml_string(scope), {yaml_string(scope)}};
 }
 
-std::optional<std::string> add_plan(const LocatedText& set, const PlanRow& plan) {
+NewElement new_element(const PlanRow& plan) {
     const std::string name = "name: " + yaml_string(plan.name);
     NewElement element{plan.name, "{" + name + ", limits: " + flow_limits(plan.limits) + "}", {name}};
     if (!plan.limits.empty()) {
@@ -172,13 +170,52 @@ std::optional<std::string> add_plan(const LocatedText& set, const PlanRow& plan)
     for (const LimitRow& limit : plan.limits) {
         element.lines.push_back("  - " + flow_limit(limit));
     }
-    return add(set, "plans", element);
+    return element;
+}
+
+NewElement new_element(const OwnerRow& owner) {
+    const std::string text = "{name: " + yaml_string(owner.name) +
+                             (owner.plan.empty() ? "" : ", plan: " + yaml_string(owner.plan)) + "}";
+    return {owner.name, text, {text}};
+}
+
+template <typename Row>
+void append_section(std::string& text, std::string_view root, const std::vector<Row>& rows, size_t column,
+                    std::string_view newline) {
+    if (rows.empty()) {
+        return;
+    }
+    text.append(column, ' ').append(root).append(":").append(newline);
+    for (const Row& row : rows) {
+        text += new_element(row).whole_lines(column + 2, newline);
+    }
+}
+
+}  // namespace
+
+std::optional<std::string> add_scope(const LocatedText& set, const std::string& scope) {
+    return add(set, "scopes", new_element(scope));
+}
+
+std::optional<std::string> add_plan(const LocatedText& set, const PlanRow& plan) {
+    return add(set, "plans", new_element(plan));
 }
 
 std::optional<std::string> add_owner(const LocatedText& set, const OwnerRow& owner) {
-    const std::string text = "{name: " + yaml_string(owner.name) +
-                             (owner.plan.empty() ? "" : ", plan: " + yaml_string(owner.plan)) + "}";
-    return add(set, "owners", {owner.name, text, {text}});
+    return add(set, "owners", new_element(owner));
+}
+
+std::optional<std::string> add_sections(const LocatedText& set, const PolicySet& policies) {
+    if (set.spans.root_flow) {
+        return std::nullopt;
+    }
+    const size_t column = spaces_before(set.text, set.spans.keys_name.begin);
+    std::string lines;
+    append_section(lines, "scopes", policies.scopes, column, set.newline);
+    append_section(lines, "plans", policies.plans, column, set.newline);
+    append_section(lines, "owners", policies.owners, column, set.newline);
+    const size_t at = set.spans.keys_name.begin - column;
+    return changed(set, std::vector<TextChange>{{{at, at}, std::move(lines)}});
 }
 
 std::optional<std::string> change_plan(const LocatedText& set, const PlanRow& before, const PlanRow& plan) {

@@ -27,6 +27,9 @@ std::optional<std::string> add_scope(const LocatedText& set, const std::string& 
 std::optional<std::string> add_plan(const LocatedText& set, const PlanRow& plan);
 std::optional<std::string> add_owner(const LocatedText& set, const OwnerRow& owner);
 
+/// All of it, where there is none of the three parts.
+std::optional<std::string> add_sections(const LocatedText& set, const PolicySet& policies);
+
 /// Changes what is there. Limits that are the same stay as they are written.
 std::optional<std::string> change_plan(const LocatedText& set, const PlanRow& before, const PlanRow& plan);
 std::optional<std::string> change_owner(const LocatedText& set, const OwnerRow& owner);

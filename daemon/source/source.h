@@ -24,6 +24,7 @@ struct SourceContent {
     Fingerprint fingerprint{};
     uint64_t keys = 0;
     PolicySet policies = {};
+    uint64_t left_out = 0;  ///< rows that break a rule; the warnings name the first of them
     /// With their places: nothing that keeps the set from use. What a row is left out for is one.
     std::vector<std::string> warnings = {};
 };

@@ -159,6 +159,7 @@ Result<SourceContent> SqliteFile::Impl::load(KeyStoreConnection& connection, con
         return tl::unexpected(policies.error());
     }
     overfull = whole.overfull();
+    content.left_out = warnings.count();
     content.warnings = warnings.take();
     return content;
 }

@@ -22,6 +22,7 @@ class SqliteKeySet final : public KeySet {
     Result<std::optional<KeyRow>> key(std::string_view id) override;
     Result<void> upsert(const KeyRow& row) override;
     Result<bool> erase(std::string_view id) override;
+    Result<bool> has_keys() override { return is_there("SELECT 1 FROM keys WHERE id > ?1 LIMIT 1", ""); }
 
     [[nodiscard]] const PolicySet& policies() const override;
     Result<void> upsert_plan(const PlanRow& plan) override;

@@ -124,6 +124,7 @@ class RowWarnings {
     explicit RowWarnings(std::string place) : place_(std::move(place)) {}
 
     void add(std::string_view table, const std::string& row, const std::string& what);
+    [[nodiscard]] size_t count() const { return count_; }
     std::vector<std::string> take();
 
   private:

@@ -27,6 +27,7 @@ class KeySet {
     virtual Result<void> upsert(const KeyRow& row) = 0;
     /// False when there is no such key.
     virtual Result<bool> erase(std::string_view id) = 0;
+    virtual Result<bool> has_keys() = 0;
 
     /// What the set says beside its keys. Valid until the next change.
     [[nodiscard]] virtual const PolicySet& policies() const = 0;
@@ -35,6 +36,9 @@ class KeySet {
     virtual Result<void> upsert_plan(const PlanRow& plan) = 0;
     virtual Result<void> upsert_owner(const OwnerRow& owner) = 0;
     virtual Result<void> add_scope(const std::string& scope) = 0;
+    /// All of it, of which nothing is there, by the calls above or what comes to the same. What came before
+    /// an error stays.
+    virtual Result<void> add_policies(const PolicySet& more);
     // Of what is there. An owner goes when all its keys are revoked.
     virtual Result<void> erase_plan(const std::string& name) = 0;
     virtual Result<void> erase_owner(const std::string& name) = 0;

@@ -1,6 +1,7 @@
 #include "source/yaml_editor.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "shm/scope_name.h"
@@ -31,12 +32,41 @@ Error odd_form(const std::string& file, std::string_view what) {
             "starting with '- ')"};
 }
 
-void note_branches(const KeyRow& row, boost::unordered_flat_set<std::string_view>& branches) {
-    for (const std::string& scope : terms_of(row).scopes) {
-        if (apikey::shm::is_branch(scope)) {
-            branches.insert(scope);
+std::vector<std::string> environment_of(const KeyRow& row) {
+    return row.environment.empty() ? std::vector<std::string>() : std::vector{row.environment};
+}
+
+std::vector<std::string> branches_of(const KeyRow& row) {
+    std::vector<std::string> branches;
+    std::copy_if(terms_of(row).scopes.begin(), terms_of(row).scopes.end(), std::back_inserter(branches),
+                 apikey::shm::is_branch);
+    return branches;
+}
+
+template <typename Counts>
+void drop(Counts& counts, const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+        if (const auto found = counts.find(name); --found->second == 0) {
+            counts.erase(found);
         }
     }
+}
+
+/// How many names are counted when those of one row come in the place of those of another.
+template <typename Counts>
+size_t names_with(const Counts& counts, const std::vector<std::string>& gone,
+                  const std::vector<std::string>& come) {
+    size_t names = counts.size();
+    for (const std::string& name : gone) {
+        names -= counts.at(name) == 1 ? 1 : 0;
+    }
+    for (const std::string& name : come) {
+        const auto found = counts.find(name);
+        const bool only_in_gone = found != counts.end() && found->second == 1 &&
+                                  std::find(gone.begin(), gone.end(), name) != gone.end();
+        names += found == counts.end() || only_in_gone ? 1 : 0;
+    }
+    return names;
 }
 
 std::string spliced(std::string_view text, TextRange range, std::string_view with) {
@@ -85,7 +115,7 @@ Result<void> KeySetText::split(std::string text) {
     } else {
         flow_ = true;
         for (KeyRow& row : located->rows) {
-            pieces_.push_back({.before = {}, .body = {}, .row = std::move(row), .live = true});
+            pieces_.push_back({.before = {}, .body = {}, .row = std::move(row)});
         }
         head_ = std::move(text);
     }
@@ -110,8 +140,7 @@ Result<void> KeySetText::split_block(std::string_view text, LocatedKeySet locate
         indent_ = dash - begin;
         pieces_.push_back({.before = std::string(text.substr(at, begin - at)),
                            .body = std::string(text.substr(begin, end - begin)),
-                           .row = std::move(located.rows[i]),
-                           .live = true});
+                           .row = std::move(located.rows[i])});
         at = end;
     }
     tail_ = text.substr(at);
@@ -123,10 +152,30 @@ void KeySetText::index() {
     by_id_.clear();
     by_digest_.clear();
     live_ = pieces_.size();
+    bytes_ = 0;
+    environments_.clear();
+    branches_.clear();
     for (size_t i = 0; i < pieces_.size(); ++i) {
+        count(pieces_[i]);
         by_id_.emplace(pieces_[i].row.id, i);
         by_digest_.emplace(digest_key(pieces_[i].row), i);
     }
+}
+
+void KeySetText::count(const Piece& piece) {
+    bytes_ += piece.before.size() + piece.body.size();
+    if (!piece.row.environment.empty()) {
+        ++environments_[piece.row.environment];
+    }
+    for (const std::string& branch : branches_of(piece.row)) {
+        ++branches_[branch];
+    }
+}
+
+void KeySetText::discount(const Piece& piece) {
+    bytes_ -= piece.before.size() + piece.body.size();
+    drop(environments_, environment_of(piece.row));
+    drop(branches_, branches_of(piece.row));
 }
 
 const KeyRow* KeySetText::find(std::string_view id) const {
@@ -176,51 +225,40 @@ Result<KeyRow> KeySetText::parse_piece(std::string_view body) const {
 }
 
 /// Proves that the bounds of a piece are right before anything beside or in it is changed.
-Result<void> KeySetText::check_piece(const Piece& piece) const {
+Result<void> KeySetText::check_piece(Piece& piece) const {
+    if (piece.proven) {
+        return {};
+    }
     const auto row = parse_piece(piece.body);
     if (!row || *row != piece.row) {
         return tl::unexpected(odd_form(file_, "key " + piece.row.id));
     }
+    piece.proven = true;
     return {};
-}
-
-boost::unordered_flat_set<std::string_view> KeySetText::branches_but_of(std::string_view id) const {
-    boost::unordered_flat_set<std::string_view> branches;
-    for (const Piece& piece : pieces_) {
-        if (piece.live && piece.row.id != id) {
-            note_branches(piece.row, branches);
-        }
-    }
-    return branches;
 }
 
 /// The limits that only the whole set shows. A set beyond them would be refused by whoever reads it next, the
 /// tool that has to revoke a key in it included.
 Result<void> KeySetText::check_limits(const KeyRow& row) const {
-    boost::unordered_flat_set<std::string_view> environments{row.environment};
-    boost::unordered_flat_set<std::string_view> branches = branches_but_of(row.id);
-    note_branches(row, branches);
-    size_t bytes =
-        head_.size() + line_rest_.size() + tail_.size() + block_key_row(row, indent_, newline_).size();
-    for (const Piece& piece : pieces_) {
-        bytes += piece.before.size();
-        if (piece.row.id != row.id) {
-            bytes += piece.body.size();
-            environments.insert(piece.live ? std::string_view(piece.row.environment) : std::string_view());
-        }
-    }
-    environments.erase("");
-    if (environments.size() > kEnvironmentsMax) {
+    const auto present = by_id_.find(row.id);
+    const Piece* const old = present != by_id_.end() ? &pieces_[present->second] : nullptr;
+    const KeyRow none;
+    const KeyRow& gone = old != nullptr ? old->row : none;
+    const size_t environments = names_with(environments_, environment_of(gone), environment_of(row));
+    const size_t names = policies_.scopes.size() + names_with(branches_, branches_of(gone), branches_of(row));
+    const size_t bytes = head_.size() + line_rest_.size() + tail_.size() + bytes_ -
+                         (old != nullptr ? old->body.size() : 0) +
+                         block_key_row(row, indent_, newline_).size();
+    if (environments > kEnvironmentsMax) {
         return fail("key " + row.id + ": environment: " + yaml_quote(row.environment) +
                     " is one too many (want at most " + std::to_string(kEnvironmentsMax) +
                     " different ones in a key set)");
     }
-    if (policies_.scopes.size() + branches.size() > kScopesMax) {
-        return fail("key " + row.id +
-                    ": scopes: " + std::to_string(policies_.scopes.size() + branches.size()) +
+    if (names > kScopesMax) {
+        return fail("key " + row.id + ": scopes: " + std::to_string(names) +
                     " names and branches in the key set (want at most " + std::to_string(kScopesMax) + ")");
     }
-    if (find(row.id) == nullptr && live_ >= limits_.keys_max) {
+    if (old == nullptr && live_ >= limits_.keys_max) {
         return fail("key " + row.id + ": more than " + std::to_string(limits_.keys_max) +
                     " keys (the limit)");
     }
@@ -277,7 +315,7 @@ Result<void> KeySetText::append(const KeyRow& row) {
             return sound;
         }
     }
-    pieces_.push_back({.before = {}, .body = std::move(body), .row = row, .live = true});
+    pieces_.push_back({.before = {}, .body = std::move(body), .row = row, .live = true, .proven = true});
     ++live_;
     if (live_ == 1) {
         if (auto sound = check_whole(); !sound) {
@@ -286,6 +324,7 @@ Result<void> KeySetText::append(const KeyRow& row) {
             return sound;
         }
     }
+    count(pieces_.back());
     by_id_.emplace(row.id, pieces_.size() - 1);
     by_digest_.emplace(digest_key(row), pieces_.size() - 1);
     return {};
@@ -328,8 +367,11 @@ Result<void> KeySetText::replace(size_t at, const KeyRow& row) {
     }
     by_digest_.erase(digest_key(piece.row));
     by_digest_.emplace(digest_key(row), at);
+    discount(piece);
     piece.body = std::move(body);
     piece.row = row;
+    piece.proven = true;
+    count(piece);
     return {};
 }
 
@@ -347,17 +389,19 @@ Result<bool> KeySetText::erase(std::string_view id) {
     if (auto sound = check_piece(piece); !sound) {
         return tl::unexpected(sound.error());
     }
-    const std::string body = std::exchange(piece.body, {});
+    const Piece before = piece;
+    piece.body.clear();
     piece.live = false;
     --live_;
     if (live_ == 0) {
         if (auto sound = check_whole(); !sound) {
-            piece.body = body;
-            piece.live = true;
+            piece = before;
             ++live_;
             return tl::unexpected(sound.error());
         }
     }
+    discount(before);
+    bytes_ += piece.before.size();  // comments above it stay
     by_digest_.erase(digest_key(piece.row));
     by_id_.erase(found);
     return true;

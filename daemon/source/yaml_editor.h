@@ -9,7 +9,6 @@
 #pragma once
 
 #include <boost/unordered/unordered_flat_map.hpp>
-#include <boost/unordered/unordered_flat_set.hpp>
 #include <functional>
 #include <optional>
 #include <string>
@@ -48,9 +47,12 @@ class KeySetText final : public KeySet {
         return row != nullptr ? std::optional(*row) : std::nullopt;
     }
 
+    Result<bool> has_keys() override { return live_ != 0; }
+
     [[nodiscard]] const PolicySet& policies() const override { return policies_; }
 
     // In yaml_editor_policies.cc: element by element where they stand, as upsert() changes keys.
+    Result<void> add_policies(const PolicySet& more) override;
     Result<void> upsert_plan(const PlanRow& plan) override;
     Result<void> upsert_owner(const OwnerRow& owner) override;
     Result<void> add_scope(const std::string& scope) override;
@@ -71,15 +73,19 @@ class KeySetText final : public KeySet {
         std::string body;    // the key's lines
         KeyRow row;
         bool live = true;
+        bool proven = false;  // parsed alone, the body is the row
     };
+    using Counts = boost::unordered_flat_map<std::string, size_t>;
 
     Result<void> split(std::string text);
     Result<void> split_block(std::string_view text, LocatedKeySet located);
     void index();
+    void count(const Piece& piece);
+    void discount(const Piece& piece);
     [[nodiscard]] Result<void> check_limits(const KeyRow& row) const;
     Result<void> append(const KeyRow& row);
     Result<void> replace(size_t at, const KeyRow& row);
-    Result<void> check_piece(const Piece& piece) const;
+    Result<void> check_piece(Piece& piece) const;
     [[nodiscard]] Result<void> check_whole() const;
     [[nodiscard]] Result<KeyRow> parse_piece(std::string_view body) const;
     Result<void> append_flow(const KeyRow& row);
@@ -95,8 +101,6 @@ class KeySetText final : public KeySet {
     [[nodiscard]] Result<void> check_terms_with(const std::string& what, const PlanRow& plan) const;
     /// "3 keys, the first …"; empty when there is none.
     [[nodiscard]] std::string count_keys(const KeyTest& is_one) const;
-    /// What the keys but this one are granted of branches, which count as names of the set.
-    [[nodiscard]] boost::unordered_flat_set<std::string_view> branches_but_of(std::string_view id) const;
 
     std::string file_;
     YamlLimits limits_;
@@ -110,6 +114,10 @@ class KeySetText final : public KeySet {
     bool flow_ = false;
     std::vector<Piece> pieces_;
     size_t live_ = 0;
+    // Of the pieces, so that an edit need not look at all of them.
+    size_t bytes_ = 0;
+    Counts environments_;
+    Counts branches_;                                       // granted; they count as names of the set
     boost::unordered_flat_map<std::string, size_t> by_id_;  // to the index in pieces_
     boost::unordered_flat_map<std::string, size_t> by_digest_;
 };

@@ -119,6 +119,16 @@ Result<void> KeySetText::check_terms_with(const std::string& what, const PlanRow
     return {};
 }
 
+/// At once where nothing stands there yet: one by one, each would be located among all before it.
+Result<void> KeySetText::add_policies(const PolicySet& more) {
+    const bool fits = more.scopes.size() + branches_.size() <= kScopesMax;
+    const auto edit = [&](const LocatedText& set) { return add_sections(set, more); };
+    if (!flow_ && fits && policies_ == PolicySet{} && edit_policies("scopes, plans and owners", more, edit)) {
+        return {};
+    }
+    return KeySet::add_policies(more);
+}
+
 Result<void> KeySetText::upsert_plan(const PlanRow& plan) {
     const std::string what = "plan " + plan.name;
     if (auto fits = check_terms_with(what, plan); !fits) {
@@ -186,7 +196,7 @@ Result<void> KeySetText::erase_owner(const std::string& name) {
 Result<void> KeySetText::add_scope(const std::string& scope) {
     PolicySet wanted = policies_;
     wanted.scopes.push_back(scope);
-    if (const size_t names = wanted.scopes.size() + branches_but_of("").size(); names > kScopesMax) {
+    if (const size_t names = wanted.scopes.size() + branches_.size(); names > kScopesMax) {
         return fail("scope " + scope + ": " + std::to_string(names) +
                     " names and branches in the key set (want at most " + std::to_string(kScopesMax) + ")");
     }

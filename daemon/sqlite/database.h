@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -102,6 +103,27 @@ class Database {
     /// Opens an existing store for reading, also while a daemon writes and for a user who may only read the
     /// files. One of an earlier version stays so.
     static Result<Database> open_read_only(const DatabaseKind& kind, const std::string& path);
+
+    /// The file at `path`, which is empty and the caller's own, for a copy to be made in it: nothing of it is
+    /// synced or logged, since it is thrown away when anything fails.
+    static Result<Database> open_for_copy(const DatabaseKind& kind, const std::string& path);
+
+    struct CopyWatch {
+        /// Called once nobody else can change this any more and nothing has changed; an error leaves all as
+        /// it was. May be empty.
+        std::function<Result<void>()> locked;
+        /// Pages copied, and how many there are. May be empty.
+        std::function<void(uint64_t done, uint64_t total)> copied;
+    };
+    /// Puts all that `from` holds at one moment in the place of all that this holds, in one transaction:
+    /// other connections see one or the other, and those of `from` are not waited for. Called in no
+    /// transaction of either.
+    Result<void> take_copy_of(const Database& from, const CopyWatch& watch);
+    /// Makes a file of one copied into it that needs none beside it; then checks every page and index of it,
+    /// and that it is a store of a version that is known.
+    Result<void> finish_copy();
+    /// The first fault that PRAGMA integrity_check finds.
+    Result<void> check_integrity() const;
 
     /// Of a file that is known to be a store; 0 for one that is empty.
     Result<int64_t> version() const;

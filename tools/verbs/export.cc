@@ -1,9 +1,12 @@
 // export: all keys as `import` reads them.
 
+#include <unistd.h>
+
 #include <memory>
 #include <optional>
 
 #include "tools/key_view.h"
+#include "tools/progress.h"
 #include "tools/read_store.h"
 #include "tools/verbs/registry.h"
 
@@ -18,7 +21,11 @@ Outcome export_keys(const Context& context, const std::string& form) {
         csv.emplace(printer, OutputForm::csv, full_record_names());
     }
     // At the time 0 nothing has expired: what is exported is what the set says.
+    // Not among the rows where they go to a terminal, too.
+    Progress progress("keys", 0, isatty(STDOUT_FILENO) == 0);
+    uint64_t done = 0;
     const auto read = read_store(context, [&](const KeyRow& row) {
+        progress.at(++done);
         if (csv) {
             csv->add(full_record(row, 0));
         } else {

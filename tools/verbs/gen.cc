@@ -7,7 +7,6 @@
 
 #include <cassert>
 #include <cerrno>
-#include <chrono>
 #include <memory>
 
 #include "base/file_io.h"
@@ -19,6 +18,7 @@
 #include "source/rfc3339.h"
 #include "source/text_file.h"
 #include "tools/new_key.h"
+#include "tools/progress.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
@@ -33,7 +33,6 @@ static_assert((kKeysMax + 1) * kRowBytesMax <= kKeySetBytesMax && kKeysMax <= kK
               "what is made here can be loaded");
 constexpr size_t kRandomPerKey = 64;
 constexpr size_t kKeysAtOnce = 4096;
-constexpr std::chrono::seconds kProgressInterval{1};
 
 struct GenOptions {
     uint64_t count = 0;
@@ -131,28 +130,11 @@ class RandomPool {
     size_t used_ = sizeof bytes_;
 };
 
-/// Says how far it is, once a second and on a terminal only.
-class Progress {
-  public:
-    explicit Progress(uint64_t total) : total_(total), next_(Clock::now() + kProgressInterval) {}
-    void at(uint64_t done) {
-        if (isatty(STDERR_FILENO) == 1 && Clock::now() >= next_) {
-            say(std::to_string(done) + " of " + std::to_string(total_) + " keys");
-            next_ = Clock::now() + kProgressInterval;
-        }
-    }
-
-  private:
-    using Clock = std::chrono::steady_clock;
-    uint64_t total_;
-    Clock::time_point next_;
-};
-
 Outcome write_keys(const GenOptions& options, NewFile& keys, NewFile& plain) {
     const std::string prefix = "ak_" + options.environment;
     const std::string created = format_rfc3339(now_s());
     RandomPool pool;
-    Progress progress(options.count);
+    Progress progress("keys", options.count);
     char key[shm::kNativeKeyLengthMax + 1];
     std::string row;
     for (uint64_t i = 0; i < options.count;) {

@@ -11,6 +11,7 @@
 #include "tools/import_rows.h"
 #include "tools/key_change.h"
 #include "tools/new_key.h"
+#include "tools/progress.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
@@ -18,6 +19,7 @@ namespace apikeyd {
 namespace {
 
 constexpr size_t kImportBytesMax = size_t{1} << 30;
+constexpr const char* kNothingImported = "nothing was imported";
 
 struct ImportOptions {
     std::string form = "jsonl";
@@ -54,25 +56,34 @@ tl::expected<std::string, Failure> read_standard_input() {
 
 /// Into the set, where all of them must fit.
 tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::vector<ImportedRow> rows) {
-    ImportFaults faults;
+    Faults faults;
     std::vector<Change> changes;
     changes.reserve(rows.size());
+    Progress progress("keys", rows.size());
+    size_t done = 0;
     for (ImportedRow& one : rows) {
+        progress.at(done++);
         const auto there = set.key(one.row.id);
         if (there && *there) {
-            faults.add(one.line, "id " + one.row.id + ": a key of the set has it");
+            faults.add(import_place(one.line) + "id " + one.row.id + ": a key of the set has it");
             continue;
         }
         if (const Result<void> put = there ? set.upsert(one.row) : tl::unexpected(there.error()); !put) {
-            faults.add(one.line, put.error().message);
+            faults.add(import_place(one.line) + put.error().message);
             continue;
         }
         changes.push_back({Change::Kind::kUpsert, std::move(one.row)});
     }
     if (!faults.empty()) {
-        return failed(Exit::kNo, faults.text());
+        return failed(Exit::kNo, faults.text(kNothingImported));
     }
     return changes;
+}
+
+std::vector<ImportedRow> read_rows(std::string& text, const ImportOptions& options, Faults& faults) {
+    Progress progress("records read");
+    return read_import(text, options.form == "csv" ? ImportForm::kCsv : ImportForm::kJsonLines,
+                       options.allow_weak, faults, [&](size_t records) { progress.at(records); });
 }
 
 Outcome import_keys(const Context& context, const ImportOptions& options) {
@@ -83,11 +94,10 @@ Outcome import_keys(const Context& context, const ImportOptions& options) {
     if (!text) {
         return tl::unexpected(text.error());
     }
-    ImportFaults faults;
-    std::vector<ImportedRow> rows = read_import(
-        *text, options.form == "csv" ? ImportForm::kCsv : ImportForm::kJsonLines, options.allow_weak, faults);
+    Faults faults;
+    std::vector<ImportedRow> rows = read_rows(*text, options, faults);
     if (!faults.empty()) {
-        return failed(Exit::kNo, faults.text());
+        return failed(Exit::kNo, faults.text(kNothingImported));
     }
     const size_t count = rows.size();
     const KeyEdit edit = [&](KeySet& set) { return put_rows(set, std::move(rows)); };

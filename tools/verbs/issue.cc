@@ -6,6 +6,7 @@
 #include "tools/duration.h"
 #include "tools/key_change.h"
 #include "tools/new_key.h"
+#include "tools/tags.h"
 #include "tools/terms_options.h"
 #include "tools/verbs/registry.h"
 
@@ -19,6 +20,7 @@ struct IssueOptions {
     std::string name;
     std::string expires;
     std::string metadata;
+    std::vector<std::string> tags;
     TermsOptions terms;
 };
 
@@ -44,6 +46,13 @@ tl::expected<KeyRow, Failure> wanted_row(const IssueOptions& options) {
             return failed(Exit::kUsage, "--metadata: " + metadata.error().message);
         }
         row.metadata = *metadata;
+    }
+    if (!options.tags.empty()) {
+        Result<std::string> tagged = with_tags(row.metadata, options.tags);
+        if (!tagged) {
+            return failed(Exit::kUsage, "--tag: " + tagged.error().message);
+        }
+        row.metadata = *std::move(tagged);
     }
     auto terms = read_terms(options.terms);
     if (!terms) {
@@ -92,6 +101,7 @@ Verb add_issue(CommandLine& line) {
     command.add_option("--expires", options->expires,
                        "2027-12-01T00:00:00Z, or from now: 90d, 24h, 30m [never]");
     command.add_option("--metadata", options->metadata, "a JSON object, at most 4 KiB");
+    command.add_list("--tag", options->tags, "a word to find it by, also in place of metadata's own");
     add_terms_options(command, options->terms);
     command.set_example(
         "apikeyctl issue --owner acme --name 'CI deploy' --expires 90d --plan free > key.txt");

@@ -1,15 +1,19 @@
 // list, show: keys as the store has them.
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <utility>
 
 #include "base/hex.h"
+#include "source/key_set_limits.h"
+#include "source/store_page.h"
 #include "source/yaml_events.h"
 #include "tools/duration.h"
 #include "tools/key_view.h"
 #include "tools/policy_view.h"
 #include "tools/read_store.h"
+#include "tools/tags.h"
 #include "tools/usage_access.h"
 #include "tools/verbs/registry.h"
 
@@ -22,8 +26,13 @@ struct ListOptions {
     std::string state;
     std::string environment;
     std::string plan;
+    std::vector<std::string> tags;
     std::optional<std::string> unused;
     std::optional<std::string> expiring;
+    uint64_t limit = 0;  ///< 0: none
+    std::string after;
+
+    [[nodiscard]] bool paged() const { return limit != 0 || !after.empty(); }
 };
 
 /// Seconds of an option that takes a duration; nullopt where it is not given.
@@ -75,6 +84,23 @@ bool expires_within(const KeyRow& row, int64_t now_s, int64_t duration_s) {
     return row.expires_s && *row.expires_s > now_s && *row.expires_s <= now_s + duration_s;
 }
 
+/// In the order of the store.
+Outcome read_all(const Context& context, const RowSink& sink) {
+    const auto read = read_store(context, sink);
+    return read ? Outcome() : tl::unexpected(read.error());
+}
+
+/// In the order of ids: a key that goes does not move the next page.
+Outcome read_page(const Context& context, const ListOptions& options,
+                  const std::function<bool(const KeyRow& row)>& visit) {
+    const auto store = context.store();
+    if (!store) {
+        return tl::unexpected(store.error());
+    }
+    const Result<void> read = visit_keys(*store, options.after, visit);
+    return read ? Outcome() : failed(Exit::kUnreachable, read.error());
+}
+
 Outcome list(const Context& context, const ListOptions& options) {
     const auto unused_s = duration_of("--unused", options.unused);
     const auto expiring_s = duration_of("--expiring", options.expiring);
@@ -94,10 +120,11 @@ Outcome list(const Context& context, const ListOptions& options) {
     const auto matches = [](const std::string& wanted, std::string_view found) {
         return wanted.empty() || wanted == found;
     };
-    const auto read = read_store(context, [&](const KeyRow& row) {
+    const auto add = [&](const KeyRow& row) {
         const std::optional<int64_t> last_used_s = uses.of(row.id);
         if (!matches(options.owner, row.owner) || !matches(options.environment, row.environment) ||
             !matches(options.state, shown_state(row, now)) || !matches(options.plan, terms_of(row).plan) ||
+            !has_tags(row.metadata, options.tags) ||
             (*unused_s && !is_unused(row, last_used_s, now - **unused_s)) ||
             (*expiring_s && !expires_within(row, now, **expiring_s))) {
             return;
@@ -106,12 +133,19 @@ Outcome list(const Context& context, const ListOptions& options) {
         if (*unused_s) {
             records.back().push_back({"last_used", time_or_none(last_used_s)});
         }
-    });
+    };
+    const Outcome read = options.paged()
+                             ? read_page(context, options,
+                                         [&](const KeyRow& row) {
+                                             add(row);
+                                             return options.limit == 0 || records.size() < options.limit;
+                                         })
+                             : read_all(context, add);
     std::vector<std::string_view> names = short_record_names();
     if (*unused_s) {
         names.emplace_back("last_used");
     }
-    return read ? print(format_list(context.output(), names, records)) : tl::unexpected(read.error());
+    return read ? print(format_list(context.output(), names, records)) : read;
 }
 
 /// What the usage store knows of the key; nothing where it cannot be read.
@@ -154,8 +188,12 @@ Verb add_list(CommandLine& line) {
                        "only active, disabled, revoked or expired ones");
     command.add_option("--environment", options->environment, "only those of this environment");
     command.add_option("--plan", options->plan, "only those with this plan");
+    command.add_list("--tag", options->tags, "only those that have this tag, and each other that is given");
     command.add_option("--unused", options->unused, "only those neither used nor made for so long, as 90d");
     command.add_option("--expiring", options->expiring, "only those that expire within so long, as 30d");
+    command.add_number("--limit", options->limit, 0, kKeySetRowsMax,
+                       "so many at most, in the order of their ids; 0: all");
+    command.add_option("--after", options->after, "only those behind this id, in the order of ids");
     command.set_example("apikeyctl list --owner acme --state active --unused 90d --output json");
     return {command, [options](const Context& context) { return list(context, *options); }};
 }

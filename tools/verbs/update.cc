@@ -6,6 +6,7 @@
 #include "source/yaml_source.h"
 #include "tools/duration.h"
 #include "tools/key_change.h"
+#include "tools/tags.h"
 #include "tools/terms_options.h"
 #include "tools/verbs/registry.h"
 
@@ -19,6 +20,7 @@ struct UpdateOptions {
     std::optional<std::string> name;
     std::optional<std::string> expires;
     std::optional<std::string> metadata;
+    std::vector<std::string> tags;
     TermsOptions terms;
     std::vector<std::string> dropped_limits;
     std::vector<std::string> cleared;
@@ -33,8 +35,8 @@ struct Update {
     KeyTerms terms;
 };
 
-const std::vector<std::string> kClearable = {"owner", "name",   "expires",  "metadata",
-                                             "plan",  "scopes", "addresses"};
+const std::vector<std::string> kClearable = {"owner", "name",   "expires",   "metadata",
+                                             "plan",  "scopes", "addresses", "tags"};
 
 bool clears(const UpdateOptions& options, const std::string& field) {
     return std::find(options.cleared.begin(), options.cleared.end(), field) != options.cleared.end();
@@ -42,11 +44,14 @@ bool clears(const UpdateOptions& options, const std::string& field) {
 
 /// Each thing is set or cleared, something is, and nothing is set to nothing.
 Outcome check_options(const UpdateOptions& options) {
-    const std::pair<const char*, bool> given[] = {
-        {"owner", options.owner.has_value()},           {"name", options.name.has_value()},
-        {"expires", options.expires.has_value()},       {"metadata", options.metadata.has_value()},
-        {"plan", options.terms.plan.has_value()},       {"scopes", !options.terms.scopes.empty()},
-        {"addresses", !options.terms.addresses.empty()}};
+    const std::pair<const char*, bool> given[] = {{"owner", options.owner.has_value()},
+                                                  {"name", options.name.has_value()},
+                                                  {"expires", options.expires.has_value()},
+                                                  {"metadata", options.metadata.has_value()},
+                                                  {"plan", options.terms.plan.has_value()},
+                                                  {"scopes", !options.terms.scopes.empty()},
+                                                  {"addresses", !options.terms.addresses.empty()},
+                                                  {"tags", !options.tags.empty()}};
     bool any = !options.terms.limits.empty() || !options.dropped_limits.empty() || !options.cleared.empty();
     for (const auto& [field, is_given] : given) {
         any = any || is_given;
@@ -120,6 +125,13 @@ Outcome change_row(KeyRow& row, const UpdateOptions& options, const Update& upda
     if (update.metadata || clears(options, "metadata")) {
         row.metadata = update.metadata.value_or("");
     }
+    if (!options.tags.empty() || clears(options, "tags")) {
+        Result<std::string> tagged = with_tags(row.metadata, options.tags);
+        if (!tagged) {
+            return failed(Exit::kUsage, "--tag: " + tagged.error().message);
+        }
+        row.metadata = *std::move(tagged);
+    }
     KeyTerms terms = terms_of(row);
     if (Outcome changed = change_terms(terms, options, update); !changed) {
         return changed;
@@ -162,6 +174,7 @@ Verb add_update(CommandLine& line) {
     command.add_option("--name", options->name, "what people call it");
     command.add_option("--expires", options->expires, "2027-12-01T00:00:00Z, or from now: 90d, 24h, 30m");
     command.add_option("--metadata", options->metadata, "a JSON object, at most 4 KiB");
+    command.add_list("--tag", options->tags, "a word to find it by, in place of all that it had");
     add_terms_options(command, options->terms);
     command.add_list("--drop-limit", options->dropped_limits, "the name of a limit of its own that ends");
     command.add_choices("--clear", options->cleared, kClearable, "what it is to have no more");
