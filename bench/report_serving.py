@@ -18,6 +18,11 @@ TABLES = {
     ),
     "load_memory": ("Memory of a first load", "Anonymous memory at its highest, over what it was before"),
     "harvest": ("The end of a generation", "CPU time of the flusher's thread, once a superseded generation is unused"),
+    "store": (
+        "Revocations in a key store",
+        "SQLite: from the commit, and from the beginning, to the last call of any process that accepted the key",
+    ),
+    "store_histogram": ("The same as a histogram", "How many took so long from the commit"),
 }
 
 METHOD = """\
@@ -29,7 +34,9 @@ keys beside the active ones were counted before. A revocation is *made* when the
 the beginning of the last call that accepted the key, 0 when it was before the change's; *loop late* is what other work
 of the loop adds. *Beside another process*: hashing shares no memory, and so shows what the CPUs have in common; the floor
 of two that validate is the ratio of two that hash, and that of one beside the writer the ratio beside a writer of
-another table. On few CPUs the highest figures show the scheduler.
+another table. *In a key store* are apikeyd, apikeyctl and a program that knows nothing but SQLite, each as it is, on a
+database on disk; two processes present the key. A commit is seen by a connection of its own, and counts from the last
+look that did not see it. On few CPUs the highest figures show the scheduler.
 """
 
 HEADS = {
@@ -52,7 +59,8 @@ HEADS = {
     "keys_per_s": "keys a second",
     "before_keys_per_s": "before",
     "during_keys_per_s": "during",
-}
+    "more": "20 ms or more",
+} | {f"below_{ms}_ms": f"below {ms} ms" for ms in (1, 2, 5, 10, 20)}
 
 # (what the table of targets calls it, serving's table, its row, the figure, how many of the figure's are one
 # unit, at most or at least, what). `{keys}` is the row's.
@@ -77,6 +85,11 @@ TARGETS = (
     ),
     ("first load from SQLite / scanning its rows, time", *("load", "load", "wall_ratio", 1, "≤", 2)),
     ("the daemon's private memory meanwhile, MiB", *("load_memory", "load", "private_mib", 1, "≤", 190)),
+    (
+        "revoked in SQLite by the tool, from its commit until no process accepts the key, p99, ms",
+        *("store", "by the tool, commit", "p99_ns", 1e6, "≤", 20),
+    ),
+    ("the same by a foreign program, p99, ms", *("store", "by a foreign program, commit", "p99_ns", 1e6, "≤", 20)),
 )
 
 

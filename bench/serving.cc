@@ -1,10 +1,10 @@
 // serving: what the daemon's work costs those who validate meanwhile.
 //
-//   build/dev/bench/serving [--only switch,hot,pair,build,sweep,load] [--keys N] [--json FILE]
+//   build/dev/bench/serving [--only switch,hot,pair,build,sweep,load,store] [--keys N] [--json FILE]
 //
 // The daemon's own publisher, builder, flusher, usage store and loop run in this process, on the threads that
 // they have in apikeyd, in a directory on tmpfs that goes with the program; forked processes validate with
-// libapikey. Keys are made from their numbers, so that ten million need no source. Six duties are measured:
+// libapikey. Keys are made from their numbers, so that ten million need no source. Measured are:
 //
 //   switch  calls around the moment in which a client goes over to a new generation
 //   hot     one key validated by everybody, on cells sharded by CPU and on a single one; counts are exact
@@ -12,6 +12,7 @@
 //   build   throughput during a build, and revocations during it and without
 //   sweep   CPU time of bringing counts into the store
 //   load    the first load of a key store, against a scan of its rows
+//   store   from a commit to a key store to the refusal in every process, with the real daemon and tool
 //
 // How, stands at the head of each serving_<duty>.cc. Every verdict that is timed is compared with the right
 // one, and every count with what was answered.
@@ -43,6 +44,7 @@ constexpr Duty kDuties[] = {
     {"switch", apikey::bench::measure_switch}, {"hot", apikey::bench::measure_hot},
     {"pair", apikey::bench::measure_pair},     {"build", apikey::bench::measure_build},
     {"sweep", apikey::bench::measure_sweep},   {"load", apikey::bench::measure_load},
+    {"store", apikey::bench::measure_store},
 };
 
 constexpr uint64_t kKeysMin = 1000;  // below, cells and victims of the duties are too few
@@ -72,6 +74,17 @@ void add_options(CLI::App& app, ServingOptions& options, std::vector<std::string
         ->capture_default_str();
     app.add_option("--switches", options.switches, "generations published there without apikey_refresh()")
         ->check(CLI::Range(1U, 10'000U))
+        ->capture_default_str();
+    app.add_option("--store-keys", options.store_keys,
+                   "in the database of store; never fewer than are revoked")
+        ->check(CLI::Range(uint64_t{1}, kKeysMax))
+        ->capture_default_str();
+    app.add_option("--revocations", options.revocations, "there, by the tool and by a foreign program each")
+        ->check(CLI::Range(1U, 1'000'000U))
+        ->capture_default_str();
+    app.add_option("--store-directory", options.store_directory,
+                   "where that database is made, on a disk as in use: a commit waits for it")
+        ->check(CLI::ExistingDirectory)
         ->capture_default_str();
     app.add_option("--json", json, "write the figures to this file as well");
 }

@@ -54,11 +54,13 @@ std::string serving_json(const ServingOptions& options, const std::vector<Figure
     const auto [clock, step_ns] = clock_step();
     fmt::format_to(out,
                    "{{\n  \"format\": 1,\n  \"keys\": {},\n  \"seconds\": {:g},\n  \"repetitions\": {},\n"
-                   "  \"switches\": {},\n  \"switch_keys\": {},\n  \"cpus\": {},\n  \"clock\": {{\"name\": "
-                   "\"{}\", \"step_ns\": {:.1f}}},\n"
+                   "  \"switches\": {},\n  \"switch_keys\": {},\n  \"store_keys\": {},\n"
+                   "  \"revocations\": {},\n  \"cpus\": {},\n"
+                   "  \"clock\": {{\"name\": \"{}\", \"step_ns\": {:.1f}}},\n"
                    "  \"tables\": {{",
                    options.keys, options.seconds, options.repetitions, options.switches, options.switch_keys,
-                   std::thread::hardware_concurrency(), clock, step_ns);
+                   options.store_keys, options.revocations, std::thread::hardware_concurrency(), clock,
+                   step_ns);
     const char* table_separator = "\n";
     for (const FigureTable& table : tables) {
         fmt::format_to(out, "{}    \"{}\": [", table_separator, table.name);

@@ -22,6 +22,9 @@ struct ServingOptions {
     uint32_t switches = 20;    ///< generations published in the first case of `switch`
     /// In the table of `switch`; fewer than `keys`, since so many generations are built there.
     uint64_t switch_keys = 250'000;
+    uint64_t store_keys = 100'000;  ///< in the database of `store`
+    uint32_t revocations = 1000;    ///< there, of each kind
+    std::string store_directory = "/var/tmp";
 };
 
 /// One line of figures. Units stand in the names.
@@ -54,6 +57,7 @@ std::vector<FigureTable> measure_pair(const ServingOptions& options);
 std::vector<FigureTable> measure_build(const ServingOptions& options);
 std::vector<FigureTable> measure_sweep(const ServingOptions& options);
 std::vector<FigureTable> measure_load(const ServingOptions& options);
+std::vector<FigureTable> measure_store(const ServingOptions& options);
 
 /// One in so many keys is a victim: it may be revoked, and so is in no stream.
 inline constexpr uint64_t kKeysPerVictim = 16;

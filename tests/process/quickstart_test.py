@@ -80,6 +80,8 @@ class Quickstart(unittest.TestCase):
         def of(start):
             return next(text for title, text in sections.items() if title.startswith(start))
 
+        self.assertIn("\nsource: sqlite:keys.db\n", of("Start the daemon"))
+        self.assertRegex(of("Define who owns keys"), r"owner create acme\n/dev/shm/\S+/keys.db: made")
         key = re.fullmatch(r"\$ apikeyctl .* issue .*\n(ak_live_(\w{12})_\w{33})\n\s*", of("Issue a key"))
         self.assertIsNotNone(key, of("Issue a key"))
         self.assertEqual(output.count(key[1]), 1, "the key is shown when it is issued, and never again")
@@ -92,6 +94,7 @@ class Quickstart(unittest.TestCase):
         self.assertRegex(counted, rf"(?m)^{key[2]} +1 +1 ")
         self.assertRegex(counted, r"(?m)^VALID +1\s*$")
         self.assertRegex(counted, r"(?m)^REVOKED +1\s*$")
+        self.assertIn("--keys trial-keys.yaml", of("Throughput"))
         throughput = re.search(r"^throughput +(\d+) validations/s$", of("Throughput"), re.MULTILINE)
         self.assertIsNotNone(throughput, of("Throughput"))
         self.assertGreater(int(throughput[1]), 0)

@@ -147,6 +147,9 @@ class Report(unittest.TestCase):
         share = figures["tables"]["sweep"][0]["share_percent"]
         self.assertEqual(flush[4], "held" if share <= 1 else "MISSED")
         self.assertEqual(sum("revocation" in what for what in judged), 1)
+        for what in ("revoked in SQLite by the tool, from its commit until no process accepts the key", "the same by a foreign program"):
+            self.assertEqual(judged[f"{what}, p99, ms"][1:3], ["", "≤ 20.00"])
+        self.assertEqual([row[0] for row in self.rows(" | below 1 ms")], ["by the tool", "by a foreign program"])
         two = judged["two processes / one, 2 000 keys"]
         pair = {row["what"]: row["ratio"] for row in figures["tables"]["pair"]}
         self.assertEqual(two[2], "≥ 1.90")

@@ -20,6 +20,7 @@ SWITCHES = 5
 REPETITIONS = 3
 SHORT = ["--keys", KEYS, "--switch-keys", KEYS, "--seconds", "0.03", "--repetitions", REPETITIONS]
 SHORT += ["--switches", SWITCHES]
+REVOCATIONS = 10
 PERCENTILES = ("p50_ns", "p99_ns", "p99_9_ns", "max_ns")
 
 
@@ -33,7 +34,7 @@ class Serving(unittest.TestCase):
 
     @staticmethod
     def directories():
-        return set(pathlib.Path("/dev/shm").glob("apikeyd-bench-*"))
+        return {path for place in ("/dev/shm", "/var/tmp") for path in pathlib.Path(place).glob("apikeyd-bench-*")}
 
     def start(self, *arguments):
         command = [SERVING, *map(str, arguments)]
@@ -144,13 +145,34 @@ class Serving(unittest.TestCase):
         self.assertEqual([rows["scan"]["wall_ratio"], rows["scan"]["cpu_ratio"]], [1, 1])
         self.assertGreater(tables["load_memory"]["load"]["private_mib"], 0)
 
+    def test_store(self):
+        tables = self.figures("--only", "store", "--store-keys", 500, "--revocations", REVOCATIONS)
+        self.assertEqual(set(tables), {"store", "store_histogram"})
+        self.assertEqual(len(tables["store"]), 4)
+        for row in tables["store"].values():
+            self.assertEqual(row["samples"], REVOCATIONS)
+            self.check_percentiles(row)
+        for who, row in tables["store_histogram"].items():
+            # It begins before it commits.
+            since_commit, since_begin = (tables["store"][f"{who}, {since}"] for since in ("commit", "beginning"))
+            self.assertLessEqual(since_commit["max_ns"], since_begin["max_ns"])
+            counts = [count for head, count in row.items() if head != "what"]
+            self.assertEqual(sum(counts), REVOCATIONS)
+            self.assertEqual(row["more"] > 0, since_commit["max_ns"] >= 20e6)
+
+    def test_store_says_what_keeps_it(self):
+        status, out, err = self.run_serving(*SHORT, "--only", "store", "--store-directory", "/proc")
+        self.assertEqual((status, out), (3, ""))
+        self.assertIn("/proc: cannot make a directory", err)
+
     def test_a_signal_ends_it_and_its_processes(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with self.subTest(number):
-                process = self.start("--only", "hot", "--seconds", "60", "--keys", KEYS)
+        # Two servers; two servers, the foreign program, the daemon.
+        for number, duty, processes in ((signal.SIGTERM, "hot", 2), (signal.SIGINT, "hot", 2), (signal.SIGTERM, "store", 4)):
+            with self.subTest(number=number, duty=duty):
+                process = self.start("--only", duty, "--seconds", "60", "--keys", KEYS)
                 limit = time.monotonic() + PATIENCE_S
                 children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-                while len(clients := children.read_text().split()) < 2:
+                while len(clients := children.read_text().split()) < processes:
                     self.assertLess(time.monotonic(), limit)
                     time.sleep(0.01)
                 process.send_signal(number)
@@ -164,6 +186,8 @@ class Serving(unittest.TestCase):
             ["--only", "nothing"],
             ["--seconds", "0"],
             ["--repetitions", "0"],
+            ["--revocations", "0"],
+            ["--store-directory", "/nowhere"],
             ["--fast"],
             ["word"],
         ):
