@@ -188,13 +188,14 @@ Spent Bill::draw_up(const Mapping& mapping, const KeyPlace& place) {
     return found;
 }
 
-shm::Taken Bill::look(Charge& charge, uint32_t cost) {
+shm::Taken Bill::look(Charge& charge, uint32_t cost) const {
     const shm::Limit& limit = charge.limit;
+    const auto mine = [&] { return still_charged(charge); };
     return is_rate(limit)
                ? shm::look_at_rate(*charge.word, rate_of(limit), cost, charge.now,
-                                   RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate.ahead)
+                                   RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate.ahead, mine)
                : shm::look_at_quota(*charge.word, quota_of(limit), cost, charge.now, PeriodClock{limit.kind},
-                                    &charge.quota.used);
+                                    &charge.quota.used, mine);
 }
 
 bool Bill::still_charged(const Charge& charge) const {
@@ -241,8 +242,8 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
     // All are looked at before any is taken from, so that what is refused is rarely taken and given back.
     for (uint32_t i = 0; count_ > 1 && i < count_; ++i) {
         const shm::Taken passes = look(charges_[i], cost);
-        if (passes == shm::Taken::kMoved) {
-            return Spent::kMoved;
+        if (passes == shm::Taken::kMoved || passes == shm::Taken::kStale) {
+            return passes == shm::Taken::kMoved ? Spent::kMoved : Spent::kStale;
         }
         if (passes == shm::Taken::kNo && (charges_[i].limit.flags & shm::kLimitShadow) == 0) {
             charges_[i].refused = true;
@@ -282,7 +283,8 @@ Spent Bill::look_at_all(uint32_t cost, uint64_t now_ns, Look* out) {
         if (passes == shm::Taken::kMoved) {
             return Spent::kMoved;
         }
-        const bool refused = passes == shm::Taken::kNo;
+        // By the plan that was read, also where it is another one by now.
+        const bool refused = passes != shm::Taken::kYes;
         const bool shadow = (charge.limit.flags & shm::kLimitShadow) != 0;
         out[i] = {state_of(charge, cost, now_ns, refused), is_rate(charge.limit), charge.of_owner, shadow,
                   !refused};

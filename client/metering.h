@@ -95,7 +95,7 @@ class Bill {
 
   private:
     Spent add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner);
-    static shm::Taken look(Charge& charge, uint32_t cost);
+    shm::Taken look(Charge& charge, uint32_t cost) const;
     shm::Taken take(Charge& charge, uint32_t cost) const;
     /// Whether the plan that this charge is of still is the key's, or its owner's.
     bool still_charged(const Charge& charge) const;

@@ -915,6 +915,42 @@ TEST_P(PoliciesTest, RandomPlansAgreeWithLimitsByTheBook) {
     shm::detach_control(&mapping.control);
 }
 
+// As who was halted between its look at the plan and the meters.
+TEST_P(PoliciesTest, ABillByFiguresThatWereRaisedTakesNothingBack) {
+    constexpr uint64_t kBefore = 2;
+    constexpr uint64_t kNow = 50;
+    for (const bool alone : {true, false}) {
+        SCOPED_TRACE(alone);
+        const auto plan_of = [&](uint32_t burst) {
+            PlanRow plan{"free", {limit("fast", "1/h", burst)}};
+            if (!alone) {
+                plan.limits.push_back(limit("daily", "1000/day"));
+            }
+            return PolicySet{.plans = {plan}};
+        };
+        set(plan_of(kBefore));
+        const PlainRow limited = key(alone ? 1 : 2, {.plan = "free"});
+        apply({limited});
+        ASSERT_EQ(ask(limited), APIKEY_VALID);
+        apikey_client* halted_client = open();
+        const client::Mapping& mapping = *client::Reading(halted_client).mapping();  // it never switches
+        const shm::Found place =
+            find_slot(mapping.generation.table, row_hash(limited.row, mapping.generation.table.hash_seed),
+                      row_digest(limited.row));
+        const shm::Policy& policy = stored_policy(mapping.generation.table, place.meta);
+        client::Bill halted;
+        client::Bill::Owed owed;
+        ASSERT_EQ(halted.draw_up(mapping, {place.index, limited.row.digest.data(), limited.row.id.data(),
+                                           place.meta, &policy}),
+                  client::Spent::kAll);
+        set(plan_of(kNow));
+        EXPECT_EQ(passes(limited, 60), kNow - 1);
+        EXPECT_EQ(halted.spend(1, client::coarse_now_ns(), &owed), client::Spent::kStale);
+        EXPECT_EQ(passes(limited, 60), 0u) << "the burst was spent";
+        apikey_close(halted_client);
+    }
+}
+
 TEST_P(PoliciesTest, ATableTellsItsPoliciesBack) {
     PolicySet policies{.scopes = {"a.b", "c.d"},
                        .plans = {{"free", {limit("x", "5/min", 9), limit("y", "7/month", 0, true)}},
