@@ -54,6 +54,7 @@ class Needs {
             KeyRow row;
             row.terms = terms_of_policy(table, policy);
             add_new_policy(row);
+            plans.insert(plan_name(table, policy.plan));
         }
     }
     /// Of a change, which shares its terms with others (key_set_visitor.cc). An owner can have a plan.
@@ -61,6 +62,7 @@ class Needs {
         if ((row.terms != nullptr || !row.owner.empty()) &&
             pairs_.insert({row.terms.get(), std::string_view(row.owner)}).second) {
             add_new_policy(row);
+            plans.insert(terms_of(row).plan);
         }
     }
 
@@ -73,6 +75,8 @@ class Needs {
     uint64_t keys = 0;
     uint64_t details_bytes = 0;
     uint64_t policies = 0;
+    boost::unordered_flat_set<std::string_view>
+        plans;  ///< of the policies; views into the live table or the changes
 
   private:
     void add_new_policy(const KeyRow& row) {
@@ -170,9 +174,12 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         // Looked at each time: the live table goes on changing.
         Needs needs = needs_of(from, changes);
         needs.grow(growth);
-        TableGeometry::Policies entries = entries_of(*order.policies);
+        // A source that defines a plan no more is applied in slices: keys of the later ones have it still.
+        const PolicySet policies =
+            from != nullptr ? with_plans_of(*from, *order.policies, needs.plans) : *order.policies;
+        TableGeometry::Policies entries = entries_of(policies);
         entries.policies = needs.policies;
-        needs.details_bytes += details_bytes_of(*order.policies);
+        needs.details_bytes += details_bytes_of(policies);
         const uint64_t keys = std::max(needs.keys, order.capacity_keys);
         const uint64_t each_bytes =
             needs.keys != 0 ? needs.details_bytes / needs.keys + 1 : kDetailTypicalBytes;
@@ -181,7 +188,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
         plan.geometry = TableGeometry::for_keys(keys, details_bytes, entries);
-        plan.meter_words = meter_words_of(*order.policies, from);
+        plan.meter_words = meter_words_of(policies, from);
         plan.cpus = std::max(1u, std::thread::hardware_concurrency());
         plan.shards_budget_bytes = kShardsBudgetBytes;
         plan.clients_group = order.clients_group;
@@ -191,7 +198,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         }
         TableWriter& table = (*made)->table();
         table.spread(hashes_of(table.view().hash_seed, from, changes));
-        if (fill(table, *order.policies, from, changes)) {
+        if (fill(table, policies, from, changes)) {
             if (order.quotas != nullptr) {
                 order.quotas->install(**made);
             }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,6 +71,34 @@ TEST_P(PublisherTest, ARevocationDuringABuildOutlivesIt) {
         ASSERT_NE(slot.index, apikey::shm::kNoSlot);
         EXPECT_EQ(apikey::shm::Meta::state(slot.meta), apikey::shm::SlotState::kRevoked);
     }
+}
+
+// A source without it is applied in slices, and a key of a later slice has it still.
+TEST_P(PublisherTest, AKeyKeepsAPlanThatNoSourceDefinesAnyMoreUntilItGetsAnother) {
+    PlanRow gold{.name = "gold",
+                 .limits = {{.name = "daily", .form = LimitForm::kQuotaPerDay, .requests = 10}}};
+    publisher_->set_policies(std::make_shared<PolicySet>(PolicySet{.plans = {gold}}));
+    Change has_it = add(0);
+    has_it.row.terms = std::make_shared<const KeyTerms>(KeyTerms{.plan = "gold"});
+    publisher_->apply({has_it}, told());
+    run_until([&] { return told_ == 1; });
+    publisher_->set_policies(std::make_shared<PolicySet>());
+    Change comes_with_it = add(1);
+    comes_with_it.row.terms = has_it.row.terms;
+    uint64_t next = 2;
+    publisher_->make_room_for({fill(next), comes_with_it}, told());
+    run_until([&] { return told_ == 2; });
+    for (const Change& change : {has_it, comes_with_it}) {
+        const std::optional<KeyRow> row = row_in(publisher_->current()->table().view(), change.row);
+        ASSERT_TRUE(row && row->terms);
+        EXPECT_EQ(row->terms->plan, "gold");
+    }
+    EXPECT_EQ(policies_of(publisher_->current()->table().view()).plans, std::vector<PlanRow>{gold});
+    EXPECT_TRUE(publisher_->make(add(0)));
+    EXPECT_TRUE(publisher_->make(add(1)));
+    publisher_->make_room_for({fill(next)}, told());
+    run_until([&] { return told_ == 3; });
+    EXPECT_TRUE(policies_of(publisher_->current()->table().view()).plans.empty());
 }
 
 /// A live table with room for 10 000 keys and 1 000 plans, and a build under way of a small one.
