@@ -169,7 +169,7 @@ bool fill(TableWriter& table, const PolicySet& policies, const TableView* from,
 
 Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, const TableView* from,
                                                      std::span<const Change> changes) {
-    double growth = 1;
+    double growth = order.growth;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
         // Looked at each time: the live table goes on changing.
         Needs needs = needs_of(from, changes);
