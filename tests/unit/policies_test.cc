@@ -170,6 +170,44 @@ TEST_P(PoliciesTest, ScopesAreGrantedByNameAndByBranch) {
     EXPECT_EQ(ask(none), APIKEY_VALID) << "who asks for nothing";
 }
 
+TEST_P(PoliciesTest, ManyScopesAgreeWithASlowLook) {
+    constexpr unsigned kNames = 300;  // and 10 branches
+    std::mt19937_64 random(3);
+    std::vector<std::string> names;
+    for (unsigned i = 0; i < kNames; ++i) {
+        names.push_back("area" + std::to_string(i % 10) + ".n" + std::to_string(i));
+    }
+    set({.scopes = names});
+    std::vector<PlainRow> keys;
+    for (unsigned number = 0; number < 20; ++number) {
+        std::vector<std::string> scopes;
+        for (const std::string& name : names) {
+            if (random() % 4 == 0) {
+                scopes.push_back(name);
+            }
+        }
+        scopes.push_back("area" + std::to_string(number % 10) + ".*");
+        keys.push_back(key(number, {.scopes = scopes}));
+    }
+    apply(keys);
+    const auto granted = [](const PlainRow& presented, const std::string& name) {
+        const std::vector<std::string>& scopes = terms_of(presented.row).scopes;
+        const std::string branch = name.substr(0, name.find('.')) + ".*";
+        return std::any_of(scopes.begin(), scopes.end(),
+                           [&](const std::string& scope) { return scope == name || scope == branch; });
+    };
+    for (unsigned round = 0; round < 300; ++round) {
+        const std::string& a = names[round];
+        const std::string& b = names[random() % kNames];
+        const std::string& c = names[random() % kNames];
+        const PlainRow& presented = keys[random() % keys.size()];
+        const bool all = granted(presented, a) && (granted(presented, b) || granted(presented, c));
+        EXPECT_EQ(ask_scopes(presented, a + " AND (" + b + " OR " + c + ")"),
+                  all ? APIKEY_VALID : APIKEY_INSUFFICIENT_PERMISSIONS)
+            << presented.row.id << ": " << a << ", " << b << ", " << c;
+    }
+}
+
 TEST_P(PoliciesTest, AnExpressionHoldsAcrossGenerationsAndScopesThatComeLater) {
     set({.scopes = {"a.x", "b.x"}, .plans = {}, .owners = {}});
     PlainRow granted = key(1, {.scopes = {"b.x"}});
