@@ -1,5 +1,6 @@
 #include "client/metering.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "client/limit_state.h"
@@ -109,6 +110,10 @@ apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool
         return state_of_rate(limit, charge.rate.ahead, cost, refused);
     }
     return state_of_quota(limit, charge.quota.used, cost, now_ns, refused);
+}
+
+bool is_shadow(const Charge& charge) {
+    return (charge.limit.flags & shm::kLimitShadow) != 0;
 }
 
 Spent refusal(const Charge& charge) {
@@ -245,7 +250,7 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
         if (passes == shm::Taken::kMoved || passes == shm::Taken::kStale) {
             return passes == shm::Taken::kMoved ? Spent::kMoved : Spent::kStale;
         }
-        if (passes == shm::Taken::kNo && (charges_[i].limit.flags & shm::kLimitShadow) == 0) {
+        if (passes == shm::Taken::kNo && !is_shadow(charges_[i])) {
             charges_[i].refused = true;
             return refusal(charges_[i]);
         }
@@ -261,7 +266,7 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
             charge.taken = taken == shm::Taken::kYes;
             charge.refused = taken == shm::Taken::kNo;
             if (taken == shm::Taken::kMoved || taken == shm::Taken::kStale ||
-                (charge.refused && (charge.limit.flags & shm::kLimitShadow) == 0)) {
+                (charge.refused && !is_shadow(charge))) {
                 if (!give_back(cost, owed)) {
                     return Spent::kMovedOwing;
                 }
@@ -285,7 +290,7 @@ Spent Bill::look_at_all(uint32_t cost, uint64_t now_ns, Look* out) {
         }
         // By the plan that was read, also where it is another one by now.
         const bool refused = passes != shm::Taken::kYes;
-        const bool shadow = (charge.limit.flags & shm::kLimitShadow) != 0;
+        const bool shadow = is_shadow(charge);
         out[i] = {state_of(charge, cost, now_ns, refused), is_rate(charge.limit), charge.of_owner, shadow,
                   !refused};
         met = refused && !shadow && met == Spent::kAll ? refusal(charge) : met;
@@ -320,11 +325,18 @@ bool Bill::shadowed(bool rate) const {
     return false;
 }
 
+bool Bill::enforces(bool rate) const {
+    return std::any_of(charges_, charges_ + count_, [&](const Charge& charge) {
+        return is_rate(charge.limit) == rate && !is_shadow(charge);
+    });
+}
+
 void Bill::tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const {
     for (uint32_t i = 0; i < count_; ++i) {
         const Charge& charge = charges_[i];
-        // Where one refused, others may not have been looked at.
-        if (spent != Spent::kAll && !charge.refused) {
+        // Where one refused, others may not have been looked at. A shadow is told where nothing is enforced.
+        if ((spent != Spent::kAll && !charge.refused) ||
+            (is_shadow(charge) && enforces(is_rate(charge.limit)))) {
             continue;
         }
         keep_tighter(state_of(charge, cost, now_ns, charge.refused),

@@ -488,6 +488,28 @@ TEST_P(PoliciesTest, AShadowRefusesNothingAndCounts) {
     EXPECT_EQ(sum_code(cells, APIKEY_VALID), 5u);
 }
 
+TEST_P(PoliciesTest, AShadowIsToldOnlyWhereNothingIsEnforced) {
+    set({.plans = {{"free",
+                    {limit("trial", "2/day", 0, true), limit("daily", "100/day"),
+                     limit("fast", "1/h", 1, true)}}}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    apikey_limits limits{};
+    for (uint64_t asked = 1; asked <= 5; ++asked) {
+        limits = {};
+        limits.size = sizeof limits;
+        apikey_request request = APIKEY_REQUEST_INIT;
+        request.limits = &limits;
+        EXPECT_EQ(ask(limited, request), APIKEY_VALID);
+        EXPECT_STREQ(limits.quota.name, "daily");
+        EXPECT_EQ(limits.quota.remaining, 100 - asked);
+        EXPECT_EQ(limits.quota.retry_after_ms, 0u);
+    }
+    EXPECT_STREQ(limits.rate.name, "fast");
+    EXPECT_GT(limits.rate.retry_after_ms, 0u) << "but for shadow mode";
+    EXPECT_EQ(flags_, APIKEY_FLAG_SHADOW);
+}
+
 TEST_P(PoliciesTest, MetersGoOnInTheNextGeneration) {
     set({.scopes = {},
          .plans = {{"free", {limit("daily", "10/day"), limit("hourly", "10/h")}},
