@@ -1,5 +1,6 @@
 #include "client/metering.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "client/limit_state.h"
@@ -111,6 +112,10 @@ apikey_limit state_of(const Charge& charge, uint32_t cost, uint64_t now_ns, bool
     return state_of_quota(limit, charge.quota.used, cost, now_ns, refused);
 }
 
+bool is_shadow(const Charge& charge) {
+    return (charge.limit.flags & shm::kLimitShadow) != 0;
+}
+
 Spent refusal(const Charge& charge) {
     return is_rate(charge.limit) ? Spent::kRateLimited : Spent::kUsageExceeded;
 }
@@ -188,13 +193,14 @@ Spent Bill::draw_up(const Mapping& mapping, const KeyPlace& place) {
     return found;
 }
 
-shm::Taken Bill::look(Charge& charge, uint32_t cost) {
+shm::Taken Bill::look(Charge& charge, uint32_t cost) const {
     const shm::Limit& limit = charge.limit;
+    const auto mine = [&] { return still_charged(charge); };
     return is_rate(limit)
                ? shm::look_at_rate(*charge.word, rate_of(limit), cost, charge.now,
-                                   RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate.ahead)
+                                   RateClock{(limit.flags & shm::kLimitFine) != 0}, &charge.rate.ahead, mine)
                : shm::look_at_quota(*charge.word, quota_of(limit), cost, charge.now, PeriodClock{limit.kind},
-                                    &charge.quota.used);
+                                    &charge.quota.used, mine);
 }
 
 bool Bill::still_charged(const Charge& charge) const {
@@ -241,10 +247,10 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
     // All are looked at before any is taken from, so that what is refused is rarely taken and given back.
     for (uint32_t i = 0; count_ > 1 && i < count_; ++i) {
         const shm::Taken passes = look(charges_[i], cost);
-        if (passes == shm::Taken::kMoved) {
-            return Spent::kMoved;
+        if (passes == shm::Taken::kMoved || passes == shm::Taken::kStale) {
+            return passes == shm::Taken::kMoved ? Spent::kMoved : Spent::kStale;
         }
-        if (passes == shm::Taken::kNo && (charges_[i].limit.flags & shm::kLimitShadow) == 0) {
+        if (passes == shm::Taken::kNo && !is_shadow(charges_[i])) {
             charges_[i].refused = true;
             return refusal(charges_[i]);
         }
@@ -260,7 +266,7 @@ Spent Bill::spend(uint32_t cost, uint64_t now_ns, Owed* owed) {
             charge.taken = taken == shm::Taken::kYes;
             charge.refused = taken == shm::Taken::kNo;
             if (taken == shm::Taken::kMoved || taken == shm::Taken::kStale ||
-                (charge.refused && (charge.limit.flags & shm::kLimitShadow) == 0)) {
+                (charge.refused && !is_shadow(charge))) {
                 if (!give_back(cost, owed)) {
                     return Spent::kMovedOwing;
                 }
@@ -282,8 +288,9 @@ Spent Bill::look_at_all(uint32_t cost, uint64_t now_ns, Look* out) {
         if (passes == shm::Taken::kMoved) {
             return Spent::kMoved;
         }
-        const bool refused = passes == shm::Taken::kNo;
-        const bool shadow = (charge.limit.flags & shm::kLimitShadow) != 0;
+        // By the plan that was read, also where it is another one by now.
+        const bool refused = passes != shm::Taken::kYes;
+        const bool shadow = is_shadow(charge);
         out[i] = {state_of(charge, cost, now_ns, refused), is_rate(charge.limit), charge.of_owner, shadow,
                   !refused};
         met = refused && !shadow && met == Spent::kAll ? refusal(charge) : met;
@@ -318,11 +325,18 @@ bool Bill::shadowed(bool rate) const {
     return false;
 }
 
+bool Bill::enforces(bool rate) const {
+    return std::any_of(charges_, charges_ + count_, [&](const Charge& charge) {
+        return is_rate(charge.limit) == rate && !is_shadow(charge);
+    });
+}
+
 void Bill::tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const {
     for (uint32_t i = 0; i < count_; ++i) {
         const Charge& charge = charges_[i];
-        // Where one refused, others may not have been looked at.
-        if (spent != Spent::kAll && !charge.refused) {
+        // Where one refused, others may not have been looked at. A shadow is told where nothing is enforced.
+        if ((spent != Spent::kAll && !charge.refused) ||
+            (is_shadow(charge) && enforces(is_rate(charge.limit)))) {
             continue;
         }
         keep_tighter(state_of(charge, cost, now_ns, charge.refused),

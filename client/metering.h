@@ -86,7 +86,8 @@ class Bill {
     bool mend_scribbled(const Mapping& mapping);
     /// True when a limit in shadow mode would have refused; of a rate, else of a quota.
     bool shadowed(bool rate) const;
-    /// Tells what is left, after spend(), in `out`, which is all zeroes.
+    /// Tells what is left, after spend(), in `out`, which is all zeroes. Of limits in shadow mode only where
+    /// the key has no other rate, or no other quota: what callers are told is what holds for them.
     void tell(uint32_t cost, uint64_t now_ns, Spent spent, apikey_limits* out) const;
 
     /// Gives back what is owed, in the generation that the key's meters have gone on to. False: these have
@@ -95,8 +96,10 @@ class Bill {
 
   private:
     Spent add_plan(const Mapping& mapping, uint32_t plan, const KeyPlace& place, bool of_owner);
-    static shm::Taken look(Charge& charge, uint32_t cost);
+    shm::Taken look(Charge& charge, uint32_t cost) const;
     shm::Taken take(Charge& charge, uint32_t cost) const;
+    /// Whether a rate, else a quota, is not in shadow mode.
+    bool enforces(bool rate) const;
     /// Whether the plan that this charge is of still is the key's, or its owner's.
     bool still_charged(const Charge& charge) const;
     /// False: there is something owed.

@@ -11,7 +11,9 @@
 //  4. The clock is read anew, after the word, before a word is told to be ahead of it, and before a request
 //  is refused.                                                                                (SYNC
 //  meter-time)
-//  5. A rate never passes more than its burst and what its interval allows in the time between, a quota never
+//  5. Nobody makes a word say less who has not looked at the plan once more, after the word. (SYNC
+//  meter-owner)
+//  6. A rate never passes more than its burst and what its interval allows in the time between, a quota never
 //  more than its maximum in its period, whatever interleaves, by a clock that is not set back; too few pass
 //  where a taker is killed. A clock that is set back gains nothing at once, see see_rate() and see_quota().
 //
@@ -190,9 +192,12 @@ struct AlwaysMine {
 /// word too far ahead of it is brought back to a full window, also where nothing can be taken. Inline, since
 /// most limited keys spend of nothing else: a call would cost a third of it.
 ///
-/// `mine()` tells whether the word still is this limit's; it is asked when the word says another one's. A key
-/// or an owner that gets another plan has its words taken over. Who was halted since it read the plan would
-/// take them back, and what was spent of the new one be forgotten; it is to look for the plan again.
+/// `mine()` tells whether the word still is this limit's. A key or an owner that gets another plan, or other
+/// figures, has its words taken over. Who was halted since it read the plan would take them back, and what
+/// was spent of the new one be forgotten; it is to look for the plan again. So `mine()` is asked before a
+/// word is made to say less than it does: one with another tag, one that is clamped, a quota's whose period
+/// is over. To take upon what another plan's takers have left adds to it, whatever the two have in common by
+/// chance.
 template <typename Clock, typename Mine = AlwaysMine>
 [[gnu::always_inline]] inline Taken take_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now,
                                               Clock clock, RateTaking* taking, Mine mine = {}) {
@@ -211,8 +216,13 @@ template <typename Clock, typename Mine = AlwaysMine>
         const meters::RateSeen before = meters::see_rate(seen, rate, cost, &now, clock);
         const uint64_t ahead = before.ahead + (before.fits ? cost * rate.interval : 0);
         taking->ahead = ahead;
-        if (!before.fits && !before.clamped) {
-            return Taken::kNo;
+        if (!before.fits) {
+            if (!before.clamped) {
+                return Taken::kNo;
+            }
+            if (!mine()) [[unlikely]] {  // SYNC meter-owner
+                return Taken::kStale;
+            }
         }
         taking->restore = RateWord::make(rate.tag, now + before.ahead);
         taking->written = RateWord::make(rate.tag, now + ahead);
@@ -243,6 +253,10 @@ Taken take_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period,
         taking->period = before.period;
         if (!before.fits && !before.clamped) {
             return Taken::kNo;
+        }
+        if (before.period != QuotaWord::period(seen) && seen != 0 && !mine())
+            [[unlikely]] {  // SYNC meter-owner
+            return Taken::kStale;
         }
         const uint64_t left = QuotaWord::make(quota.tag, before.period, taking->used);
         // SYNC meter-time: release, as in take_rate().
@@ -283,8 +297,9 @@ inline bool give_back_quota(Word& word, const Quota& quota, const QuotaTaking& t
 /// Whether a request of this cost would be passed, and what is taken now. Changes nothing, but that a word
 /// too far ahead is brought back as by take_rate(): who is refused here takes from nothing, and it would be
 /// so for as long as the word is ahead.
-template <typename Clock>
-Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock, uint64_t* ahead) {
+template <typename Clock, typename Mine = AlwaysMine>
+Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Clock clock, uint64_t* ahead,
+                   Mine mine = {}) {
     uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
     if ((seen & kMovedBit) != 0) [[unlikely]] {
         return Taken::kMoved;
@@ -292,6 +307,9 @@ Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Cl
     const meters::RateSeen found = meters::see_rate(seen, rate, cost, &now, clock);
     *ahead = found.ahead;
     if (found.clamped) [[unlikely]] {
+        if (!mine()) {  // SYNC meter-owner
+            return Taken::kStale;
+        }
         // Relaxed: no look at the clock counts on it, since nothing was taken. Who changed the word has done
         // it.
         word.compare_exchange_strong(seen, RateWord::make(rate.tag, now + found.ahead),
@@ -299,9 +317,9 @@ Taken look_at_rate(Word& word, const Rate& rate, uint32_t cost, uint64_t now, Cl
     }
     return found.fits ? Taken::kYes : Taken::kNo;
 }
-template <typename Clock>
+template <typename Clock, typename Mine = AlwaysMine>
 Taken look_at_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t period, Clock clock,
-                    uint64_t* used) {
+                    uint64_t* used, Mine mine = {}) {
     uint64_t seen = word.load(std::memory_order_acquire);  // SYNC meter-time, meter-moved
     if ((seen & kMovedBit) != 0) [[unlikely]] {
         return Taken::kMoved;
@@ -309,6 +327,9 @@ Taken look_at_quota(Word& word, const Quota& quota, uint32_t cost, uint64_t peri
     const meters::QuotaSeen found = meters::see_quota(seen, quota, cost, &period, clock);
     *used = found.used;
     if (found.clamped) [[unlikely]] {
+        if (!mine()) {  // SYNC meter-owner
+            return Taken::kStale;
+        }
         // Relaxed, as for a rate.
         word.compare_exchange_strong(seen, QuotaWord::make(quota.tag, found.period, found.used),
                                      std::memory_order_relaxed, std::memory_order_relaxed);

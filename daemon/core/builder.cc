@@ -64,6 +64,7 @@ class Needs {
             KeyRow row;
             row.terms = terms_of_policy(table, policy);
             add_policy(row);
+            plans.insert(plan_name(table, policy.plan));
         }
     }
     /// Of a change, which shares its terms with others (key_set_visitor.cc). An owner can have a plan.
@@ -78,6 +79,7 @@ class Needs {
         }
         if (row.terms != nullptr || !row.owner.empty()) {
             add_policy(row);
+            plans.insert(terms_of(row).plan);
         }
     }
 
@@ -90,6 +92,8 @@ class Needs {
     uint64_t keys = 0;
     uint64_t details_bytes = 0;
     uint64_t policies = 0;
+    boost::unordered_flat_set<std::string_view>
+        plans;  ///< of the policies; views into the live table or the changes
 
   private:
     void add_key(const DetailText& text) {
@@ -195,18 +199,21 @@ bool fill(TableWriter& table, const PolicySet& policies, const TableView* from, 
 
 Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, const TableView* from,
                                                      Sets changes) {
-    double growth = 1;
+    double growth = order.growth;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
         const uint64_t hash_seed = std::random_device()() | uint64_t{std::random_device()()} << 32;
         // Looked at each time: the live table goes on changing.
         Outline outline = outline_of(hash_seed, from, changes);
         Needs& needs = outline.needs;
         needs.grow(growth);
-        TableGeometry::Policies entries = entries_of(*order.policies);
+        // A source that defines a plan no more is applied in slices: keys of the later ones have it still.
+        const PolicySet policies =
+            from != nullptr ? with_plans_of(*from, *order.policies, needs.plans) : *order.policies;
+        TableGeometry::Policies entries = entries_of(policies);
         entries.policies = needs.policies;
-        needs.details_bytes += details_bytes_of(*order.policies);
+        needs.details_bytes += details_bytes_of(policies);
         GenerationPlan plan = plan_generation({needs.keys, needs.details_bytes, order.capacity_keys}, entries,
-                                              meter_words_of(*order.policies, from));
+                                              meter_words_of(policies, from));
         plan.hash_seed = hash_seed;
         plan.generation = order.generation;
         plan.predecessor = order.predecessor;
@@ -217,7 +224,7 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
         }
         TableWriter& table = (*made)->table();
         table.spread(std::move(outline.hashes), from == nullptr ? plan.cpus : 1);
-        if (fill(table, *order.policies, from, changes)) {
+        if (fill(table, policies, from, changes)) {
             if (order.quotas != nullptr) {
                 order.quotas->install(**made);
             }

@@ -22,6 +22,7 @@ struct BuildOrder {
     std::shared_ptr<const PolicySet> policies = std::make_shared<const PolicySet>();
     /// For a generation whose meters come from no predecessor; nullptr: nothing was taken.
     std::shared_ptr<const StoredQuotas> quotas = nullptr;
+    double growth = 1;  ///< so many times the room that the keys need now
 };
 
 /// Every live key of `from` (nullptr: none), then the changes of each set, in files under temporary names.

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <ctime>
 #include <new>
+#include <utility>
 
 #include "core/builder.h"
 #include "core/bus_guard.h"
@@ -49,6 +50,7 @@ struct Publisher::Build {
     BuildOrder order;
     std::vector<Waiting> waiting;
     std::vector<const ChangeSet*> changes;  // of those
+    bool alone = false;                     // for one of several for whom together it failed
     Result<std::unique_ptr<Generation>> built = fail("the build has not run");
 };
 
@@ -232,7 +234,7 @@ void Publisher::apply(const std::vector<Change>& changes, Done done) {
     make_room_for(ChangeSet(unmade), std::move(done));
 }
 
-void Publisher::start_build() {
+void Publisher::start_build(double growth) {
     auto build = std::make_shared<Build>();
     build->from = current_;
     build->order = {.directory_fd = directory_.fd(),
@@ -241,9 +243,13 @@ void Publisher::start_build() {
                     .clients_group = clients_group_,
                     .capacity_keys = capacity_keys_,
                     .policies = policies_,
-                    .quotas = quotas_};
-    build->waiting = std::move(waiting_);
-    waiting_.clear();
+                    .quotas = quotas_,
+                    .growth = growth};
+    build->alone = alone_ != 0;
+    alone_ -= build->alone ? 1 : 0;
+    const auto end = build->alone ? waiting_.begin() + 1 : waiting_.end();
+    build->waiting.assign(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
+    waiting_.erase(waiting_.begin(), end);
     size_t changes = 0;
     for (const Waiting& waiting : build->waiting) {
         build->changes.push_back(&waiting.changes);
@@ -283,11 +289,9 @@ bool Publisher::replay_log(const Build& build, Generation& built) const {
     return all;
 }
 
-/// Nobody has seen what was built. The live table says all that it had room for, and those who wait have the
-/// rest.
-void Publisher::build_again(Build& build) {
-    log_.info("generation.discarded", {{"generation", build.order.generation},
-                                       {"reason", "no room for what changed while it was built"}});
+/// Nobody has seen what was built, if anything was. The live table says all that it had room for, and those
+/// who wait have the rest.
+void Publisher::build_again(Build& build, double growth) {
     for (Waiting& waiting : build.waiting) {
         for (const Change& change : log_of_changes_) {
             waiting.changes.replace(change);
@@ -295,10 +299,17 @@ void Publisher::build_again(Build& build) {
     }
     waiting_.insert(waiting_.begin(), std::make_move_iterator(build.waiting.begin()),
                     std::make_move_iterator(build.waiting.end()));
-    start_build();
+    start_build(growth);
 }
 
 void Publisher::finish_build(const std::shared_ptr<Build>& build) {
+    if (!build->built && build->waiting.size() > 1) {
+        log_.warn("generation.build_failed", {{"reason", build->built.error().message},
+                                              {"advice", "built once more for each who waits for it"}});
+        alone_ += build->waiting.size();
+        build_again(*build, 1);
+        return;
+    }
     if (!build->built) {
         conclude(*build, tl::unexpected(build->built.error()));
         return;
@@ -307,7 +318,10 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
     // A generation that lacks what the live one says would have limits that were begun there begin anew.
     if (!replay_log(*build, *built)) {
         built.reset();
-        build_again(*build);
+        log_.info("generation.discarded", {{"generation", build->order.generation},
+                                           {"reason", "no room for what changed while it was built"}});
+        alone_ += build->alone ? 1 : 0;
+        build_again(*build, 2 * build->order.growth);
         return;
     }
     if (Result<void> announced = announce(std::move(built)); !announced) {
@@ -329,38 +343,44 @@ void Publisher::finish_build(const std::shared_ptr<Build>& build) {
     }
 }
 
-/// Answers those who waited for this build, and has another one made for what came meanwhile.
+/// Answers those who waited for this build and, of those who came meanwhile, whose changes there is room for
+/// now; has another one made for the others.
 void Publisher::conclude(const Build& build, const Result<void>& result) {
     building_ = false;
-    // What asked for room during the build, some of it refused by the live table before the build began.
-    std::vector<Waiting> came_meanwhile = std::move(waiting_);
-    waiting_.clear();
     log_of_changes_.clear();
     if (!result) {
         log_.error("generation.build_failed", {{"reason", result.error().message}});
     }
-    std::vector<Change> unmade;
-    for (const Waiting& waiting : came_meanwhile) {
+    size_t alone = std::exchange(alone_, 0);
+    std::vector<Done> made;
+    for (Waiting& waiting : std::exchange(waiting_, {})) {
         if (result) {
+            ChangeSet unmade;
             waiting.changes.for_each([&](const Change& change) {
                 if (!make(change)) {
-                    unmade.push_back(change);
+                    unmade.put(change);
                 }
             });
+            waiting.changes = std::move(unmade);
         }
+        const bool was_alone = alone != 0;
+        alone -= was_alone ? 1 : 0;
+        if (result && waiting.changes.empty() && policies_made_) {
+            made.push_back(std::move(waiting.done));
+        } else {
+            alone_ += was_alone ? 1 : 0;
+            waiting_.push_back(std::move(waiting));
+        }
+    }
+    // First, so that whoever is told may ask for more.
+    if (!waiting_.empty() || (result && !policies_made_)) {
+        start_build();
     }
     for (const Waiting& waiting : build.waiting) {
         waiting.done(result);
     }
-    auto tell_those = [came_meanwhile = std::move(came_meanwhile)](const Result<void>& outcome) {
-        for (const Waiting& waiting : came_meanwhile) {
-            waiting.done(outcome);
-        }
-    };
-    if (result && (!unmade.empty() || !policies_made_)) {
-        make_room_for(ChangeSet(unmade), tell_those);
-    } else {
-        tell_those(result);
+    for (const Done& done : made) {
+        done({});
     }
 }
 

@@ -5,7 +5,9 @@
 //    it is answered. So what tightens is in force in every process, whatever generation it reads.
 //  - A new generation is built on the worker when room runs out. Changes meanwhile are made in the live one
 //    and logged; the log is replayed into the new one, which is then named and announced. One that has no
-//    room for all of the log is thrown away, and another built.
+//    room for all of the log is thrown away, and another built with twice as much, so that some build ends.
+//  - What cannot be built for several who wait is built for each alone: one may have asked for what no table
+//    can hold.
 //  - From the announcement on every change goes to both, the new one first, additions to the new one only. So
 //    whoever takes of a plan in the old one leaves it to a file that says the same plan. The worker moves the
 //    meters; when all have moved the generation is published, and what came meanwhile is answered.
@@ -115,10 +117,10 @@ class Publisher {
     Result<void> adopt();
     uint32_t next_number() const;
     bool wants_rebuild() const;
-    void start_build();
+    void start_build(double growth = 1);
     void finish_build(const std::shared_ptr<Build>& build);
     bool replay_log(const Build& build, apikey::shm::Generation& built) const;
-    void build_again(Build& build);
+    void build_again(Build& build, double growth);
     Result<void> announce(GenerationPtr built);
     void publish();
     void conclude(const Build& build, const Result<void>& result);
@@ -137,6 +139,7 @@ class Publisher {
     GenerationPtr next_;
     std::vector<GenerationPtr> superseded_;  // ascending
     std::vector<Waiting> waiting_;           // for the next build
+    size_t alone_ = 0;                       // so many of them, the first ones, are for a build each
     std::vector<uint32_t> unread_;
     uint64_t denial_room_ = 0;
     bool building_ = false;

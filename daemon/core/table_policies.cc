@@ -247,6 +247,22 @@ PolicySet policies_of(const shm::TableView& table) {
     return set;
 }
 
+PolicySet with_plans_of(const shm::TableView& table, PolicySet set,
+                        const boost::unordered_flat_set<std::string_view>& names) {
+    boost::unordered_flat_set<std::string> known;
+    for (const PlanRow& plan : set.plans) {
+        known.insert(plan.name);
+    }
+    const PlansOf plans(&table);
+    for (const std::string_view name : names) {
+        const auto limits = plans.find(name);
+        if (limits && limits->found() && known.insert(std::string(name)).second) {
+            set.plans.push_back({std::string(name), rows_of(*limits)});
+        }
+    }
+    return set;
+}
+
 uint32_t meter_words_of(const PolicySet& set, const shm::TableView* from) {
     size_t words = 0;
     const PlansOf plans_before(from);

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <boost/unordered/unordered_flat_set.hpp>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -45,6 +46,9 @@ void set_policies_in_superseded(apikey::shm::TableWriter& table, const PolicySet
 
 /// What a table says; for one that another daemon left.
 PolicySet policies_of(const apikey::shm::TableView& table);
+/// `set` and those plans of `names` that it lacks and `table` says.
+PolicySet with_plans_of(const apikey::shm::TableView& table, PolicySet set,
+                        const boost::unordered_flat_set<std::string_view>& names);
 
 /// Meter words that a key needs under any of the plans, whose limits keep those that they have in `from`
 /// (nullptr: there is none).

@@ -1,6 +1,8 @@
-// Two takers of a key's quota, and a daemon that gives the key another plan, whose quota has the same word.
+// Two takers of a key's limits, and a daemon that gives the key another plan, whose limits have the same
+// words: a quota with another tag, one of another kind whose tag happens to be the same, and a rate with
+// other figures.
 //
-// Promise: neither plan's quota passes more than its maximum, also where a taker was halted between its look
+// Promise: neither plan's limits pass more than their maximum, also where a taker was halted between its look
 // at the key's plan and the word.
 
 #include "shm/meters.h"
@@ -10,8 +12,14 @@
 namespace apikey::model {
 namespace {
 
+// By the plan's number.
+constexpr shm::Quota kQuotas[] = {{3, 3}, {4, 2}};
 constexpr uint64_t kPeriod = 1000;
-constexpr shm::Quota kQuotas[] = {{3, 3}, {4, 2}};  // by the plan's number
+constexpr shm::Quota kAlike[] = {{3, 3}, {3, 2}};
+constexpr uint64_t kPeriods[] = {1000, 200};  // as of a day's and of a month's
+constexpr shm::Rate kRates[] = {{3, 10, 10}, {3, 10, 20}};
+constexpr uint64_t kBursts[] = {1, 2};
+constexpr uint64_t kNow = 5000;
 
 class PlanChange : public Scenario {
   public:
@@ -19,7 +27,7 @@ class PlanChange : public Scenario {
         if (number == 0) {
             plan_.store(1, std::memory_order_release);  // as a slot's meta
         } else {
-            for (int i = 0; i < 3; ++i) {
+            for (int i = 0; i < 2; ++i) {
                 take(number - 1);
             }
         }
@@ -27,29 +35,56 @@ class PlanChange : public Scenario {
 
     void after() override {
         for (const unsigned plan : {0u, 1u}) {
-            expect(passed_[0][plan] + passed_[1][plan] <= kQuotas[plan].max, "a quota is not passed");
+            const auto sum = [&](Limit limit) { return passed_[0][plan][limit] + passed_[1][plan][limit]; };
+            expect(sum(kQuota) <= kQuotas[plan].max, "a quota is not passed");
+            expect(sum(kAlikeQuota) <= kAlike[plan].max, "a quota is not passed whose tag another one has");
+            expect(sum(kRate) <= kBursts[plan], "a burst is not passed");
         }
     }
 
   private:
-    /// As a request: looked up, and again when its plan is another one.
+    enum Limit : uint8_t { kQuota, kAlikeQuota, kRate, kLimits };
+
+    /// As requests, one for each limit: looked up, and again when its plan is another one.
     void take(unsigned thread) {
-        for (;;) {
-            const uint64_t plan = plan_.load(std::memory_order_acquire);
-            shm::QuotaTaking taking;
-            const shm::Taken taken = shm::take_quota(
-                word_, kQuotas[plan], 1, kPeriod, [] { return kPeriod; }, &taking,
-                [&] { return plan_.load(std::memory_order_relaxed) == plan; });
-            if (taken != shm::Taken::kStale) {
-                passed_[thread][plan] += taken == shm::Taken::kYes ? 1 : 0;
-                return;
+        for (const Limit limit : {kQuota, kAlikeQuota, kRate}) {
+            for (;;) {
+                const uint64_t plan = plan_.load(std::memory_order_acquire);
+                const shm::Taken taken = take(limit, plan);
+                if (taken != shm::Taken::kStale) {
+                    passed_[thread][plan][limit] += taken == shm::Taken::kYes ? 1 : 0;
+                    break;
+                }
             }
+        }
+    }
+    shm::Taken take(Limit limit, uint64_t plan) {
+        const auto mine = [&] { return plan_.load(std::memory_order_relaxed) == plan; };
+        shm::QuotaTaking quota;
+        shm::RateTaking rate;
+        switch (limit) {
+            case kQuota:
+                return shm::take_quota(
+                    words_[limit], kQuotas[plan], 1, kPeriod, [] { return kPeriod; }, &quota, mine);
+            case kAlikeQuota:
+                return shm::take_quota(
+                    words_[limit], kAlike[plan], 1, kPeriods[plan], [&] { return kPeriods[plan]; }, &quota,
+                    mine);
+            default:
+                // As who has more than one limit.
+                uint64_t ahead = 0;
+                const shm::Taken passes = shm::look_at_rate(
+                    words_[limit], kRates[plan], 1, kNow, [] { return kNow; }, &ahead, mine);
+                return passes != shm::Taken::kYes
+                           ? passes
+                           : shm::take_rate(
+                                 words_[limit], kRates[plan], 1, kNow, [] { return kNow; }, &rate, mine);
         }
     }
 
     shm::Atomic<uint64_t> plan_{0};
-    shm::Word word_{0};
-    unsigned passed_[2][2] = {};
+    shm::Word words_[kLimits] = {};
+    unsigned passed_[2][2][kLimits] = {};  // by taker and plan
 };
 
 }  // namespace

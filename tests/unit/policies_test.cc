@@ -170,6 +170,44 @@ TEST_P(PoliciesTest, ScopesAreGrantedByNameAndByBranch) {
     EXPECT_EQ(ask(none), APIKEY_VALID) << "who asks for nothing";
 }
 
+TEST_P(PoliciesTest, ManyScopesAgreeWithASlowLook) {
+    constexpr unsigned kNames = 300;  // and 10 branches
+    std::mt19937_64 random(3);
+    std::vector<std::string> names;
+    for (unsigned i = 0; i < kNames; ++i) {
+        names.push_back("area" + std::to_string(i % 10) + ".n" + std::to_string(i));
+    }
+    set({.scopes = names});
+    std::vector<PlainRow> keys;
+    for (unsigned number = 0; number < 20; ++number) {
+        std::vector<std::string> scopes;
+        for (const std::string& name : names) {
+            if (random() % 4 == 0) {
+                scopes.push_back(name);
+            }
+        }
+        scopes.push_back("area" + std::to_string(number % 10) + ".*");
+        keys.push_back(key(number, {.scopes = scopes}));
+    }
+    apply(keys);
+    const auto granted = [](const PlainRow& presented, const std::string& name) {
+        const std::vector<std::string>& scopes = terms_of(presented.row).scopes;
+        const std::string branch = name.substr(0, name.find('.')) + ".*";
+        return std::any_of(scopes.begin(), scopes.end(),
+                           [&](const std::string& scope) { return scope == name || scope == branch; });
+    };
+    for (unsigned round = 0; round < 300; ++round) {
+        const std::string& a = names[round];
+        const std::string& b = names[random() % kNames];
+        const std::string& c = names[random() % kNames];
+        const PlainRow& presented = keys[random() % keys.size()];
+        const bool all = granted(presented, a) && (granted(presented, b) || granted(presented, c));
+        EXPECT_EQ(ask_scopes(presented, a + " AND (" + b + " OR " + c + ")"),
+                  all ? APIKEY_VALID : APIKEY_INSUFFICIENT_PERMISSIONS)
+            << presented.row.id << ": " << a << ", " << b << ", " << c;
+    }
+}
+
 TEST_P(PoliciesTest, AnExpressionHoldsAcrossGenerationsAndScopesThatComeLater) {
     set({.scopes = {"a.x", "b.x"}, .plans = {}, .owners = {}});
     PlainRow granted = key(1, {.scopes = {"b.x"}});
@@ -448,6 +486,28 @@ TEST_P(PoliciesTest, AShadowRefusesNothingAndCounts) {
     const shm::CellsView& cells = publisher_->current()->cells();
     EXPECT_EQ(sum_code(cells, APIKEY_SHADOW_USAGE_EXCEEDED), 3u);
     EXPECT_EQ(sum_code(cells, APIKEY_VALID), 5u);
+}
+
+TEST_P(PoliciesTest, AShadowIsToldOnlyWhereNothingIsEnforced) {
+    set({.plans = {{"free",
+                    {limit("trial", "2/day", 0, true), limit("daily", "100/day"),
+                     limit("fast", "1/h", 1, true)}}}});
+    const PlainRow limited = key(1, {.plan = "free"});
+    apply({limited});
+    apikey_limits limits{};
+    for (uint64_t asked = 1; asked <= 5; ++asked) {
+        limits = {};
+        limits.size = sizeof limits;
+        apikey_request request = APIKEY_REQUEST_INIT;
+        request.limits = &limits;
+        EXPECT_EQ(ask(limited, request), APIKEY_VALID);
+        EXPECT_STREQ(limits.quota.name, "daily");
+        EXPECT_EQ(limits.quota.remaining, 100 - asked);
+        EXPECT_EQ(limits.quota.retry_after_ms, 0u);
+    }
+    EXPECT_STREQ(limits.rate.name, "fast");
+    EXPECT_GT(limits.rate.retry_after_ms, 0u) << "but for shadow mode";
+    EXPECT_EQ(flags_, APIKEY_FLAG_SHADOW);
 }
 
 TEST_P(PoliciesTest, MetersGoOnInTheNextGeneration) {
@@ -913,6 +973,42 @@ TEST_P(PoliciesTest, RandomPlansAgreeWithLimitsByTheBook) {
     EXPECT_GT(without_bill, 100u);
     shm::detach_generation(&mapping.generation);
     shm::detach_control(&mapping.control);
+}
+
+// As who was halted between its look at the plan and the meters.
+TEST_P(PoliciesTest, ABillByFiguresThatWereRaisedTakesNothingBack) {
+    constexpr uint64_t kBefore = 2;
+    constexpr uint64_t kNow = 50;
+    for (const bool alone : {true, false}) {
+        SCOPED_TRACE(alone);
+        const auto plan_of = [&](uint32_t burst) {
+            PlanRow plan{"free", {limit("fast", "1/h", burst)}};
+            if (!alone) {
+                plan.limits.push_back(limit("daily", "1000/day"));
+            }
+            return PolicySet{.plans = {plan}};
+        };
+        set(plan_of(kBefore));
+        const PlainRow limited = key(alone ? 1 : 2, {.plan = "free"});
+        apply({limited});
+        ASSERT_EQ(ask(limited), APIKEY_VALID);
+        apikey_client* halted_client = open();
+        const client::Mapping& mapping = *client::Reading(halted_client).mapping();  // it never switches
+        const shm::Found place =
+            find_slot(mapping.generation.table, row_hash(limited.row, mapping.generation.table.hash_seed),
+                      row_digest(limited.row));
+        const shm::Policy& policy = stored_policy(mapping.generation.table, place.meta);
+        client::Bill halted;
+        client::Bill::Owed owed;
+        ASSERT_EQ(halted.draw_up(mapping, {place.index, limited.row.digest.data(), limited.row.id.data(),
+                                           place.meta, &policy}),
+                  client::Spent::kAll);
+        set(plan_of(kNow));
+        EXPECT_EQ(passes(limited, 60), kNow - 1);
+        EXPECT_EQ(halted.spend(1, client::coarse_now_ns(), &owed), client::Spent::kStale);
+        EXPECT_EQ(passes(limited, 60), 0u) << "the burst was spent";
+        apikey_close(halted_client);
+    }
 }
 
 TEST_P(PoliciesTest, ATableTellsItsPoliciesBack) {

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <future>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +29,15 @@ class PublisherTest : public PublisherFixture {
         }
         ++next;
         return change;
+    }
+
+    size_t log_lines(const std::string& event) const {
+        std::ifstream log(directory_ / "log");
+        size_t lines = 0;
+        for (std::string line; std::getline(log, line);) {
+            lines += line.find(event) != std::string::npos ? 1 : 0;
+        }
+        return lines;
     }
 
     bool has(const Change& change) const { return is_in(publisher_->current()->table().view(), change.row); }
@@ -69,6 +80,102 @@ TEST_P(PublisherTest, ARevocationDuringABuildOutlivesIt) {
         const apikey::shm::Found slot = found(change.row);
         ASSERT_NE(slot.index, apikey::shm::kNoSlot);
         EXPECT_EQ(apikey::shm::Meta::state(slot.meta), apikey::shm::SlotState::kRevoked);
+    }
+}
+
+// A source without it is applied in slices, and a key of a later slice has it still.
+TEST_P(PublisherTest, AKeyKeepsAPlanThatNoSourceDefinesAnyMoreUntilItGetsAnother) {
+    PlanRow gold{.name = "gold",
+                 .limits = {{.name = "daily", .form = LimitForm::kQuotaPerDay, .requests = 10}}};
+    publisher_->set_policies(std::make_shared<PolicySet>(PolicySet{.plans = {gold}}));
+    Change has_it = add(0);
+    has_it.row.terms = std::make_shared<const KeyTerms>(KeyTerms{.plan = "gold"});
+    publisher_->apply({has_it}, told());
+    run_until([&] { return told_ == 1; });
+    publisher_->set_policies(std::make_shared<PolicySet>());
+    Change comes_with_it = add(1);
+    comes_with_it.row.terms = has_it.row.terms;
+    uint64_t next = 2;
+    publisher_->make_room_for(ChangeSet({fill(next), comes_with_it}), told());
+    run_until([&] { return told_ == 2; });
+    for (const Change& change : {has_it, comes_with_it}) {
+        const std::optional<KeyRow> row = row_in(publisher_->current()->table().view(), change.row);
+        ASSERT_TRUE(row && row->terms);
+        EXPECT_EQ(row->terms->plan, "gold");
+    }
+    EXPECT_EQ(policies_of(publisher_->current()->table().view()).plans, std::vector<PlanRow>{gold});
+    EXPECT_TRUE(publisher_->make(add(0)));
+    EXPECT_TRUE(publisher_->make(add(1)));
+    publisher_->make_room_for(ChangeSet({fill(next)}), told());
+    run_until([&] { return told_ == 3; });
+    EXPECT_TRUE(policies_of(publisher_->current()->table().view()).plans.empty());
+}
+
+// One that no table can hold, among others that wait for the same build or for the next.
+TEST_P(PublisherTest, AnImpossibleChangeFailsAlone) {
+    publisher_->apply({add(0)}, told());
+    run_until([&] { return told_ == 1; });
+    uint64_t next = 1;
+    const Change first = fill(next);
+    const Change second = add(next++);
+    const Change third = add(next++);
+    Change impossible = add(next++);
+    impossible.row.terms = std::make_shared<const KeyTerms>(KeyTerms{.plan = "nowhere"});
+    int failed = 0;
+    const auto refused = [&](const Result<void>& result) {
+        EXPECT_FALSE(result);
+        ++failed;
+    };
+    publisher_->make_room_for(ChangeSet({impossible}), refused);
+    ASSERT_TRUE(publisher_->building());
+    publisher_->make_room_for(ChangeSet({first}), told());
+    publisher_->make_room_for(ChangeSet({impossible}), refused);
+    publisher_->make_room_for(ChangeSet({second}), told());
+    publisher_->make_room_for(ChangeSet({third}), told());
+    run_until([&] { return told_ + failed == 6; });
+    EXPECT_EQ(failed, 2);
+    for (const Change& change : {first, second, third}) {
+        EXPECT_TRUE(has(change));
+    }
+    EXPECT_FALSE(has(impossible));
+    EXPECT_FALSE(publisher_->building());
+}
+
+// Each time more than the spare room of the table that is built: the next one has more.
+TEST_P(PublisherTest, SteadyAdditionsLetABuildEnd) {
+    constexpr unsigned kBuildsMax = 4;
+    publisher_->apply({add(0)}, told());
+    run_until([&] { return told_ == 1; });
+    uint64_t next = 1;
+    const uint32_t before = publisher_->current()->number();
+    std::vector<std::promise<void>> gates(kBuildsMax + 1);
+    const auto close_gate = [&](unsigned number) {
+        ASSERT_TRUE(worker_->submit([gate = gates[number].get_future().share()] { gate.wait(); }, [] {}));
+    };
+    close_gate(0);
+    publisher_->make_room_for(ChangeSet({fill(next)}), told());
+    uint64_t keys = next;
+    unsigned builds = 0;
+    while (publisher_->current()->number() == before && builds < kBuildsMax) {
+        // The build waits behind a gate, and the one after it behind the next.
+        close_gate(builds + 1);
+        std::vector<Change> more;
+        for (const uint64_t end = keys + keys / 2; keys < end; ++keys) {
+            more.push_back(add(keys));
+        }
+        publisher_->apply(more, told());
+        const size_t generations = log_lines("generation.building");
+        gates[builds++].set_value();
+        run_until([&] {
+            return publisher_->current()->number() != before ||
+                   log_lines("generation.building") > generations;
+        });
+    }
+    gates[builds].set_value();
+    EXPECT_NE(publisher_->current()->number(), before) << "after " << builds << " builds";
+    run_until([&] { return !publisher_->building(); });
+    for (uint64_t number = 0; number < keys; ++number) {
+        ASSERT_TRUE(has(add(number))) << number;
     }
 }
 

@@ -109,7 +109,8 @@ typedef struct apikey_options {
 /** Longest name of a limit, with its NUL. */
 #define APIKEY_LIMIT_NAME_MAX 16
 
-/** One limit after a request: the one that refused it, else the one with the least left. */
+/** One limit after a request: the one that refused it, else the one with the least left. One in shadow mode
+ * only where the key has no other of the kind. */
 typedef struct apikey_limit {
     char name[APIKEY_LIMIT_NAME_MAX]; /**< "": no limit of this kind, or refused for something else */
     uint64_t allowance;               /**< requests: of a rate its burst, of a quota all of a period */
