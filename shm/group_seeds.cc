@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <optional>
-#include <system_error>
 #include <thread>
 
 #include "shm/table_reader.h"
@@ -59,7 +59,7 @@ void choose_seeds(std::span<uint64_t> hashes, std::span<uint8_t> seeds, Groups g
         };
         try {
             other.emplace(lower);
-        } catch (const std::system_error&) {  // no more threads
+        } catch (const std::exception&) {  // no more threads, or no memory for one
             lower();
         }
         choose_seeds({upper, hashes.end()}, seeds, {middle, groups.end}, threads - threads / 2);

@@ -135,9 +135,16 @@ Result<void> take_key(json::object& object, bool allow_weak) {
     const char* const id = shm::native_key_id(key.data(), length);
     const std::string_view text(key.data(), length);
     if (id != nullptr && text.starts_with(kPrefixStart) && shm::native_key_checksum_ok(key.data(), length)) {
-        object.emplace("id", std::string_view(id, shm::kIdLength));
-        object.emplace("environment", text.substr(kPrefixStart.size(), static_cast<size_t>(id - text.data()) -
-                                                                           1 - kPrefixStart.size()));
+        const std::string_view said[] = {
+            {id, shm::kIdLength},
+            text.substr(kPrefixStart.size(),
+                        static_cast<size_t>(id - text.data()) - 1 - kPrefixStart.size())};
+        for (const auto& [field, words] : {std::pair("id", said[0]), std::pair("environment", said[1])}) {
+            const json::value& stored = object.emplace(field, words).first->value();
+            if (fault && (!stored.is_string() || stored.get_string() != words)) {
+                fault = fail(std::string(field) + ": not what the key says (leave it out)");
+            }
+        }
     } else {
         object["foreign"] = true;
     }
@@ -158,8 +165,10 @@ Result<void> give_id(json::object& object) {
         return fail(done.error().message);
     }
     object["id"] = drawn.id;
-    object["foreign"] = true;
-    return {};
+    const json::value& foreign = object.emplace("foreign", true).first->value();
+    return foreign.is_bool() && foreign.get_bool()
+               ? Result<void>()
+               : Result<void>(fail("foreign: a key without an id is (want true, or leave it out)"));
 }
 
 /// JSON is YAML: a list entry of a key set, and judged as one.
@@ -197,7 +206,7 @@ class Import {
         read_(++records_);
         const Result<KeyRow> row = object ? make(*object) : tl::unexpected(object.error());
         if (!row) {
-            faults_.add(import_place(line) + row.error().message);
+            faults_.add(import_fault(line, row.error().message));
             return;
         }
         if (const auto [other, is_new] = lines_.emplace(row->id, line); !is_new) {
@@ -207,7 +216,7 @@ class Import {
         }
         rows_.push_back({line, *row});
     }
-    std::vector<ImportedRow> take() { return std::move(rows_); }
+    std::deque<ImportedRow> take() { return std::move(rows_); }
 
   private:
     /// Null is a way to say nothing, but for what metadata says.
@@ -230,7 +239,7 @@ class Import {
     Faults& faults_;
     const std::function<void(size_t records)>& read_;
     size_t records_ = 0;
-    std::vector<ImportedRow> rows_;
+    std::deque<ImportedRow> rows_;
     boost::unordered_flat_map<std::string, size_t> lines_;
 };
 
@@ -283,6 +292,17 @@ std::string import_place(size_t line) {
     return "standard input:" + std::to_string(line) + ": ";
 }
 
+std::string import_fault(size_t line, std::string what) {
+    for (size_t from = what.find('\''); from != std::string::npos; from = what.find('\'', from + 1)) {
+        const size_t end = std::min(what.find('\'', from + 1), what.size());
+        const std::string_view quoted = std::string_view(what).substr(from + 1, end - from - 1);
+        if (quoted.size() >= shm::kForeignKeyLengthMin && quoted.find(' ') == std::string_view::npos) {
+            what.replace(from, end + 1 - from, "(a value that may be a key; not shown)");
+        }
+    }
+    return import_place(line) + what;
+}
+
 double random_bits_max(std::string_view key) {
     double characters = 0;
     const auto uses = [&](auto is_one) { return std::any_of(key.begin(), key.end(), is_one); };
@@ -303,8 +323,8 @@ double random_bits_max(std::string_view key) {
     return static_cast<double>(key.size()) * std::log2(std::max(characters, 1.0));
 }
 
-std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak, Faults& faults,
-                                     const std::function<void(size_t records)>& read) {
+std::deque<ImportedRow> read_import(std::string& text, ImportForm form, bool allow_weak, Faults& faults,
+                                    const std::function<void(size_t records)>& read) {
     Import import(allow_weak, faults, read);
     if (form == ImportForm::kCsv) {
         read_csv(text, import, faults);
@@ -312,6 +332,7 @@ std::vector<ImportedRow> read_import(std::string& text, ImportForm form, bool al
         read_json_lines(text, import);
     }
     wipe(text);
+    text = {};
     return import.take();
 }
 

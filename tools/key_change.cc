@@ -51,9 +51,6 @@ Outcome check_not_served(const Context& context, const StoreName& store) {
     return {};
 }
 
-/// More are not told one by one: the daemon reads them itself.
-constexpr size_t kToldMax = 1000;
-
 Outcome tell(const Context& context, const AdminRequest& request, int64_t wait_ms) {
     const auto answer = context.ask(request, wait_ms);
     if (!answer) {

@@ -17,6 +17,9 @@ namespace apikeyd {
 /// Other operators may hold a store's lock, waiting for a daemon that builds a generation.
 inline constexpr uint32_t kLockWait_ms = 150'000;
 
+/// More changes are not told one by one: the daemon reads them itself.
+inline constexpr size_t kToldMax = 1000;
+
 /// Edits the set and tells which changes it means: also those that are none, since a change that changes
 /// nothing is carried out again everywhere. Called once, while no other operator changes the set; a failure
 /// leaves everything as it was.

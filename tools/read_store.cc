@@ -4,7 +4,7 @@
 
 namespace apikeyd {
 
-tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSink& sink) {
+tl::expected<SourceContent, Failure> read_store(const Context& context, const RowSink& sink) {
     const auto store = context.store();
     if (!store) {
         return tl::unexpected(store.error());
@@ -13,7 +13,10 @@ tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSin
     if (!content) {
         return failed(Exit::kUnreachable, content.error());
     }
-    return std::move((*content)->policies);
+    for (const std::string& warning : (*content)->warnings) {
+        say(warning);
+    }
+    return **std::move(content);
 }
 
 tl::expected<std::optional<KeyRow>, Failure> find_row(const Context& context, const std::string& id) {

@@ -11,9 +11,9 @@
 
 namespace apikeyd {
 
-/// Streams the store's rows to `sink`, and answers what stands beside them. Rows that were handed over before
-/// a failure are provisional.
-tl::expected<PolicySet, Failure> read_store(const Context& context, const RowSink& sink);
+/// Streams the store's rows to `sink`, and answers what stands beside them. What is left out is said on
+/// standard error. Rows that were handed over before a failure are provisional.
+tl::expected<SourceContent, Failure> read_store(const Context& context, const RowSink& sink);
 
 /// The row with this id; nullopt when there is none.
 tl::expected<std::optional<KeyRow>, Failure> find_row(const Context& context, const std::string& id);

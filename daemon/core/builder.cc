@@ -1,10 +1,12 @@
 #include "core/builder.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <array>
 #include <boost/unordered/unordered_flat_set.hpp>
+#include <cerrno>
 #include <cmath>
-#include <random>
 #include <string_view>
 
 #include "core/generation_plan.h"
@@ -201,7 +203,10 @@ Result<std::unique_ptr<Generation>> build_generation(const BuildOrder& order, co
                                                      Sets changes) {
     double growth = order.growth;
     for (unsigned attempt = 0; attempt < 2 * kSeedsMax; ++attempt) {
-        const uint64_t hash_seed = std::random_device()() | uint64_t{std::random_device()()} << 32;
+        uint64_t hash_seed = 0;
+        if (getrandom(&hash_seed, sizeof hash_seed, 0) != sizeof hash_seed) {
+            return fail(apikey::shm::system_error_text("cannot draw random bytes", "table", errno));
+        }
         // Looked at each time: the live table goes on changing.
         Outline outline = outline_of(hash_seed, from, changes);
         Needs& needs = outline.needs;

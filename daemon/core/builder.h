@@ -27,7 +27,7 @@ struct BuildOrder {
 
 /// Every live key of `from` (nullptr: none), then the changes of each set, in files under temporary names.
 /// `from` may change meanwhile; the caller logs those changes and replays them. Dead slots and unused details
-/// stay behind. Holds some ten bytes for each key.
+/// stay behind. Holds some ten bytes for each key, and forty for each change where there is a live table.
 Result<std::unique_ptr<apikey::shm::Generation>> build_generation(const BuildOrder& order,
                                                                   const apikey::shm::TableView* from,
                                                                   std::span<const ChangeSet* const> changes);

@@ -17,10 +17,12 @@
 
 namespace apikeyd {
 
-/// Not thread-safe. Two rows are of one key when id and digest agree.
+/// Not thread-safe. Two changes are of one key when id and digest agree.
 class ChangeSet {
   public:
     ChangeSet() = default;
+    ChangeSet(ChangeSet&&) = default;
+    ChangeSet& operator=(ChangeSet&&) = default;
     /// A load's rows, and `changes` behind them.
     explicit ChangeSet(const std::vector<Change>& changes, std::shared_ptr<RowSpool> rows = nullptr) {
         for (const Change& change : changes) {
@@ -30,7 +32,8 @@ class ChangeSet {
     }
 
     /// Puts `change` in the place of an earlier one of the same key; false when there is none. What a load's
-    /// rows say of the key is left out: whoever made the change sees to it that it is somewhere.
+    /// rows say of its id, or of its digest, is left out: the change itself is in the live table, or waits
+    /// behind them.
     bool replace(const Change& change) {
         if (rows_ != nullptr) {
             rows_->leave_out(change.row.id);
@@ -70,7 +73,9 @@ class ChangeSet {
     void for_each(Visit visit) const {
         for_each(visit, [](const Change&) {});
     }
+    bool has_rows() const { return rows_ != nullptr && rows_->size() != 0; }
     bool empty() const { return size() == 0; }
+    /// Of a load's rows also those that were left out since.
     size_t size() const { return (rows_ != nullptr ? rows_->size() : 0) + changes_.size(); }
 
   private:

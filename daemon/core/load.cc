@@ -179,8 +179,8 @@ void Load::leave_revived_out() {
 }
 
 void Load::run() {
-    additions = std::make_shared<RowSpool>(directory_fd);
     try {
+        additions = std::make_shared<RowSpool>(directory_fd);
         if (reads_source) {
             read_and_compare();
         } else {
@@ -191,18 +191,18 @@ void Load::run() {
         unread = true;
     } catch (const NotKept& refused) {
         error = source->place() + ": its new keys find no room while they are read: " + refused.error.message;
-        unread = true;
+        no_room = true;
     } catch (const Stopped&) {
         error = source->place() + ": not read to its end, the daemon stops";
     }
     if (!error.empty()) {
-        additions = std::make_shared<RowSpool>(directory_fd);
+        additions.reset();
         changes.clear();
     }
 }
 
-/// A generation that is built later cannot have a key or an owner whose plan is gone, so none may have one
-/// that goes.
+/// No owner may have a plan that is gone: no generation could be built. A key keeps it until it has another
+/// (with_plans_of()), which is no state that anybody asked for.
 void Load::compare_policies() {
     boost::unordered_flat_set<std::string_view> plans;
     for (const PlanRow& plan : policies->plans) {

@@ -55,6 +55,7 @@ class Load {
     ReloadReport report;
     uint64_t live_keys = 0;
     bool unread = false;               // the error is one of reading, not of what was read
+    bool no_room = false;              // of keeping it while it was read
     std::vector<std::string> revived;  // ids of revoked keys that the source has in another state
     std::shared_ptr<RowSpool> additions;
     uint64_t additions_bytes = 0;  // of details

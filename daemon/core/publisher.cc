@@ -353,8 +353,19 @@ void Publisher::conclude(const Build& build, const Result<void>& result) {
     }
     size_t alone = std::exchange(alone_, 0);
     std::vector<Done> made;
-    for (Waiting& waiting : std::exchange(waiting_, {})) {
-        if (result) {
+    std::vector<Waiting> came_meanwhile = std::exchange(waiting_, {});
+    if (!result && current_ == nullptr) {
+        // A table of these alone would refuse all keys of the load that failed; the next one says these too.
+        for (const Waiting& waiting : build.waiting) {
+            waiting.done(result);
+        }
+        for (const Waiting& waiting : came_meanwhile) {
+            waiting.done(result);
+        }
+        return;
+    }
+    for (Waiting& waiting : came_meanwhile) {
+        if (result && !waiting.changes.has_rows()) {  // a load's are built, however few
             ChangeSet unmade;
             waiting.changes.for_each([&](const Change& change) {
                 if (!make(change)) {

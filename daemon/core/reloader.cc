@@ -203,7 +203,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         if (load->policies_set) {
             step_back_to(load->in_force);  // some of it is in force
         }
-        if (load->error.empty()) {
+        if (load->error.empty() || load->no_room) {
             retry_later(kRetryDelay);
         } else if (load->unread && options_.source->tells_changes()) {
             retry_later(kReadRetryDelay);

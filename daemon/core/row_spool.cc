@@ -1,7 +1,9 @@
 #include "core/row_spool.h"
 
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/table_rows.h"
@@ -12,7 +14,9 @@ namespace {
 
 /// Few sets that people edit are larger, and few changes of others.
 constexpr size_t kFirstBytes = size_t{64} << 10;
-constexpr size_t kFileBytes = size_t{32} << 20;
+/// Each file as large as a half of those before: few of them, and little of them empty.
+constexpr uint64_t kFileBytesMin = uint64_t{4} << 20;
+constexpr uint64_t kFileBytesMax = uint64_t{256} << 20;
 constexpr char kFileName[] = "build.rows";
 
 /// What a packed row begins with; its texts follow, in this order.
@@ -32,6 +36,9 @@ struct Head {
 };
 static_assert(kMetadataBytesMax <= UINT16_MAX && kNameBytesMax <= UINT8_MAX);
 static_assert(kOwnerBytesMax <= UINT8_MAX && kEnvironmentBytesMax <= UINT8_MAX && kKeyIdLength <= UINT8_MAX);
+static_assert(sizeof(Head) + kKeyIdLength + kEnvironmentBytesMax + kOwnerBytesMax + kNameBytesMax +
+                  kMetadataBytesMax <=
+              kFirstBytes);
 
 size_t packed_bytes(const KeyRow& row) {
     return sizeof(Head) + row.id.size() + row.environment.size() + row.owner.size() + row.name.size() +
@@ -46,15 +53,27 @@ Result<void> RowSpool::make_chunk() {
         chunks_.push_back({first_.get(), kFirstBytes, 0});
         return {};
     }
+    uint64_t held = 0;
+    for (const apikey::shm::Segment& file : files_) {
+        held += file.bytes();
+    }
+    const uint64_t bytes = std::clamp(held / 2, kFileBytesMin, kFileBytesMax);
+    struct statvfs system {};
+    if (fstatvfs(directory_fd_, &system) == 0 &&
+        uint64_t{system.f_bavail} * system.f_frsize < held + 2 * bytes) {
+        return fail(std::to_string(size_) + " rows take " + std::to_string(held >> 20) +
+                    " MiB, and their table will take as much again; " +
+                    std::to_string(uint64_t{system.f_bavail} * system.f_frsize >> 20) +
+                    " MiB are free where it is made");
+    }
     unlinkat(directory_fd_, kFileName, 0);  // of a daemon that was killed between the two calls
-    auto file =
-        apikey::shm::Segment::create(directory_fd_, kFileName, kFileBytes, 0600, static_cast<gid_t>(-1));
+    auto file = apikey::shm::Segment::create(directory_fd_, kFileName, bytes, 0600, static_cast<gid_t>(-1));
     if (!file) {
         return tl::unexpected(file.error());
     }
     unlinkat(directory_fd_, kFileName, 0);
     files_.push_back(*std::move(file));
-    chunks_.push_back({static_cast<uint8_t*>(files_.back().data()), kFileBytes, 0});
+    chunks_.push_back({files_.back().data(), bytes, 0});
     return {};
 }
 

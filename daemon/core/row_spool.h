@@ -1,6 +1,7 @@
 // Rows of the source on their way into a table, packed: a hundred bytes each, and outside of the daemon's own
-// memory when there are many. A first load of millions of keys needs them all at once, for how large the
-// table is to be, and where in it each key is at home, is only known when the last one was read.
+// memory when there are many, but for terms, which rows share. A first load of millions of keys needs them
+// all at once, for how large the table is to be, and where in it each key is at home, is only known when the
+// last one was read.
 
 #pragma once
 
@@ -28,8 +29,8 @@ class RowSpool {
     RowSpool(const RowSpool&) = delete;
     RowSpool& operator=(const RowSpool&) = delete;
 
-    /// Adds a row; terms that rows share stay shared. On an error (no room in the directory, no descriptor)
-    /// nothing was added.
+    /// Adds a row; terms that rows share stay shared. On an error nothing was added: no descriptor, or no
+    /// room in the directory for the rows and for as much again, which their table will take at least.
     Result<void> append(const KeyRow& row);
     /// Those appended, also what was left out since.
     [[nodiscard]] uint64_t size() const { return size_; }

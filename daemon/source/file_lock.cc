@@ -61,7 +61,11 @@ Result<FilePlace> resolve_file(const std::string& path) {
         if (lstat(path.c_str(), &st) == 0) {
             return fail(path + ": a symbolic link to nowhere (create its target, or name the file itself)");
         }
-        full = path;
+        // The directory at least: a file system's links are no part of a database's name.
+        const size_t slash = path.rfind('/');
+        const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+        const std::unique_ptr<char, decltype(&free)> there(realpath(directory.c_str(), nullptr), &free);
+        full = there ? std::string(there.get()) + "/" + path.substr(slash + 1) : path;
     } else {
         return tl::unexpected(file_error(path, "resolve", errno));
     }

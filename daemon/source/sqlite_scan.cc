@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,6 +23,7 @@ constexpr std::string_view kDoing = "reading keys";
 /// Rows that one thread reads in some milliseconds: what a second one costs to begin with is nothing to it.
 constexpr int64_t kBlockRows = 4096;
 constexpr int64_t kSharedRowsMin = 16 * kBlockRows;
+constexpr int64_t kRowidsPerRowMax = 8;
 /// Read by the other thread and not visited yet.
 constexpr size_t kBlocksAhead = 2;
 
@@ -54,6 +56,7 @@ struct Blocks {
     int64_t last;
     int64_t width;
 
+    friend bool operator==(const Blocks&, const Blocks&) = default;
     [[nodiscard]] int64_t count() const { return (last - first) / width + 1; }
     [[nodiscard]] Range at(int64_t number) const {
         const int64_t from = first + number * width;
@@ -61,7 +64,8 @@ struct Blocks {
     }
 };
 
-/// nullopt where two threads do not pay: few rows, or rowids so far apart that no block would hold many.
+/// nullopt where two threads do not pay: few rows, or rowids far apart, so that blocks could hold very
+/// different numbers of them.
 Result<std::optional<Blocks>> blocks_of(const KeyStoreConnection& connection) {
     auto ends = connection.database.prepare(
         "SELECT (SELECT min(rowid) FROM keys), (SELECT max(rowid) FROM keys), (SELECT count(*) FROM keys)");
@@ -75,7 +79,7 @@ Result<std::optional<Blocks>> blocks_of(const KeyStoreConnection& connection) {
     const int64_t last = ends->column_int(1);
     const int64_t rows = ends->column_int(2);
     if (std::thread::hardware_concurrency() < 2 || rows < kSharedRowsMin || first < 0 ||
-        (last - first) / rows >= kBlockRows) {
+        (last - first) / rows >= kRowidsPerRowMax) {
         return std::nullopt;
     }
     return Blocks{first, last, kBlockRows * ((last - first) / rows + 1)};
@@ -93,6 +97,11 @@ class Other {
         auto transaction = Transaction::begin((*connection)->database, "BEGIN", kDoing);
         const Result<Position> position = (*connection)->position();
         if (!transaction || !position || *position != now) {
+            return nullptr;
+        }
+        // Who moves rows to other rowids changes nothing that the position would say.
+        const auto same = blocks_of(**connection);
+        if (!same || *same != blocks) {
             return nullptr;
         }
         (*connection)->policies.load([](const auto&, const auto&, const auto&) {});
@@ -121,7 +130,10 @@ class Other {
     /// Its next one.
     Block take() {
         std::unique_lock lock(mutex_);
-        read_.wait(lock, [this] { return !ahead_.empty(); });
+        read_.wait(lock, [this] { return !ahead_.empty() || failed_; });
+        if (ahead_.empty()) {
+            return fail("the thread that reads it as well has no memory");
+        }
         Block block = std::move(ahead_.front());
         ahead_.pop_front();
         lock.unlock();
@@ -134,6 +146,15 @@ class Other {
         : connection_(std::move(connection)), transaction_(std::move(transaction)) {}
 
     void read(const Blocks& blocks) {
+        try {
+            read_all(blocks);
+        } catch (const std::exception&) {  // no memory
+            const std::lock_guard lock(mutex_);
+            failed_ = true;
+        }
+        read_.notify_all();
+    }
+    void read_all(const Blocks& blocks) {
         for (int64_t number = 1; number < blocks.count(); number += 2) {
             Block block = read_one(blocks.at(number));
             std::unique_lock lock(mutex_);
@@ -148,17 +169,13 @@ class Other {
     }
     Block read_one(Range range) {
         std::vector<ScannedRow> rows;
-        try {
-            rows.reserve(kBlockRows);
-            Result<void> read =
-                read_block(*connection_, range, [&](ScannedRow& row) { rows.push_back(std::move(row)); });
-            if (read) {
-                read = connection_->policies_read();
-            }
-            return read ? Block(std::move(rows)) : Block(tl::unexpected(read.error()));
-        } catch (const std::bad_alloc&) {
-            return fail(connection_->database.named() + ": no memory to read it");
+        rows.reserve(kBlockRows);
+        Result<void> read =
+            read_block(*connection_, range, [&](ScannedRow& row) { rows.push_back(std::move(row)); });
+        if (read) {
+            read = connection_->policies_read();
         }
+        return read ? Block(std::move(rows)) : Block(tl::unexpected(read.error()));
     }
 
     std::unique_ptr<KeyStoreConnection> connection_;
@@ -167,6 +184,7 @@ class Other {
     std::condition_variable read_, taken_;
     std::deque<Block> ahead_;  // under the mutex
     bool unwanted_ = false;    // too
+    bool failed_ = false;      // too
     std::thread thread_;
 };
 

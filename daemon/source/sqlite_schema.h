@@ -226,6 +226,7 @@ inline constexpr DatabaseKind kKeyStore = {
     .application_id = kKeyStoreApplicationId,
     .versions = kKeyStoreVersionsSql,
     .mode = 0600,
+    .cache_kib = 192 << 10,  // an import of a million keys
     .made_by = "apikeyctl makes it with the first change",
     .filled_by = "apikeyctl fills it with the first change",
 };

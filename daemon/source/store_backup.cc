@@ -31,14 +31,26 @@ bool is_there(const std::string& path) {
 /// What must not be overwritten, whoever asks for it.
 Result<void> check_place(const StoreName& store, const FilePlace& place, bool replace) {
     const Result<FilePlace> source = resolve_file(store.place);
-    if (source && source->path == place.path) {
-        return fail(place.path + ": is the store itself (name another file)");
+    for (const char* tail : {"", "-wal", "-shm", "-journal", ".lock"}) {
+        if (source && source->path + tail == place.path) {
+            return fail(place.path + ": is the store itself, or of it (name another file)");
+        }
     }
-    if (is_there(place.path + "-wal")) {
-        return fail(place.path + ": is in use as a database (there is a -wal beside it; name another file)");
+    for (const char* tail : {"-wal", "-journal"}) {
+        if (is_there(place.path + tail)) {
+            return fail(place.path + ": is in use as a database (there is a " + tail +
+                        " beside it; name another file)");
+        }
     }
-    if (!replace && is_there(place.path)) {
+    struct stat there {};
+    if (lstat(place.path.c_str(), &there) != 0) {
+        return {};
+    }
+    if (!replace) {
         return fail(place.path + ": is there already (remove it, name another, or have it replaced)");
+    }
+    if (!S_ISREG(there.st_mode)) {
+        return fail(place.path + ": no regular file (name another)");
     }
     return {};
 }
@@ -108,9 +120,20 @@ struct Comparison {
     RestoreEffect effect;
     std::vector<KeyRow> revived;
     Fingerprint store{};
+    Fingerprint copy{};
 };
 
-Result<Comparison> compare(const StoreName& store, const std::string& path) {
+/// Of a source that left rows out nobody can say which keys they were.
+Result<void> whole(const SourceContent& content) {
+    return content.left_out == 0
+               ? Result<void>()
+               : Result<void>(fail(content.warnings.front() + "\n(" + std::to_string(content.left_out) +
+                                   " rows break a rule: mend or delete them, then restore)"));
+}
+
+/// `load` streams the copy's rows.
+Result<Comparison> compare(const StoreName& store,
+                           const std::function<Result<SourceContent>(const RowSink& sink)>& load) {
     Comparison found;
     boost::unordered_flat_map<uint64_t, bool> revoked;
     if (is_there(store.place)) {
@@ -120,26 +143,34 @@ Result<Comparison> compare(const StoreName& store, const std::string& path) {
         if (!now) {
             return fail(now.error().message + "\n(if this store is lost, move it away, then restore)");
         }
+        if (const Result<void> sound = whole(**now); !sound) {
+            return tl::unexpected(sound.error());
+        }
         found.store = (*now)->fingerprint;
+    } else {
+        found.effect.no_store = true;
     }
-    const auto then = make_source({store.kind, path})->load(std::nullopt, [&](KeyRow row) {
+    const Result<SourceContent> then = load([&](const KeyRow& row) {
         const auto known = revoked.find(digest_word(row));
         ++(known == revoked.end() ? found.effect.come : found.effect.keys);
         if (known != revoked.end() && known->second && row.state != KeyState::kRevoked) {
             found.effect.revived.push_back(row.id);
-            found.revived.push_back(std::move(row));
+            found.revived.push_back(row);
         }
     });
-    if (!then) {
-        return tl::unexpected(then.error());
+    const Result<void> sound = then ? whole(*then) : tl::unexpected(then.error());
+    if (!sound) {
+        return tl::unexpected(sound.error());
     }
+    found.copy = then->fingerprint;
     found.effect.go = revoked.size() - found.effect.keys;
     found.effect.keys += found.effect.come;
     return found;
 }
 
 bool is_refused(const Comparison& found, const RestoreOptions& options) {
-    return !found.revived.empty() && options.revived == Revived::kRefused;
+    return found.effect.no_store ? options.revived != Revived::kAccepted
+                                 : !found.revived.empty() && options.revived == Revived::kRefused;
 }
 
 Result<void> revoke(KeySet& set, std::vector<KeyRow>& rows) {
@@ -151,33 +182,48 @@ Result<void> revoke(KeySet& set, std::vector<KeyRow>& rows) {
     return done;
 }
 
-/// The copy's text as it is put back; the old one where that is refused.
-Result<std::string> restored_text(const std::string& path, std::string_view old_text, Comparison& found,
+/// The copy's text as it is put back.
+Result<std::string> restored_text(std::string text, const std::string& path, Comparison& found,
                                   const RestoreOptions& options) {
-    Result<std::string> text = read_text_file(path, kKeySetBytesMax);
-    if (!text || is_refused(found, options)) {
-        return text ? std::string(old_text) : text;
-    }
     if (found.revived.empty() || options.revived == Revived::kAccepted) {
         return text;
     }
-    Result<KeySetText> set = KeySetText::parse(*std::move(text), path);
+    Result<KeySetText> set = KeySetText::parse(std::move(text), path);
     const Result<void> revoked = set ? revoke(*set, found.revived) : tl::unexpected(set.error());
     return revoked ? Result<std::string>(set->text()) : tl::unexpected(revoked.error());
 }
 
+/// The copy is read once: what is put back is what was compared.
 Result<RestoreEffect> restore_yaml(const StoreName& store, const std::string& path,
                                    const RestoreOptions& options) {
-    RewriteOptions rewrite{options.lock_wait_ms_max, kKeySetBytesMax, KeySetText::empty_text(), {}};
+    Result<std::string> text = read_text_file(path, kKeySetBytesMax);
+    if (!text) {
+        return tl::unexpected(text.error());
+    }
+    const auto compared = [&] {
+        return compare(store, [&](const RowSink& sink) -> Result<SourceContent> {
+            const auto parsed = parse_key_set(*text, path, sink);
+            return parsed ? Result<SourceContent>(SourceContent{.keys = parsed->keys})
+                          : Result<SourceContent>(fail(parsed.error().joined()));
+        });
+    };
     RestoreEffect effect;
+    if (!is_there(store.place)) {
+        Result<Comparison> found = compared();
+        if (!found || is_refused(*found, options)) {
+            return found ? Result<RestoreEffect>(std::move(found->effect)) : tl::unexpected(found.error());
+        }
+    }
     const auto edit = [&](std::string_view old_text) -> Result<std::string> {
-        Result<Comparison> found = compare(store, path);
+        Result<Comparison> found = compared();
         if (!found) {
             return tl::unexpected(found.error());
         }
         effect = found->effect;
-        return restored_text(path, old_text, *found, options);
+        return is_refused(*found, options) ? Result<std::string>(std::string(old_text))
+                                           : restored_text(*text, path, *found, options);
     };
+    const RewriteOptions rewrite{options.lock_wait_ms_max, kKeySetBytesMax, KeySetText::empty_text(), {}};
     const Result<Rewrite> written = rewrite_file(store.place, edit, rewrite);
     return written ? Result<RestoreEffect>(std::move(effect)) : tl::unexpected(written.error());
 }
@@ -201,22 +247,27 @@ Result<Database> copy_revoked(const TemporaryFile& file, const Database& from,
     return copy;
 }
 
-/// In one transaction of the store, and only while it is what it was compared as.
-Result<void> put_back(const StoreName& store, const Comparison& found, const Database& from,
-                      const RestoreOptions& options) {
+/// Whether this still is what was compared.
+Result<void> check_unchanged(const StoreName& store, const Fingerprint& compared) {
+    const auto now = make_source(store)->load(compared, [](const KeyRow&) {});
+    return now && !*now ? Result<void>()
+                        : fail(store.place + ": was changed while it was looked at (try again)");
+}
+
+/// In one transaction of the store, and only while it and the copy are what they were compared as.
+Result<void> put_back(const StoreName& store, const std::string& path, const Comparison& found,
+                      const Database& from, const RestoreOptions& options) {
     Result<Database> into = Database::open_writable(kKeyStore, store.place);
     if (!into) {
         return tl::unexpected(into.error());
     }
     into->wait_for_locks(options.lock_wait_ms_max);
-    const bool was_there = found.store != Fingerprint{};
-    const auto unchanged = [&]() -> Result<void> {
-        const auto now = make_source(store)->load(found.store, [](const KeyRow&) {});
-        return now && !*now ? Result<void>()
-                            : fail(store.place + ": was changed while it was looked at (try again)");
+    const auto unchanged = [&] {
+        const Result<void> same =
+            found.effect.no_store ? Result<void>() : check_unchanged(store, found.store);
+        return same ? check_unchanged({store.kind, path}, found.copy) : same;
     };
-    return into->take_copy_of(
-        from, {was_there ? std::function<Result<void>()>(unchanged) : nullptr, options.progress});
+    return into->take_copy_of(from, {unchanged, options.progress});
 }
 
 Result<RestoreEffect> restore_sqlite(const StoreName& store, const std::string& path,
@@ -229,7 +280,11 @@ Result<RestoreEffect> restore_sqlite(const StoreName& store, const std::string& 
     }
     Result<Database> from = Database::open_read_only(kKeyStore, path);
     const Result<void> sound = from ? from->check_integrity() : tl::unexpected(from.error());
-    Result<Comparison> found = sound ? compare(store, path) : tl::unexpected(sound.error());
+    const auto load = [&](const RowSink& sink) -> Result<SourceContent> {
+        auto content = make_source({store.kind, path})->load(std::nullopt, sink);
+        return content ? Result<SourceContent>(**std::move(content)) : tl::unexpected(content.error());
+    };
+    Result<Comparison> found = sound ? compare(store, load) : tl::unexpected(sound.error());
     if (!found) {
         return tl::unexpected(found.error());
     }
@@ -244,7 +299,8 @@ Result<RestoreEffect> restore_sqlite(const StoreName& store, const std::string& 
         }
         from = copy_revoked(changed, *from, found->revived);
     }
-    const Result<void> done = from ? put_back(store, *found, *from, options) : tl::unexpected(from.error());
+    const Result<void> done =
+        from ? put_back(store, path, *found, *from, options) : tl::unexpected(from.error());
     return done ? Result<RestoreEffect>(found->effect) : tl::unexpected(done.error());
 }
 

@@ -32,10 +32,11 @@ struct RestoreEffect {
     uint64_t come = 0;                      ///< that the store does not have
     uint64_t go = 0;                        ///< that only the store has
     std::vector<std::string> revived = {};  ///< ids of keys that the store has revoked and the copy has not
+    bool no_store = false;                  ///< there is none that could say what was revoked since
 };
 
 enum class Revived : uint8_t {
-    kRefused,       ///< the store stays as it is when there is one
+    kRefused,       ///< the store stays as it is; where there is none, none is made
     kRevokedAgain,  ///< what is put back has them revoked
     kAccepted,
 };
@@ -47,9 +48,10 @@ struct RestoreOptions {
 };
 
 /// Puts what the file `path` holds in the place of all that the store holds, durably, or leaves the store as
-/// it was: also when the effect has revived keys and they are refused, which is no error. Readers see one or
-/// the other. An SQLite store stays the file that it is, and nobody who has it open is disturbed; where there
-/// is none it is made. Holds 16 bytes a key of the store.
+/// it was: also when the effect has revived keys, or may have where there is no store, and they are refused,
+/// which is no error. Rows that break a rule, on either side, are one: nobody could say what became of them.
+/// Readers see one or the other. An SQLite store stays the file that it is, and nobody who has it open is
+/// disturbed; where there is none it is made. Holds 16 bytes a key of the store.
 Result<RestoreEffect> restore(const StoreName& store, const std::string& path, const RestoreOptions& options);
 
 }  // namespace apikeyd

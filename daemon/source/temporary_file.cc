@@ -63,11 +63,22 @@ Result<void> TemporaryFile::create(const FilePlace& place) {
 }
 
 Result<void> TemporaryFile::rename_to(const FilePlace& place, bool replace) {
-    const unsigned flags = replace ? 0 : RENAME_NOREPLACE;
-    if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, place.path.c_str(), flags) != 0) {
-        return tl::unexpected(file_error(place.path, replace ? "replace the file" : "make the file", errno));
+    if (replace) {
+        if (rename(path_.c_str(), place.path.c_str()) != 0) {
+            return tl::unexpected(file_error(place.path, "replace the file", errno));
+        }
+        path_.clear();
+        return sync_directory(place);
     }
-    path_.clear();
+    int made = renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, place.path.c_str(), RENAME_NOREPLACE);
+    if (made == 0) {
+        path_.clear();
+    } else if (errno == EINVAL || errno == ENOSYS) {  // a file system of a network: the first name goes later
+        made = link(path_.c_str(), place.path.c_str());
+    }
+    if (made != 0) {
+        return tl::unexpected(file_error(place.path, "make the file", errno));
+    }
     return sync_directory(place);
 }
 

@@ -326,9 +326,10 @@ Result<void> Database::configure_for_writing() const {
     // create them, and without them cannot read a WAL database. The size limit gives a big flush's space
     // back.
     int persist = 1;
-    if (execute(
-            "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -16384") !=
-            SQLITE_OK ||
+    const std::string settings =
+        "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -" +
+        std::to_string(kind_->cache_kib);
+    if (execute(settings.c_str()) != SQLITE_OK ||
         sqlite3_file_control(connection_.get(), "main", SQLITE_FCNTL_PERSIST_WAL, &persist) != SQLITE_OK) {
         return tl::unexpected(last_error("setting it up"));
     }

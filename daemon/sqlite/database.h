@@ -31,6 +31,9 @@ struct DatabaseKind {
     /// SQL that makes a store of each version of one of the version before; of an empty file for the first.
     std::span<const char* const> versions{};
     mode_t mode = 0600;  ///< of a new file
+    /// Pages that whoever writes keeps at most, in KiB. One large change touches pages at random: those that
+    /// do not stay are written to the log each time.
+    int64_t cache_kib = 16 << 10;
     // What to do where there is none, and where it is empty.
     std::string_view made_by;
     std::string_view filled_by;

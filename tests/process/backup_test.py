@@ -59,7 +59,7 @@ class Backup(Ctl):
         self.ctl("revoke", self.leaked_id)
         before = self.ctl("export")
         self.ctl("restore", self.file, status=1)
-        self.assertIn(f"key {self.leaked_id}: is revoked, and is not in the backup", self.said)
+        self.assertIn(f"key {self.leaked_id}: is revoked, and the backup has it not revoked", self.said)
         self.assertIn("nothing was restored", self.said)
         self.assertNotIn(self.kept_id, self.said)
         self.assertEqual(self.ctl("export"), before)
@@ -69,7 +69,11 @@ class Backup(Ctl):
         self.assertEqual(self.codes(self.leaked, self.kept, status=1), ["REVOKED", "VALID"])
         self.assertEqual(self.json("show", self.leaked_id)["state"], "revoked")
         self.ctl("restore", self.file, "--keep-revoked", "--accept-revoked", status=2)
-        self.ctl("restore", self.file, "--accept-revoked")
+        # The daemon knows what it had revoked, and wants to hear it as well.
+        self.ctl("restore", self.file, "--accept-revoked", status=3)
+        self.assertIn(f"would bring back 1 revoked keys, the first {self.leaked_id}", self.said)
+        self.assertEqual(self.codes(self.leaked, self.kept, status=1), ["REVOKED", "VALID"])
+        self.ctl("reload", "--force")
         self.assertEqual(self.codes(self.leaked, self.kept, status=0), ["VALID"] * 2)
 
     def test_a_file_that_is_there_stays(self):
@@ -83,6 +87,14 @@ class Backup(Ctl):
         self.ctl("backup", self.store, "--replace", status=3)
         self.assertIn("is the store itself", self.said)
         self.assertEqual(self.store.read_bytes(), content)
+        self.ctl("backup", f"{self.store}.lock", "--replace", status=3)
+        self.assertIn("is the store itself, or of it", self.said)
+        self.ctl("backup", "/dev/null", "--replace", status=3)
+        self.assertIn("/dev/null: no regular file", self.said)
+        # By way of a link to a directory, which SQLite takes in no name.
+        (self.top / "way").symlink_to(self.top)
+        self.ctl("backup", self.top / "way" / "other")
+        self.assertTrue((self.top / "other").is_file())
         self.ctl("backup", self.top / "none" / "backup", status=3)
 
     def test_what_is_no_backup(self):
@@ -98,7 +110,11 @@ class Backup(Ctl):
     def test_a_lost_store(self):
         self.ctl("backup", self.file)
         self.store.unlink()
-        self.ctl("restore", self.file)
+        for how in ((), ("--keep-revoked",)):
+            self.ctl("restore", self.file, *how, status=1)
+            self.assertIn("is not there to say which keys were revoked since", self.said)
+            self.assertFalse(self.store.exists())
+        self.ctl("restore", self.file, "--accept-revoked")
         self.assertEqual(stat.S_IMODE(self.store.stat().st_mode), 0o600)
         self.assertEqual(len(self.json("list")), 2)
         self.ctl("revoke", self.leaked_id)

@@ -81,6 +81,35 @@ class Transfer(Ctl):
         self.bring([{"key": weak}], "--allow-weak")
         self.assertEqual(self.codes(weak, status=0), ["VALID"])
 
+    def test_a_key_in_the_wrong_column_is_not_repeated(self):
+        secret = "sk-abcdefghijklmnop0123456789-zyxw"
+        for text in (
+            f"{secret},acme\n{secret},acme\n",
+            f"sha256,environment,state\n{sha256('x')},{secret},active\n",
+            f"sha256,environment,state\n{sha256('x')},live,{secret}\n",
+            f"sha256,environment,expires\n{sha256('x')},live,{secret}\n",
+            f"sha256,environment,plan\n{sha256('x')},live,{secret}\n",
+            f"sha256,environment,scopes\n{sha256('x')},live,{secret}\n",
+            f"sha256,environment,limits\n{sha256('x')},live,{secret}\n",
+            f"sha256,environment,addresses\n{sha256('x')},live,{secret}\n",
+            f"sha256,environment,foreign\n{sha256('x')},live,{secret}\n",
+        ):
+            with self.subTest(text=text):
+                self.ctl("import", "--form", "csv", stdin=text, status=1)
+            self.assertIn("standard input:2: ", self.said)
+            self.assertNotIn(secret[:16], self.said)
+            self.assertNotIn(secret[-12:], self.said)
+        self.assertEqual(self.ctl("export"), "")
+
+    def test_what_a_native_key_says_itself_is_not_said_otherwise(self):
+        key = make_key()
+        self.bring([{"key": key, "id": "A" * 12}], status=1)
+        self.assertIn("standard input:1: id: not what the key says", self.said)
+        self.bring([{"key": key, "environment": "test"}], status=1)
+        self.assertIn("standard input:1: environment: not what the key says", self.said)
+        self.bring([{"key": key, "id": key_id(key), "environment": "live"}])
+        self.assertEqual(self.codes(key, status=0), ["VALID"])
+
     def test_what_is_no_record(self):
         for text, what in (("[1]\n", "no object"), ("{\n", "no JSON"), ('{"key": 1}\n', "key: no text"), ('{"x": 1}\n', "x")):
             self.ctl("import", stdin=text, status=1)

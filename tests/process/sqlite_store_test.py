@@ -206,6 +206,20 @@ class ByOthers(Store):
         self.sql(("UPDATE keys SET environment = 'LIVE' WHERE id = ?", (key_id(good),)), checked=False)
         self.becomes(good, "NOT_FOUND")
         self.assertEqual(self.codes(self.key, status=0), ["VALID"])
+        # Nor are they lost without a word.
+        self.assertEqual(len(self.ctl("export", status=1).splitlines()), 1)
+        self.assertIn("2 keys, plans or owners break a rule", self.said)
+        self.assertIn(key_id(bad), self.said)
+        self.ctl("backup", self.top / "copy", status=3)
+        self.assertIn("CHECK constraint failed in keys", self.said)
+
+    def test_nobody_restores_what_cannot_be_compared(self):
+        key = make_key()
+        self.sql(self.insert(key), ("UPDATE keys SET limits = '[\"nonsense\"]' WHERE id = ?", (key_id(key),)))
+        self.ctl("backup", self.top / "copy")
+        self.ctl("restore", self.top / "copy", status=3)
+        self.assertIn(f"id {key_id(key)}: limits: ", self.said)
+        self.assertIn("1 rows break a rule: mend or delete them", self.said)
 
     def test_with_the_tool_at_once(self):
         keys = [self.issue() for _ in range(8)]

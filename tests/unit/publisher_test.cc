@@ -141,6 +141,26 @@ TEST_P(PublisherTest, AnImpossibleChangeFailsAlone) {
     EXPECT_FALSE(publisher_->building());
 }
 
+// What came during the first load is in the source too. A table of it alone would refuse all other keys.
+TEST_P(PublisherTest, WithoutATableNoneIsMadeOfWhatCameDuringABuildThatFailed) {
+    Change impossible = add(0);
+    impossible.row.terms = std::make_shared<const KeyTerms>(KeyTerms{.plan = "nowhere"});
+    int failed = 0;
+    const auto refused = [&](const Result<void>& result) {
+        EXPECT_FALSE(result);
+        ++failed;
+    };
+    publisher_->make_room_for(ChangeSet({impossible, add(1)}), refused);
+    ASSERT_TRUE(publisher_->building());
+    publisher_->apply({add(2)}, refused);
+    run_until([&] { return failed == 2; });
+    EXPECT_EQ(publisher_->current(), nullptr);
+    EXPECT_FALSE(publisher_->building());
+    publisher_->make_room_for(ChangeSet({add(1), add(2)}), told());
+    run_until([&] { return told_ == 1; });
+    EXPECT_TRUE(has(add(1)) && has(add(2)));
+}
+
 // Each time more than the spare room of the table that is built: the next one has more.
 TEST_P(PublisherTest, SteadyAdditionsLetABuildEnd) {
     constexpr unsigned kBuildsMax = 4;

@@ -51,10 +51,17 @@ Outcome back_up_store(const Context& context, const BackupVerbOptions& given) {
 }
 
 /// What to do about revoked keys that the backup has not revoked.
-Outcome refuse(const RestoreEffect& effect) {
+Outcome refuse(const StoreName& store, const RestoreEffect& effect) {
+    if (effect.no_store) {
+        return failed(Exit::kNo,
+                      store.place +
+                          ": is not there to say which keys were revoked since the backup was made; "
+                          "nothing was restored (look for them in the audit log, restore with "
+                          "--accept-revoked, and revoke them again)");
+    }
     std::string text;
     for (size_t i = 0; i < std::min(effect.revived.size(), kIdsTold); ++i) {
-        text += "key " + effect.revived[i] + ": is revoked, and is not in the backup\n";
+        text += "key " + effect.revived[i] + ": is revoked, and the backup has it not revoked\n";
     }
     if (effect.revived.size() > kIdsTold) {
         text += "and " + std::to_string(effect.revived.size() - kIdsTold) + " more\n";
@@ -87,14 +94,15 @@ Outcome restore_store(const Context& context, const RestoreVerbOptions& given) {
     if (!effect) {
         return failed(Exit::kUnreachable, effect.error());
     }
-    if (!effect->revived.empty() && options.revived == Revived::kRefused) {
-        return refuse(*effect);
+    const bool settled = given.accept_revoked || (given.keep_revoked && !effect->no_store);
+    if ((effect->no_store || !effect->revived.empty()) && !settled) {
+        return refuse(*store, *effect);
     }
     say(store->place + ": " + std::to_string(effect->keys) + " keys of " + given.file + "; " +
         std::to_string(effect->come) + " are back that it did not have, " + std::to_string(effect->go) +
         " are gone that only it had, " + std::to_string(effect->revived.size()) +
         (given.accept_revoked ? " were revoked and are not" : " stay revoked that were not then"));
-    return reload_store(context, *store, given.accept_revoked);
+    return reload_store(context, *store, false);
 }
 
 }  // namespace

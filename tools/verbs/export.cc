@@ -38,7 +38,13 @@ Outcome export_keys(const Context& context, const std::string& form) {
     if (csv) {
         csv->end();
     }
-    return printer.end();
+    Outcome printed = printer.end();
+    if (printed && read->left_out != 0) {
+        return failed(Exit::kNo,
+                      std::to_string(read->left_out) +
+                          " keys, plans or owners break a rule and are not among them (see above)");
+    }
+    return printed;
 }
 
 }  // namespace

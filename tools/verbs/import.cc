@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <deque>
 #include <memory>
 
 #include "base/errno_text.h"
@@ -54,25 +55,28 @@ tl::expected<std::string, Failure> read_standard_input() {
     }
 }
 
-/// Into the set, where all of them must fit.
-tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::vector<ImportedRow> rows) {
+/// Into the set, where all of them must fit. Of more than the daemon is told one by one only so many come
+/// back that this shows.
+tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::deque<ImportedRow> rows) {
     Faults faults;
     std::vector<Change> changes;
-    changes.reserve(rows.size());
     Progress progress("keys", rows.size());
-    size_t done = 0;
-    for (ImportedRow& one : rows) {
-        progress.at(done++);
+    for (size_t done = 0; !rows.empty(); ++done) {
+        progress.at(done);
+        ImportedRow one = std::move(rows.front());
+        rows.pop_front();
         const auto there = set.key(one.row.id);
         if (there && *there) {
             faults.add(import_place(one.line) + "id " + one.row.id + ": a key of the set has it");
             continue;
         }
         if (const Result<void> put = there ? set.upsert(one.row) : tl::unexpected(there.error()); !put) {
-            faults.add(import_place(one.line) + put.error().message);
+            faults.add(import_fault(one.line, put.error().message));
             continue;
         }
-        changes.push_back({Change::Kind::kUpsert, std::move(one.row)});
+        if (changes.size() <= kToldMax) {
+            changes.push_back({Change::Kind::kUpsert, std::move(one.row)});
+        }
     }
     if (!faults.empty()) {
         return failed(Exit::kNo, faults.text(kNothingImported));
@@ -80,7 +84,7 @@ tl::expected<std::vector<Change>, Failure> put_rows(KeySet& set, std::vector<Imp
     return changes;
 }
 
-std::vector<ImportedRow> read_rows(std::string& text, const ImportOptions& options, Faults& faults) {
+std::deque<ImportedRow> read_rows(std::string& text, const ImportOptions& options, Faults& faults) {
     Progress progress("records read");
     return read_import(text, options.form == "csv" ? ImportForm::kCsv : ImportForm::kJsonLines,
                        options.allow_weak, faults, [&](size_t records) { progress.at(records); });
@@ -95,7 +99,7 @@ Outcome import_keys(const Context& context, const ImportOptions& options) {
         return tl::unexpected(text.error());
     }
     Faults faults;
-    std::vector<ImportedRow> rows = read_rows(*text, options, faults);
+    std::deque<ImportedRow> rows = read_rows(*text, options, faults);
     if (!faults.empty()) {
         return failed(Exit::kNo, faults.text(kNothingImported));
     }

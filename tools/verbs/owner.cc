@@ -20,12 +20,12 @@ const Noun kOwner = {"owner", "accounts, whose keys share the limits of the owne
 /// The owners of the store, with the number of keys of each.
 tl::expected<std::vector<Record>, Failure> owner_records(const Context& context) {
     std::map<std::string, uint64_t, std::less<>> keys;
-    const auto policies = read_store(context, [&](const KeyRow& row) { ++keys[row.owner]; });
-    if (!policies) {
-        return tl::unexpected(policies.error());
+    const auto content = read_store(context, [&](const KeyRow& row) { ++keys[row.owner]; });
+    if (!content) {
+        return tl::unexpected(content.error());
     }
     std::vector<Record> records;
-    for (const OwnerRow& owner : policies->owners) {
+    for (const OwnerRow& owner : content->policies.owners) {
         records.push_back(
             {{"name", owner.name}, {"plan", text_or_none(owner.plan)}, {"keys", keys[owner.name]}});
     }

@@ -20,16 +20,16 @@ const Noun kPlan = {"plan", "limits that keys and owners have by the plan's name
 /// The plans of the store, with the number of keys and owners that have each.
 tl::expected<std::vector<Record>, Failure> plan_records(const Context& context) {
     std::map<std::string, uint64_t, std::less<>> keys;
-    const auto policies = read_store(context, [&](const KeyRow& row) { ++keys[terms_of(row).plan]; });
-    if (!policies) {
-        return tl::unexpected(policies.error());
+    const auto content = read_store(context, [&](const KeyRow& row) { ++keys[terms_of(row).plan]; });
+    if (!content) {
+        return tl::unexpected(content.error());
     }
     std::map<std::string, uint64_t, std::less<>> owners;
-    for (const OwnerRow& owner : policies->owners) {
+    for (const OwnerRow& owner : content->policies.owners) {
         ++owners[owner.plan];
     }
     std::vector<Record> records;
-    for (const PlanRow& plan : policies->plans) {
+    for (const PlanRow& plan : content->policies.plans) {
         records.push_back({{"name", plan.name},
                            {"limits", limits_value(plan.limits)},
                            {"keys", keys[plan.name]},

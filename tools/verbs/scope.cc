@@ -21,16 +21,16 @@ const std::vector<std::string_view> kScopeNames = {"name", "keys"};
 
 Outcome list_scopes(const Context& context) {
     std::map<std::string, uint64_t, std::less<>> granted;  // also branches
-    const auto policies = read_store(context, [&](const KeyRow& row) {
+    const auto content = read_store(context, [&](const KeyRow& row) {
         for (const std::string& scope : terms_of(row).scopes) {
             ++granted[scope];
         }
     });
-    if (!policies) {
-        return tl::unexpected(policies.error());
+    if (!content) {
+        return tl::unexpected(content.error());
     }
     std::vector<Record> records;
-    for (const std::string& scope : policies->scopes) {
+    for (const std::string& scope : content->policies.scopes) {
         records.push_back({{"name", scope}, {"keys", granted[scope]}});
     }
     return print(format_list(context.output(), kScopeNames, records));

@@ -98,11 +98,11 @@ Outcome check_names(const Context& context, const KeyFilter& filter, const KeyGr
 tl::expected<std::unique_ptr<KeyGroups>, Failure> read_groups(const Context& context,
                                                               const UsageOptions& options) {
     auto keys = std::make_unique<KeyGroups>(options.filter, group_named(options.group_by));
-    const auto policies = read_store(context, [&](const KeyRow& row) { keys->add(row); });
-    if (!policies) {
-        return tl::unexpected(policies.error());
+    const auto content = read_store(context, [&](const KeyRow& row) { keys->add(row); });
+    if (!content) {
+        return tl::unexpected(content.error());
     }
-    if (Outcome named = check_names(context, options.filter, *keys, *policies); !named) {
+    if (Outcome named = check_names(context, options.filter, *keys, content->policies); !named) {
         return tl::unexpected(named.error());
     }
     keys->seal();
