@@ -73,7 +73,6 @@ class ChangeSet {
     void for_each(Visit visit) const {
         for_each(visit, [](const Change&) {});
     }
-    bool has_rows() const { return rows_ != nullptr && rows_->size() != 0; }
     bool empty() const { return size() == 0; }
     /// Of a load's rows also those that were left out since.
     size_t size() const { return (rows_ != nullptr ? rows_->size() : 0) + changes_.size(); }

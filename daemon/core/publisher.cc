@@ -25,6 +25,9 @@ using apikey::shm::TableView;
 
 namespace {
 
+/// So many changes of a load are made in one turn of the loop: some milliseconds.
+constexpr size_t kMadeAtOnceMax = 4096;
+
 /// Generation numbers count seconds from here, so that they never repeat after the directory was lost.
 constexpr int64_t kNumbersEpoch_s = 1577836800;  // 2020-01-01
 
@@ -365,7 +368,7 @@ void Publisher::conclude(const Build& build, const Result<void>& result) {
         return;
     }
     for (Waiting& waiting : came_meanwhile) {
-        if (result && !waiting.changes.has_rows()) {  // a load's are built, however few
+        if (result && waiting.changes.size() <= kMadeAtOnceMax) {  // more are built
             ChangeSet unmade;
             waiting.changes.for_each([&](const Change& change) {
                 if (!make(change)) {

@@ -13,9 +13,9 @@ namespace apikeyd {
 namespace {
 
 /// Few sets that people edit are larger, and few changes of others.
-constexpr size_t kFirstBytes = size_t{64} << 10;
+constexpr size_t kFirstBytes = size_t{1} << 20;
 /// Each file as large as a half of those before: few of them, and little of them empty.
-constexpr uint64_t kFileBytesMin = uint64_t{4} << 20;
+constexpr uint64_t kFileBytesMin = uint64_t{1} << 20;
 constexpr uint64_t kFileBytesMax = uint64_t{256} << 20;
 constexpr char kFileName[] = "build.rows";
 
@@ -53,7 +53,7 @@ Result<void> RowSpool::make_chunk() {
         chunks_.push_back({first_.get(), kFirstBytes, 0});
         return {};
     }
-    uint64_t held = 0;
+    uint64_t held = kFirstBytes;
     for (const apikey::shm::Segment& file : files_) {
         held += file.bytes();
     }
@@ -61,10 +61,9 @@ Result<void> RowSpool::make_chunk() {
     struct statvfs system {};
     if (fstatvfs(directory_fd_, &system) == 0 &&
         uint64_t{system.f_bavail} * system.f_frsize < held + 2 * bytes) {
-        return fail(std::to_string(size_) + " rows take " + std::to_string(held >> 20) +
-                    " MiB, and their table will take as much again; " +
-                    std::to_string(uint64_t{system.f_bavail} * system.f_frsize >> 20) +
-                    " MiB are free where it is made");
+        return fail("not enough memory where the table is made: " + std::to_string(size_) + " rows take " +
+                    std::to_string(held >> 10) + " KiB, and it will take as much again; " +
+                    std::to_string(uint64_t{system.f_bavail} * system.f_frsize >> 10) + " KiB are free");
     }
     unlinkat(directory_fd_, kFileName, 0);  // of a daemon that was killed between the two calls
     auto file = apikey::shm::Segment::create(directory_fd_, kFileName, bytes, 0600, static_cast<gid_t>(-1));

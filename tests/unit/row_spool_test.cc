@@ -49,7 +49,7 @@ TEST_F(RowSpoolTest, RowsComeBackAsTheyWere) {
     said.plan = "free";
     const auto terms = std::make_shared<const KeyTerms>(said);
     RowSpool spool(fd_.get());
-    constexpr uint64_t kRows = 30000;  // some 70 MB: three files
+    constexpr uint64_t kRows = 30000;  // some 70 MB: several files
     for (uint64_t i = 0; i < kRows; ++i) {
         const auto kept = spool.append(full_row(i, terms));
         ASSERT_TRUE(kept) << kept.error().message;
