@@ -67,7 +67,6 @@ class Load {
     std::optional<RowSpool::Cursor> adding;  // those that the live table has room for
     size_t applied = 0;
     std::vector<Change> unmade;
-    bool again = false;
 
     /// On the worker. Without memory there is an error, and nothing to apply.
     void run();

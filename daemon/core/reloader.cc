@@ -131,9 +131,7 @@ void Reloader::place_additions(Load& load, bool policies_made) {
 
 void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
     const auto apply_one = [&](const Change& change) {
-        if (changed_meanwhile_.contains(change.row.id)) {
-            load->again = true;
-        } else if (!publisher_.make(change)) {
+        if (!changed_meanwhile_.contains(change.row.id) && !publisher_.make(change)) {
             load->unmade.push_back(change);
         }
     };
@@ -168,6 +166,8 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     loading_ = false;
     tell_audit(*load, result);
     Result<ReloadReport> outcome = fail("");
+    // What the tool changed since the source was read may not be what it said then.
+    const bool again = result && !changed_meanwhile_.empty();
     if (result) {
         outcome = load->report;
         last_error_.clear();
@@ -177,10 +177,8 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
             publisher_.tighten_superseded();
             loaded_once_ = true;
         }
-        // What the tool changed since the file was read may not be what the file said then.
-        load->again = load->again || !changed_meanwhile_.empty();
         in_force_ = load->fingerprint;
-        if (load->again) {
+        if (again) {
             step_back_to(load->in_force);
         }
         if (load->report.unchanged) {
@@ -218,7 +216,7 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     for (const Load::Request& request : load->requests) {
         request.done(outcome);
     }
-    if (result && load->again) {
+    if (again) {
         request(false, [](const Result<ReloadReport>&) {});
     } else if (!loading_ && !waiting_.empty()) {  // a done may have asked for a reload, and begun it
         start();

@@ -100,6 +100,8 @@ def rfc3339(text):
 class Ctl(unittest.TestCase):
     """A fresh instance for each test: configuration, key set, usage store, shared memory, one daemon at most."""
 
+    STORE = "yaml:{}/keys.yaml"
+
     def setUp(self):
         self.top = pathlib.Path(tempfile.mkdtemp(prefix=f"apikeyd-test-{os.getpid()}-", dir="/dev/shm"))
         self.addCleanup(shutil.rmtree, self.top)
@@ -114,7 +116,8 @@ class Ctl(unittest.TestCase):
 
     def configure(self, reload):
         self.config.write_text(
-            f"source: yaml:{self.keys}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\nreload: {reload}\n"
+            f"source: {self.STORE.format(self.top)}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\n"
+            f"reload: {reload}\n"
         )
 
     def configure_slow(self):
@@ -1377,11 +1380,17 @@ class Help(Ctl):
             self.assertTrue(self.said.startswith(f"{self.config}:"), self.said)
 
 
-if __name__ == "__main__":
+def main(*more):
+    """Runs the tests of the program, which is told by options where daemon and tool are, and what else is named."""
+    global OPTIONS
     parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
+    for option in ("--daemon", "--tool", *more):
+        parser.add_argument(option, required=True)
     OPTIONS, rest = parser.parse_known_args()
     # A test that is ended from outside still stops its daemon and removes its files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+
+
+if __name__ == "__main__":
+    main()

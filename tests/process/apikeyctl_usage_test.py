@@ -2,7 +2,6 @@
 """Promise: what apikeyctl says of usage, by owner, plan, code and time, is what the store has; what it cannot say, it
 refuses or names."""
 
-import argparse
 import contextlib
 import csv
 import fcntl
@@ -10,11 +9,9 @@ import io
 import os
 import pty
 import re
-import signal
 import sqlite3
 import struct
 import subprocess
-import sys
 import termios
 import time
 import unittest
@@ -330,10 +327,4 @@ class Unused(Store):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

@@ -2,14 +2,11 @@
 """Promise: a backup is a whole and sound copy as of one moment, also beside writers; a restore is in force when it ends,
 disturbs nobody who has the store open, and brings back no revoked key unless that is asked for."""
 
-import argparse
 import contextlib
 import hashlib
 import os
-import signal
 import sqlite3
 import stat
-import sys
 import threading
 import unittest
 
@@ -18,14 +15,6 @@ from apikeyctl_test import Ctl
 
 
 class Backup(Ctl):
-    STORE = "yaml:{}/keys.yaml"
-
-    def configure(self, reload):
-        self.config.write_text(
-            f"source: {self.STORE.format(self.top)}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\n"
-            f"reload: {reload}\n"
-        )
-
     def setUp(self):
         super().setUp()
         self.store = self.top / self.STORE.split("/")[-1]
@@ -198,10 +187,4 @@ class Sqlite(Backup):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

@@ -1,10 +1,7 @@
 #!/usr/bin/env python3
 """Promise: `capacity N` foretells the size of the files that a daemon makes for N keys."""
 
-import argparse
 import shutil
-import signal
-import sys
 import unittest
 
 import apikeyctl_test
@@ -73,10 +70,4 @@ class Capacity(Ctl):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

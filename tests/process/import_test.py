@@ -2,14 +2,11 @@
 """Promise: keys of other systems come in all or not at all, each fault by its line; what is exported is what is imported;
 no plaintext shows."""
 
-import argparse
 import csv
 import hashlib
 import io
 import json
 import secrets
-import signal
-import sys
 import unittest
 
 import apikeyctl_test
@@ -22,14 +19,6 @@ def sha256(key):
 
 
 class Transfer(Ctl):
-    STORE = "yaml:{}/keys.yaml"
-
-    def configure(self, reload):
-        self.config.write_text(
-            f"source: {self.STORE.format(self.top)}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\n"
-            f"reload: {reload}\n"
-        )
-
     def setUp(self):
         super().setUp()
         self.start()
@@ -154,10 +143,4 @@ class Sqlite(Transfer):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

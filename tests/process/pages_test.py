@@ -1,9 +1,6 @@
 #!/usr/bin/env python3
 """Promise: pages of `list` show each key once, in the order of ids, also while keys come and go."""
 
-import argparse
-import signal
-import sys
 import unittest
 
 import apikeyctl_test
@@ -12,12 +9,6 @@ from live_daemon import key_id, make_key
 
 
 class Pages(Ctl):
-    STORE = "yaml:{}/keys.yaml"
-
-    def configure(self, reload):
-        self.config.write_text(f"source: {self.STORE.format(self.top)}\nusage: sqlite:{self.top}/usage.db\n"
-                               f"directory: {self.top}/run\nreload: {reload}\n")  # fmt: skip
-
     def setUp(self):
         super().setUp()
         self.ids = [key_id(make_key()) for _ in range(23)]
@@ -60,10 +51,4 @@ class Sqlite(Pages):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

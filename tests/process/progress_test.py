@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """Promise: long work shows on a terminal how far it is and leaves the line clean; elsewhere nothing is written."""
 
-import argparse
 import os
 import pty
-import signal
 import subprocess
-import sys
 import unittest
 
 import apikeyctl_test
@@ -54,10 +51,4 @@ class Progress(Ctl):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

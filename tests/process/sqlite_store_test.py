@@ -2,15 +2,12 @@
 """Promise: with an SQLite key store the tool and the daemon do what they do with a YAML file, and what anybody else
 commits to the store is in force as well."""
 
-import argparse
 import concurrent.futures
 import contextlib
 import hashlib
 import random
 import re
-import signal
 import sqlite3
-import sys
 import threading
 import unittest
 
@@ -294,10 +291,4 @@ class ByOthers(Store):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

@@ -5,7 +5,6 @@ all of the change or nothing of it, no key is lost, and memory comes to hold wha
 STORE_CRASH_ROWS=1001 has the daemon die, at every 21st point, in imports of so many that it is not told them one by one.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -15,7 +14,6 @@ import signal
 import sqlite3
 import struct
 import subprocess
-import sys
 import unittest
 import unittest.mock
 
@@ -334,11 +332,4 @@ class Sqlite(Yaml):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    parser.add_argument("--kill-at", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main("--kill-at")

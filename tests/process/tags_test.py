@@ -2,9 +2,6 @@
 """Promise: tags are put on keys, changed, taken away and found, on both kinds of store, and nothing else of a key's metadata
 changes with them."""
 
-import argparse
-import signal
-import sys
 import unittest
 
 import apikeyctl_test
@@ -12,12 +9,6 @@ from apikeyctl_test import Ctl
 
 
 class Tags(Ctl):
-    STORE = "yaml:{}/keys.yaml"
-
-    def configure(self, reload):
-        self.config.write_text(f"source: {self.STORE.format(self.top)}\nusage: sqlite:{self.top}/usage.db\n"
-                               f"directory: {self.top}/run\nreload: {reload}\n")  # fmt: skip
-
     def setUp(self):
         super().setUp()
         self.start()
@@ -74,10 +65,4 @@ class Sqlite(Tags):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--daemon", required=True)
-    parser.add_argument("--tool", required=True)
-    apikeyctl_test.OPTIONS, rest = parser.parse_known_args()
-    # A test that is ended from outside still stops its daemon and removes its files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
+    apikeyctl_test.main()

@@ -1,9 +1,9 @@
 // backup, restore: a store as a file, and back.
 
-#include <algorithm>
 #include <memory>
 
 #include "source/store_backup.h"
+#include "tools/faults.h"
 #include "tools/key_change.h"
 #include "tools/progress.h"
 #include "tools/verbs/registry.h"
@@ -11,8 +11,6 @@
 namespace apikeyd {
 
 namespace {
-
-constexpr size_t kIdsTold = 20;
 
 struct BackupVerbOptions {
     std::string file;
@@ -59,16 +57,13 @@ Outcome refuse(const StoreName& store, const RestoreEffect& effect) {
                           "nothing was restored (look for them in the audit log, restore with "
                           "--accept-revoked, and revoke them again)");
     }
-    std::string text;
-    for (size_t i = 0; i < std::min(effect.revived.size(), kIdsTold); ++i) {
-        text += "key " + effect.revived[i] + ": is revoked, and the backup has it not revoked\n";
+    Faults faults;
+    for (const std::string& id : effect.revived) {
+        faults.add("key " + id + ": is revoked, and the backup has it not revoked");
     }
-    if (effect.revived.size() > kIdsTold) {
-        text += "and " + std::to_string(effect.revived.size() - kIdsTold) + " more\n";
-    }
-    return failed(Exit::kNo, text +
-                                 "nothing was restored (--keep-revoked has them revoked in what is put back, "
-                                 "--accept-revoked has them accepted again)");
+    return failed(Exit::kNo,
+                  faults.text("nothing was restored (--keep-revoked has them revoked in what is put back, "
+                              "--accept-revoked has them accepted again)"));
 }
 
 Outcome restore_store(const Context& context, const RestoreVerbOptions& given) {

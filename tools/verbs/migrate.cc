@@ -145,18 +145,6 @@ class Migration {
         return {};
     }
 
-    /// What came into the source since is not in the target: a revocation, for instance.
-    Outcome check_source() {
-        const auto again = source_->load(copied_, [](const KeyRow&) {});
-        if (again && !*again) {
-            return {};
-        }
-        return failed(Exit::kNo,
-                      source_->place() + ": was changed while it was copied; " + to_.place +
-                          " holds it as it was before, where a key may be accepted that was revoked since "
-                          "(put an end to changes, remove that copy and migrate again)");
-    }
-
     [[nodiscard]] std::string counts() const {
         return std::to_string(marks_.size()) + " keys, " + std::to_string(first_.policies.plans.size()) +
                " plans, " + std::to_string(first_.policies.owners.size()) + " owners and " +
@@ -184,8 +172,21 @@ class Migration {
              (*content)->left_out != 0 ? (*content)->warnings : std::vector<std::string>()) {
             faults_.add(row);
         }
-        copied_ = (*content)->fingerprint;
-        return faults_.empty() ? Outcome() : failed(Exit::kNo, faults_.text(kNothingCopied));
+        return faults_.empty() ? check_source((*content)->fingerprint)
+                               : failed(Exit::kNo, faults_.text(kNothingCopied));
+    }
+
+    /// While the copy can still be taken back: what came into the source since is not in it, a revocation for
+    /// instance.
+    Outcome check_source(const Fingerprint& copied) {
+        const auto now = source_->load(copied, [](const KeyRow&) {});
+        if (now && !*now) {
+            return {};
+        }
+        return failed(Exit::kNo, source_->place() +
+                                     ": was changed while it was copied (put an end to changes, "
+                                     "then migrate again); " +
+                                     kNothingCopied);
     }
 
     void copy_key(KeySet& set, const KeyRow& row) {
@@ -206,7 +207,6 @@ class Migration {
     StoreName to_;
     bool merge_;
     SourceContent first_;
-    Fingerprint copied_{};
     Faults faults_;
     std::vector<Mark> marks_;
 };
@@ -237,9 +237,6 @@ Outcome migrate(const Context& context, const MigrateOptions& options) {
     }
     if (Outcome verified = migration.verify(); !verified) {
         return verified;
-    }
-    if (Outcome settled = migration.check_source(); !settled) {
-        return settled;
     }
     say(to->text() + ": " + migration.counts() + " of " + from->text());
     return {};
