@@ -116,7 +116,7 @@ class Ctl(unittest.TestCase):
 
     def configure(self, reload):
         self.config.write_text(
-            f"source: {self.STORE.format(self.top)}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\n"
+            f"source: {self.STORE.format(self.keys.parent)}\nusage: sqlite:{self.top}/usage.db\ndirectory: {self.top}/run\n"
             f"reload: {reload}\n"
         )
 
