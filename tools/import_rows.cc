@@ -12,6 +12,7 @@
 #include "base/hex.h"
 #include "shm/key_form.h"
 #include "shm/sha256.h"
+#include "source/json_text.h"
 #include "source/limit_option.h"
 #include "source/limit_text.h"
 #include "source/yaml_source.h"
@@ -27,6 +28,7 @@ namespace shm = apikey::shm;
 
 constexpr double kRandomBitsMin = 128;
 constexpr std::string_view kPrefixStart = "ak_";
+constexpr std::string_view kMetadata = "metadata";
 
 void wipe(std::string& text) {
     explicit_bzero(text.data(), text.size());
@@ -71,14 +73,19 @@ void drop_nulls(json::object& object) {
     }
 }
 
+struct Record {
+    json::object fields;   ///< but metadata
+    std::string metadata;  ///< as it is written, numbers with all their digits; empty for none
+};
+
 /// A record of a table as the object that the other form has.
-Result<json::object> object_of(const std::vector<std::string>& names,
-                               const std::vector<std::string>& values) {
+Result<Record> record_of(const std::vector<std::string>& names, const std::vector<std::string>& values) {
     if (values.size() != names.size()) {
         return fail(std::to_string(values.size()) + " fields (want " + std::to_string(names.size()) +
                     ", as in the first line)");
     }
-    json::object object;
+    Record record;
+    json::object& object = record.fields;
     for (size_t i = 0; i < names.size(); ++i) {
         const std::string& name = names[i];
         const std::string& value = values[i];
@@ -93,12 +100,8 @@ Result<json::object> object_of(const std::vector<std::string>& names,
                 return tl::unexpected(std::move(limits.error()));
             }
             object[name] = *std::move(limits);
-        } else if (name == "metadata") {
-            json::error_code error;
-            object[name] = json::parse(value, error);
-            if (error) {
-                return fail("metadata: no JSON (" + error.message() + ")");
-            }
+        } else if (name == kMetadata) {
+            record.metadata = value;
         } else if (name == "foreign") {
             object[name] = value == "true"    ? json::value(true)
                            : value == "false" ? json::value(false)
@@ -107,7 +110,30 @@ Result<json::object> object_of(const std::vector<std::string>& names,
             object[name] = value;
         }
     }
-    return object;
+    return record;
+}
+
+Result<Record> record_of(std::string_view line) {
+    json::error_code error;
+    json::value value = json::parse(line, error);
+    if (error || !value.is_object()) {
+        return fail(error ? "no JSON (" + error.message() + ")" : "no object");
+    }
+    Record record{std::move(value.get_object()), {}};
+    const json::value* const metadata = record.fields.if_contains(kMetadata);
+    if (metadata == nullptr) {
+        return record;
+    }
+    const bool none = metadata->is_null();
+    record.fields.erase(kMetadata);
+    for (const JsonMember& member : none ? std::vector<JsonMember>() : json_members(line)) {
+        if (member.name == kMetadata) {
+            record.metadata = member.value;
+        }
+    }
+    return none || !record.metadata.empty()
+               ? Result<Record>(std::move(record))
+               : Result<Record>(fail("metadata: its name is written with escapes (want \"metadata\")"));
 }
 
 /// Takes the plaintext out of the object, and puts in what is kept of it.
@@ -202,9 +228,9 @@ class Import {
     Import(bool allow_weak, Faults& faults, const std::function<void(size_t records)>& read)
         : allow_weak_(allow_weak), faults_(faults), read_(read) {}
 
-    void add(size_t line, Result<json::object> object) {
+    void add(size_t line, Result<Record> record) {
         read_(++records_);
-        const Result<KeyRow> row = object ? make(*object) : tl::unexpected(object.error());
+        const Result<KeyRow> row = record ? make(*record) : tl::unexpected(record.error());
         if (!row) {
             faults_.add(import_fault(line, row.error().message));
             return;
@@ -220,7 +246,8 @@ class Import {
 
   private:
     /// Null is a way to say nothing, but for what metadata says.
-    Result<KeyRow> make(json::object& object) const {
+    Result<KeyRow> make(Record& record) const {
+        json::object& object = record.fields;
         drop_nulls(object);
         if (json::value* const limits = object.if_contains("limits");
             limits != nullptr && limits->is_array()) {
@@ -232,7 +259,15 @@ class Import {
         }
         Result<void> ready = take_key(object, allow_weak_);
         ready = ready ? give_id(object) : ready;
-        return ready ? row_of(object) : tl::unexpected(std::move(ready.error()));
+        Result<KeyRow> row = ready ? row_of(object) : tl::unexpected(std::move(ready.error()));
+        if (row && !record.metadata.empty()) {
+            Result<std::string> metadata = compact_metadata(record.metadata);
+            if (!metadata) {
+                return fail("metadata: " + metadata.error().message);
+            }
+            row->metadata = *std::move(metadata);
+        }
+        return row;
     }
 
     bool allow_weak_;
@@ -263,7 +298,7 @@ void read_csv(std::string_view text, Import& import, Faults& faults) {
             }
             continue;
         }
-        import.add(reader.line(), object_of(names, **record));
+        import.add(reader.line(), record_of(names, **record));
         std::for_each((*record)->begin(), (*record)->end(), wipe);
     }
 }
@@ -276,13 +311,7 @@ void read_json_lines(std::string_view text, Import& import) {
         if (one.find_first_not_of(" \t\r") == std::string_view::npos) {
             continue;
         }
-        json::error_code error;
-        json::value value = json::parse(one, error);
-        if (error || !value.is_object()) {
-            import.add(line, fail(error ? "no JSON (" + error.message() + ")" : "no object"));
-        } else {
-            import.add(line, std::move(value.get_object()));
-        }
+        import.add(line, record_of(one));
     }
 }
 

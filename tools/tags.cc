@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "source/json_text.h"
 #include "source/key_rules.h"
 #include "source/metadata_json.h"
 
@@ -13,53 +14,18 @@ namespace apikeyd {
 namespace {
 
 constexpr size_t kTagBytesMax = 63;
-constexpr std::string_view kTags = "\"tags\"";
-
-/// Behind what begins at `at` in compact JSON: behind the comma or bracket that ends it, on its own level.
-size_t end_of_member(std::string_view json, size_t at) {
-    size_t depth = 0;
-    for (; at < json.size(); ++at) {
-        const char c = json[at];
-        if (c == '"') {
-            for (++at; at < json.size() && json[at] != '"'; ++at) {
-                at += json[at] == '\\' ? 1 : 0;
-            }
-        } else if (c == '{' || c == '[') {
-            ++depth;
-        } else if (depth == 0 && (c == ',' || c == '}')) {
-            return at + 1;
-        } else if (c == '}' || c == ']') {
-            --depth;
-        }
-    }
-    return json.size();
-}
-
-/// The members of an object as they are written, without the commas.
-std::vector<std::string_view> members_of(std::string_view json) {
-    std::vector<std::string_view> members;
-    for (size_t at = 1; at + 1 < json.size();) {
-        const size_t end = end_of_member(json, at);
-        members.push_back(json.substr(at, end - 1 - at));
-        at = end;
-    }
-    return members;
-}
-
-bool is_tags(std::string_view member) {
-    return member.starts_with(kTags) && member.substr(kTags.size()).starts_with(':');
-}
+constexpr std::string_view kTags = "tags";
 
 }  // namespace
 
 Result<std::string> with_tags(std::string_view metadata, const std::vector<std::string>& tags) {
     std::string json;
-    const auto append = [&](std::string_view member) {
-        json.append(json.empty() ? "{" : ",").append(member);
+    const auto append = [&](std::string_view name, std::string_view value) {
+        json.append(json.empty() ? "{\"" : ",\"").append(name).append("\":").append(value);
     };
-    for (const std::string_view member : members_of(metadata)) {
-        if (!is_tags(member)) {
-            append(member);
+    for (const JsonMember& member : json_members(metadata)) {
+        if (member.name != kTags) {
+            append(member.name, member.value);
         }
     }
     std::string list;
@@ -72,7 +38,7 @@ Result<std::string> with_tags(std::string_view metadata, const std::vector<std::
         append_json_string(list, tag);
     }
     if (!list.empty()) {
-        append(std::string(kTags) + ":" + list + "]");
+        append(kTags, list + "]");
     }
     return json.empty() ? json : json + "}";
 }
@@ -81,13 +47,14 @@ bool has_tags(std::string_view metadata, const std::vector<std::string>& tags) {
     if (tags.empty()) {
         return true;
     }
-    const std::vector<std::string_view> members = members_of(metadata);
-    const auto found = std::find_if(members.begin(), members.end(), is_tags);
+    const std::vector<JsonMember> members = json_members(metadata);
+    const auto found = std::find_if(members.begin(), members.end(),
+                                    [](const JsonMember& member) { return member.name == kTags; });
     if (found == members.end()) {
         return false;
     }
     boost::json::error_code error;
-    const boost::json::value list = boost::json::parse(found->substr(kTags.size() + 1), error);
+    const boost::json::value list = boost::json::parse(found->value, error);
     return !error && list.is_array() && std::all_of(tags.begin(), tags.end(), [&](const std::string& tag) {
         const boost::json::array& there = list.get_array();
         return std::any_of(there.begin(), there.end(), [&](const boost::json::value& one) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace apikeyd {
@@ -43,6 +44,27 @@ inline size_t utf8_sequence(std::string_view text, char32_t& code_point) {
     }
     code_point = value;
     return length;
+}
+
+/// Appends a code point that is no surrogate.
+inline void append_utf8(std::string& out, char32_t code_point) {
+    const auto add = [&](char32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
+    const auto tail = [&](unsigned shift) { add(0x80 | ((code_point >> shift) & 0x3F)); };
+    if (code_point < 0x80) {
+        add(code_point);
+    } else if (code_point < 0x800) {
+        add(0xC0 | (code_point >> 6));
+        tail(0);
+    } else if (code_point < 0x10000) {
+        add(0xE0 | (code_point >> 12));
+        tail(6);
+        tail(0);
+    } else {
+        add(0xF0 | (code_point >> 18));
+        tail(12);
+        tail(6);
+        tail(0);
+    }
 }
 
 /// True for C0, DEL, C1 and the Unicode line and paragraph separators: what no name may hold.

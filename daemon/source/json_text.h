@@ -15,9 +15,17 @@ Result<std::vector<std::string>> parse_word_list(std::string_view json);
 /// Empty for an empty list.
 std::string format_word_list(const std::vector<std::string>& words);
 
-/// True for one JSON object (RFC 8259) in valid UTF-8 without blanks between its parts and without a name
-/// that stands twice: what compact_metadata() would leave as it is, or could have. False also where it nests
-/// deeper than a few levels.
-bool is_compact_object(std::string_view json);
+struct JsonMember {
+    std::string_view name;   ///< as it is written between its quotes
+    std::string_view value;  ///< as it is written
+};
+/// The members of what is known to be one JSON object, blanks between its parts or not, as they stand there.
+std::vector<JsonMember> json_members(std::string_view object);
+
+/// The object (RFC 8259) as a key's row holds it: without blanks, characters as themselves where JSON lets
+/// them be and no line is broken, numbers with all their digits; empty for an object without members. Errors
+/// stand behind the field's name: what is no JSON object, a name that stands twice in one object, and more
+/// than kMetadataLevelsMax or kMetadataBytesMax.
+Result<std::string> compact_metadata(std::string_view json);
 
 }  // namespace apikeyd

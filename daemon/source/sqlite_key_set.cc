@@ -7,7 +7,6 @@
 #include "shm/scope_name.h"
 #include "source/json_text.h"
 #include "source/yaml_events.h"
-#include "source/yaml_source.h"
 
 namespace apikeyd {
 
@@ -194,10 +193,10 @@ Result<void> SqliteKeySet::check(const KeyRow& row, const KeyColumns& columns) {
 Result<void> SqliteKeySet::upsert(const KeyRow& wanted) {
     KeyRow row = wanted;
     const std::string what = "key " + row.id;
-    if (!row.metadata.empty() && !is_compact_object(row.metadata)) {
+    if (!row.metadata.empty()) {
         auto compact = compact_metadata(row.metadata);
         if (!compact) {
-            return fail(what + ": " + compact.error().message);
+            return fail(what + ": metadata: " + compact.error().message);
         }
         row.metadata = *std::move(compact);
     }

@@ -10,7 +10,6 @@
 #include "source/limit_option.h"
 #include "source/limit_text.h"
 #include "source/yaml_events.h"
-#include "source/yaml_source.h"
 
 namespace apikeyd {
 
@@ -101,24 +100,6 @@ tl::expected<std::vector<std::string>, std::string> scopes_of(std::string_view j
     std::sort(words->begin(), words->end());
     words->erase(std::unique(words->begin(), words->end()), words->end());
     return *std::move(words);
-}
-
-/// The first line, without the `file:line:column: ` of a text that nobody has.
-std::string metadata_fault(const Error& error) {
-    const std::string line = error.message.substr(0, error.message.find('\n'));
-    const size_t space = line.starts_with("metadata:") ? line.find(' ') : std::string::npos;
-    return space == std::string::npos ? line : line.substr(space + 1);
-}
-
-tl::expected<std::string, std::string> metadata_of(std::string_view json) {
-    if (json.size() <= kMetadataBytesMax && is_compact_object(json)) {
-        return json == "{}" ? std::string() : std::string(json);
-    }
-    auto compact = compact_metadata(json);
-    if (!compact) {
-        return fault_in("metadata", metadata_fault(compact.error()));
-    }
-    return *std::move(compact);
 }
 
 tl::expected<int64_t, std::string> time_of(std::string_view column, int64_t time_s, int64_t last_s) {
@@ -466,9 +447,9 @@ tl::expected<KeyRow, std::string> KeyReader::read(const KeyColumns& columns) {
         return fault_in("name", *fault);
     }
     if (columns.metadata) {
-        auto metadata = metadata_of(*columns.metadata);
+        auto metadata = compact_metadata(*columns.metadata);
         if (!metadata) {
-            return Fault(metadata.error());
+            return fault_in("metadata", metadata.error().message);
         }
         row.metadata = *std::move(metadata);
     }

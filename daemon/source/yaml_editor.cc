@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "shm/scope_name.h"
+#include "source/json_text.h"
 #include "source/row_text.h"
 
 namespace apikeyd {
@@ -277,7 +278,7 @@ Result<void> KeySetText::upsert(const KeyRow& wanted) {
     if (!row.metadata.empty()) {
         auto compact = compact_metadata(row.metadata);
         if (!compact) {
-            return tl::unexpected(Error{"key " + row.id + ": " + compact.error().message});
+            return tl::unexpected(Error{"key " + row.id + ": metadata: " + compact.error().message});
         }
         row.metadata = *std::move(compact);
     }

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "source/key_row.h"
 #include "source/key_set_limits.h"
 
 namespace apikeyd {
@@ -26,7 +27,7 @@ struct YamlLimits {
     /// One scalar or flow collection (`[…]`, `{…}`), comment lines aside. Also bounds yaml-cpp's queue of
     /// tokens.
     size_t node_bytes_max = size_t{64} << 10;
-    int depth_max = 16;  ///< collections within each other
+    int depth_max = 3 + kMetadataLevelsMax;  ///< collections within each other: a key stands in three
     uint64_t keys_max = kKeySetRowsMax;
     bool whole = true;  ///< a key set whole: plans and scopes that keys name are to be defined in it
 };

@@ -52,7 +52,4 @@ Result<std::vector<KeyRow>> parse_key_rows(std::string_view text, const std::str
 bool run_key_set(std::string_view text, const YamlLimits& limits, const RowSink& sink, YamlReporter& reporter,
                  const std::function<YamlVisitor*(YamlVisitor& parser)>& wrap, YamlSummary& summary);
 
-/// The compact JSON form of a metadata mapping given as JSON or YAML flow text; what a KeyRow holds.
-Result<std::string> compact_metadata(std::string_view json);
-
 }  // namespace apikeyd

@@ -99,6 +99,21 @@ class Transfer(Ctl):
         self.bring([{"key": key, "id": key_id(key), "environment": "live"}])
         self.assertEqual(self.codes(key, status=0), ["VALID"])
 
+    def test_metadata_keeps_its_digits_and_characters(self):
+        written = r'{"n": [12345678901234567890123, 1.50], "e": "\ud83d\ude00\u00e4"}'
+        for form, text in (
+            ("jsonl", '{"sha256": "%s", "foreign": true, "metadata" : %s}\n' % (sha256("1"), written)),
+            ("csv", 'sha256,foreign,metadata\n%s,true,"%s"\n' % (sha256("2"), written.replace('"', '""'))),
+        ):
+            self.ctl("import", "--form", form, stdin=text)
+        exported = self.ctl("export").splitlines()
+        self.assertEqual(len(exported), 2)
+        for line in exported:
+            self.assertIn('"metadata":{"n":[12345678901234567890123,1.50],"e":"\U0001f600ä"}', line)
+        for text, what in (('{"a": 1} x', "no JSON"), ('[1]', "no JSON object"), ('{"a":1,"a":2}', "stands twice")):
+            self.ctl("import", stdin='{"sha256": "%s", "foreign": true, "metadata": %s}\n' % (sha256("3"), text), status=1)
+            self.assertRegex(self.said, f"(?m)^standard input:1: .*{what}")
+
     def test_what_is_no_record(self):
         for text, what in (("[1]\n", "no object"), ("{\n", "no JSON"), ('{"key": 1}\n', "key: no text"), ('{"x": 1}\n', "x")):
             self.ctl("import", stdin=text, status=1)

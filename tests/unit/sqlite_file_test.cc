@@ -296,7 +296,7 @@ TEST_F(source_SqliteFile, WhatBreaksARuleIsRefusedAndNothingOfTheChangeStays) {
         {[](KeyRow& row) { row.expires_s = kExpiresMax_s + 1; }, "expires: 8589934591 is out of range"},
         {[](KeyRow& row) { row.expires_s = 0; }, "expires: 0 is out of range"},
         {[](KeyRow& row) { row.created_s = -1; }, "created: -1 is out of range"},
-        {[](KeyRow& row) { row.metadata = "[1]"; }, "no mapping"},
+        {[](KeyRow& row) { row.metadata = "[1]"; }, "no JSON object"},
         {[](KeyRow& row) { row.metadata = R"({"a":1,"a":2})"; }, "stands twice"},
         {[](KeyRow& row) { row.metadata = "{\"x\":\"" + std::string(5 * 1024, 'm') + "\"}"; },
          "more than 4096 bytes as JSON"},

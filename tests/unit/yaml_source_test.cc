@@ -394,16 +394,6 @@ TEST(source_YamlSource, MetadataErrors) {
         R"({"team":"x","on":[1,-0.5,3,1e3,0.5,15,"q\"\u0001"]})");
 }
 
-TEST(source_YamlSource, CompactMetadata) {
-    EXPECT_EQ(compact_metadata(R"({ "a" : "1", "b":[ true , null ], "c": {} })").value(),
-              R"({"a":"1","b":[true,null],"c":{}})");
-    EXPECT_EQ(compact_metadata("{}").value(), "");
-    EXPECT_EQ(compact_metadata("[1]").error().message,
-              "metadata:1:1: no mapping (want {\"name\": value, ...})");
-    EXPECT_FALSE(compact_metadata("{\"a\": 1} x"));
-    EXPECT_FALSE(compact_metadata(""));
-}
-
 TEST(source_TextCheck, BytesThatAreNoText) {
     const auto with = [](const std::string& bytes) {
         return error_of(set(row("    name: ä" + bytes + "x\n")));

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "source/yaml_source.h"
+#include "source/json_text.h"
 #include "tools/duration.h"
 #include "tools/key_change.h"
 #include "tools/new_key.h"

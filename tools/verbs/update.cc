@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "source/yaml_source.h"
+#include "source/json_text.h"
 #include "tools/duration.h"
 #include "tools/key_change.h"
 #include "tools/tags.h"
