@@ -26,7 +26,7 @@ using Word = Atomic<uint64_t>;
 using HalfWord = Atomic<uint32_t>;
 using ByteWord = Atomic<uint8_t>;
 
-inline constexpr uint32_t kAbi = 3;
+inline constexpr uint32_t kAbi = 4;
 inline constexpr uint64_t kControlMagic = 0x316c72746379656bULL;  // "keyctrl1"
 inline constexpr uint64_t kTableMagic = 0x316c62617479656bULL;    // "keytabl1"
 inline constexpr uint64_t kCellsMagic = 0x316c6c656379656bULL;    // "keycell1"

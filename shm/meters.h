@@ -30,10 +30,16 @@ namespace apikey::shm {
 /// A word's highest bit: this generation's word is history.
 inline constexpr uint64_t kMovedBit = uint64_t{1} << 63;
 
+/// Set in a rate's word, not in a quota's: the highest bit of the tags. A word that held one kind is never
+/// taken for the other's.
+inline constexpr uint64_t kRateBit = uint64_t{1} << 62;
+
 /// moved:1 | tag:8 | full_at:55, in units of kMeterUnit_ns, modulo 2^55 (9 years).
 struct RateWord {
     static constexpr unsigned kTagShift = 55;
     static constexpr uint64_t kTagMask = 0xff;
+    static constexpr uint64_t kTagFirst = 0x80;
+    static constexpr uint64_t kTags = 0x80;
     static constexpr uint64_t kTimeMask = (uint64_t{1} << kTagShift) - 1;
 
     static constexpr uint64_t make(uint64_t tag, uint64_t full_at) {
@@ -52,6 +58,8 @@ struct QuotaWord {
     static constexpr unsigned kTagShift = 49;
     static constexpr unsigned kPeriodShift = 34;
     static constexpr uint64_t kTagMask = (uint64_t{1} << 14) - 1;
+    static constexpr uint64_t kTagFirst = 1;  // 0: a fresh word
+    static constexpr uint64_t kTags = (uint64_t{1} << 13) - 1;
     static constexpr uint64_t kPeriodMask = (uint64_t{1} << 15) - 1;
     static constexpr uint64_t kUsedMask = (uint64_t{1} << 34) - 1;
 
@@ -69,6 +77,12 @@ struct QuotaWord {
     }
 };
 
+static_assert(RateWord::make(RateWord::kTagFirst, 0) == kRateBit &&
+              (RateWord::make(RateWord::kTagFirst + RateWord::kTags - 1, 0) & kRateBit) != 0);
+static_assert((QuotaWord::make(QuotaWord::kTagFirst + QuotaWord::kTags - 1, QuotaWord::kPeriodMask,
+                               QuotaWord::kUsedMask) &
+               (kRateBit | kMovedBit)) == 0);
+
 /// Of times in meter words. 55 bits of it are 9 years, and a rate of a million a second still is exact to 1%.
 inline constexpr uint64_t kMeterUnit_ns = 8;
 
@@ -80,12 +94,12 @@ constexpr uint64_t rate_interval(uint64_t requests, uint64_t seconds) {
 
 /// A rate as a taker needs it. Times in units of kMeterUnit_ns.
 struct Rate {
-    uint64_t tag;       ///< not 0; another tag in the word means that nothing was taken yet
+    uint64_t tag;       ///< of RateWord::kTags; another in the word means that nothing was taken yet
     uint64_t interval;  ///< of one request; not 0
     uint64_t window;    ///< burst x interval, below 2^53
 };
 struct Quota {
-    uint64_t tag;  ///< not 0
+    uint64_t tag;  ///< of QuotaWord::kTags
     uint64_t max;  ///< requests a period, below 2^34
 };
 

@@ -8,6 +8,8 @@
 #include <cassert>
 #include <vector>
 
+#include "shm/meters.h"
+
 namespace apikey::shm {
 namespace {
 
@@ -22,8 +24,10 @@ uint16_t tag_of(std::string_view plan, const Limit& limit) {
     text.push_back('\0');
     text.append(limit.name, strnlen(limit.name, sizeof limit.name));
     text.push_back(static_cast<char>(limit.kind));
-    const uint64_t tags = limit.kind == LimitKind::kRate ? 255 : 16383;
-    return static_cast<uint16_t>(1 + hash_of(text.data(), text.size()) % tags);
+    const uint64_t hash = hash_of(text.data(), text.size());
+    return static_cast<uint16_t>(limit.kind == LimitKind::kRate
+                                     ? RateWord::kTagFirst + hash % RateWord::kTags
+                                     : QuotaWord::kTagFirst + hash % QuotaWord::kTags);
 }
 
 /// One entry more, which is complete.

@@ -10,8 +10,8 @@ namespace {
 using namespace apikey::shm;
 
 TEST(Layout, FingerprintIsPinned) {
-    EXPECT_EQ(kAbi, 3u);
-    EXPECT_EQ(layout_hash(), 0x73989ea6f68bb319ULL);
+    EXPECT_EQ(kAbi, 4u);
+    EXPECT_EQ(layout_hash(), 0xd2aa02d7c8f41c06ULL);
 }
 
 TEST(Layout, MagicNumbersReadAsText) {

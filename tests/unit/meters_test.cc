@@ -10,7 +10,7 @@
 namespace apikey::shm {
 namespace {
 
-constexpr uint64_t kTag = 7;
+constexpr uint64_t kTag = RateWord::kTagFirst + 7;  // one of a quota, too
 
 /// Takes with a clock that stands where the caller's look at it was.
 Taken take(Word& word, const Rate& rate, uint32_t cost, uint64_t now, RateTaking* taking) {
@@ -157,6 +157,18 @@ TEST(Meters, AnotherTagIsAnotherLimit) {
     EXPECT_EQ(take(counted, Quota{kTag + 1, 10}, 10, 5, &used), Taken::kYes);
 }
 
+TEST(Meters, AWordOfOneKindIsNeverOneOfTheOther) {
+    for (uint64_t tag = RateWord::kTagFirst; tag < RateWord::kTagFirst + RateWord::kTags; ++tag) {
+        EXPECT_GE(QuotaWord::tag(RateWord::make(tag, tag * 0x123456789ab)),
+                  QuotaWord::kTagFirst + QuotaWord::kTags);
+        EXPECT_EQ(RateWord::tag(RateWord::make(tag, ~uint64_t{0})), tag);
+    }
+    for (uint64_t tag = QuotaWord::kTagFirst; tag < QuotaWord::kTagFirst + QuotaWord::kTags; ++tag) {
+        EXPECT_LT(RateWord::tag(QuotaWord::make(tag, tag * 31, tag * 0x1234567)), RateWord::kTagFirst);
+        EXPECT_EQ(QuotaWord::tag(QuotaWord::make(tag, ~uint64_t{0}, QuotaWord::kUsedMask)), tag);
+    }
+}
+
 TEST(Meters, AQuotaIsSpentExactlyAndBeginsAnewWithItsPeriod) {
     const Quota quota{kTag, 1000};
     Word word{0};
@@ -248,14 +260,15 @@ TEST(Meters, AMovedWordGoesOnInTheNext) {
 TEST(Meters, AScribbledWordIsNoTrap) {
     std::mt19937_64 random(4);
     for (int i = 0; i < 100'000; ++i) {
-        const Rate rate{1 + random() % 255, 1 + random() % 1000, 1000 + random() % 1'000'000};
+        const Rate rate{RateWord::kTagFirst + random() % RateWord::kTags, 1 + random() % 1000,
+                        1000 + random() % 1'000'000};
         Word word{random() & ~kMovedBit};
         RateTaking taking;
         const uint64_t now = random() % (uint64_t{1} << 60);
         take(word, rate, 1, now, &taking);
         ASSERT_LE(taking.ahead, rate.window);
         ASSERT_EQ(take(word, rate, 1, now + rate.window, &taking), Taken::kYes) << "it lasts one window";
-        const Quota quota{1 + random() % 16383, random() % 1'000'000};
+        const Quota quota{QuotaWord::kTagFirst + random() % QuotaWord::kTags, random() % 1'000'000};
         Word counted{random() & ~kMovedBit};
         QuotaTaking used;
         take(counted, quota, 1, now % 40'000, &used);

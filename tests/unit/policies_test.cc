@@ -1033,6 +1033,32 @@ TEST_P(PoliciesTest, ATableTellsItsPoliciesBack) {
     EXPECT_TRUE(publisher_->current()->table().scan());
 }
 
+TEST_P(PoliciesTest, ATagTellsARateFromAQuota) {
+    PolicySet policies;
+    for (unsigned i = 0; i < 500; ++i) {
+        policies.plans.push_back(
+            {"plan" + std::to_string(i), {limit("x", "5/min", 9), limit("y", "7/month")}});
+    }
+    set(policies);
+    apply({key(1, {.plan = "plan1"})});
+    const shm::TableView& table = publisher_->current()->table().view();
+    size_t seen = 0;
+    for (uint32_t plan = 1; plan <= policies.plans.size(); ++plan) {
+        const shm::ListReader<shm::Limit> limits(table, shm::plan_body(table, plan));
+        for (uint32_t number = 0; number < limits.count(); ++number) {
+            const shm::Limit limit = limits.get(number);
+            const bool is_rate = limit.kind == shm::LimitKind::kRate;
+            const uint64_t word =
+                is_rate ? shm::RateWord::make(limit.tag, 0) : shm::QuotaWord::make(limit.tag, 0, 0);
+            EXPECT_EQ((word & shm::kRateBit) != 0, is_rate) << plan;
+            EXPECT_EQ(word & shm::kMovedBit, 0u) << plan;
+            EXPECT_NE(word, 0u) << plan;
+            ++seen;
+        }
+    }
+    EXPECT_EQ(seen, 2 * policies.plans.size());
+}
+
 TEST_P(PoliciesTest, TenThousandPlans) {
     PolicySet policies;
     std::vector<PlainRow> keys;
