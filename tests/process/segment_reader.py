@@ -61,7 +61,7 @@ class Table:
     def __init__(self, path, generation):
         self.bytes = pathlib.Path(path).read_bytes()
         read = lambda form, at: struct.unpack_from("<" + form, self.bytes, at)[0]
-        assert self.bytes[:8] == b"keytabl1" and read("I", 8) == 3 and read("I", 12) == 1024
+        assert self.bytes[:8] == b"keytabl1" and read("I", 8) == 4 and read("I", 12) == 1024
         assert read("Q", 16) == len(self.bytes) and read("Q", 24) == generation
         self.uid = self.bytes[40:56]
         self.slots_at, self.slot_count, self.stride = read("Q", 56), read("Q", 64), read("I", 72)
