@@ -7,6 +7,7 @@
 #include "base/hex.h"
 #include "base/utf8.h"
 #include "source/key_row.h"
+#include "source/key_set_limits.h"
 #include "source/metadata_json.h"
 
 namespace apikeyd {
@@ -45,7 +46,7 @@ class Scanner {
         }
     }
 
-    /// What a string says, or an error that tells of what it is made.
+    /// What a string says.
     std::optional<std::string> take_string() {
         if (!take('"')) {
             return std::nullopt;

@@ -63,8 +63,6 @@ inline const KeyTerms& terms_of(const KeyRow& row) {
 
 inline constexpr std::size_t kKeyIdLength = 12;
 inline constexpr std::size_t kMetadataBytesMax = 4096;
-/// Objects and lists within each other, the outermost counted.
-inline constexpr unsigned kMetadataLevelsMax = 13;
 inline constexpr std::size_t kNameBytesMax = 255;
 inline constexpr std::size_t kEnvironmentBytesMax = 15;
 /// Different environments in one key set; a slot names one in four bits.

@@ -11,5 +11,7 @@ namespace apikeyd {
 inline constexpr std::size_t kKeySetBytesMax = std::size_t{256} << 20;
 /// Its rows, bad ones included. Good ones take more than 100 bytes each, so their text meets its limit first.
 inline constexpr uint64_t kKeySetRowsMax = 16'000'000;
+/// Of metadata: objects and lists within each other, the outermost counted.
+inline constexpr unsigned kMetadataLevelsMax = 13;
 
 }  // namespace apikeyd

@@ -14,7 +14,6 @@
 #include <string_view>
 #include <vector>
 
-#include "source/key_row.h"
 #include "source/key_set_limits.h"
 
 namespace apikeyd {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "source/key_row.h"
+#include "source/key_set_limits.h"
 #include "source/yaml_source.h"
 
 namespace {
