@@ -35,7 +35,7 @@ int check(const std::string& config_path, const apikeyd::Config& config) {
     if (status == kDone) {
         std::printf("%s: ok\n", config_path.c_str());
     }
-    std::printf("%s: ok, %llu keys\n", config.source.place.c_str(),
+    std::printf("%s: ok, %llu keys\n", config.source.shown().c_str(),
                 static_cast<unsigned long long>((*content)->keys));
     return status;
 }

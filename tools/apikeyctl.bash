@@ -11,6 +11,8 @@ _apikeyctl_options() {
         issue) echo --environment --owner --name --expires --metadata --tag --plan --scope --address --limit ;;
         list) echo --owner --state --environment --plan --tag --unused --expiring --limit --after ;;
         update) echo --owner --name --expires --metadata --tag --plan --scope --address --limit --drop-limit --clear ;;
+        disable | enable | revoke) echo --wait ;;
+        fleet) echo --forget ;;
         rotate) echo --grace ;;
         import) echo --form --allow-weak ;;
         export) echo --form ;;
@@ -34,7 +36,8 @@ _apikeyctl_options() {
 _apikeyctl_values() {
     case "$1 $2" in
         *' --output') echo table json csv ;;
-        *' --store') echo yaml: sqlite: ;;
+        *' --store') echo yaml: sqlite: postgresql: ;;
+        *' --wait') echo host fleet ;;
         'list --state') echo active disabled revoked expired ;;
         'import --form' | 'export --form') echo csv jsonl ;;
         'update --clear') echo owner name expires metadata plan scopes addresses tags ;;
@@ -50,7 +53,7 @@ _apikeyctl() {
     local nouns='plan owner scope' flags=' --help --version --merge --allow-weak --replace --keep-revoked --accept-revoked
         --chart --no-flush --force '
     local verbs="issue list show update disable enable revoke rotate regenerate delete import export migrate backup restore
-        $nouns verify explain usage reload status top doctor capacity gen"
+        $nouns verify explain usage reload status top doctor fleet capacity gen"
     COMPREPLY=()
     # The verb is the first word that is no option and not what an option wants.
     for ((i = 1; i < COMP_CWORD; ++i)); do

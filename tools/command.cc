@@ -17,7 +17,7 @@ void add_globals(CLI::App& app, GlobalOptions& globals) {
     app.add_option("-c,--config", globals.config_path,
                    "the daemon's configuration file [/etc/apikeyd/apikeyd.yaml]");
     app.add_option("--store", globals.store,
-                   "the key set, yaml:PATH or sqlite:PATH [what the configuration says]");
+                   "the key set, yaml:PATH, sqlite:PATH or postgresql://... [what the configuration says]");
     app.add_option("--directory", globals.directory,
                    "the base directory of instances [what the configuration says]");
     const auto check_instance = [](const std::string& name) {

@@ -26,14 +26,14 @@ Context::Context(GlobalOptions options) : options_(std::move(options)) {
 
 tl::expected<StoreName, Failure> Context::store() const {
     if (!options_.store.empty()) {
-        const std::optional<StoreName> named = store_named(options_.store);
+        const Result<StoreName> named = store_named(options_.store);
         return named ? tl::expected<StoreName, Failure>(*named)
-                     : failed(Exit::kUsage, "--store: want yaml:PATH or sqlite:PATH");
+                     : failed(Exit::kUsage, "--store: " + named.error().message);
     }
     if (!config_) {
         return failed(Exit::kUnreachable, config_error_ +
                                               "\n(name another file with --config, or the key set with "
-                                              "--store yaml:PATH or sqlite:PATH)");
+                                              "--store)");
     }
     return config_->source;
 }

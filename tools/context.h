@@ -18,7 +18,7 @@ inline constexpr const char* kConfigDefault = "/etc/apikeyd/apikeyd.yaml";
 /// As given on the command line; empty: not given.
 struct GlobalOptions {
     std::string config_path;
-    std::string store;  ///< `yaml:PATH` or `sqlite:PATH`
+    std::string store;  ///< see store_name.h
     std::string directory;
     std::string instance;
     OutputForm output = OutputForm::table;

@@ -2,10 +2,10 @@
 
 #include <unistd.h>
 
-#include <filesystem>
 #include <optional>
 #include <string_view>
-#include <system_error>
+
+#include "tools/fleet_wait.h"
 
 namespace apikeyd {
 
@@ -14,13 +14,9 @@ namespace {
 /// Why this daemon must not be told of changes to `store`; empty when it may: it would put them into a table
 /// that is made of another set.
 std::string other_source(const DaemonStatus& status, const StoreName& store) {
-    namespace fs = std::filesystem;
-    const std::string scheme = StoreName{store.kind, {}}.text();
-    std::error_code error;
     // Weakly: the first key may be what makes the file.
-    if (status.source.starts_with(scheme) &&
-        fs::weakly_canonical(status.source.substr(scheme.size()), error) ==
-            fs::weakly_canonical(fs::absolute(store.place, error), error)) {
+    const Result<StoreName> served = store_named(status.source);
+    if (served && served->kind == store.kind && same_place(*served, store)) {
         return {};
     }
     return "the daemon of instance " + status.instance + " (" + status.directory + ") serves " +
@@ -44,8 +40,8 @@ Outcome check_not_served(const Context& context, const StoreName& store) {
     const auto status = context.ask_status();
     if (status && status->keys != 0 && other_source(*status, store).empty()) {
         return failed(Exit::kUnreachable,
-                      store.place + ": is not there, and the daemon serves " + std::to_string(status->keys) +
-                          " keys from it; bring it back, or begin anew with " +
+                      store.shown() + ": is not there, and the daemon serves " +
+                          std::to_string(status->keys) + " keys from it; bring it back, or begin anew with " +
                           (store.kind == StoreKind::kYaml ? "one that says 'keys: []'" : "an empty file"));
     }
     return {};
@@ -70,13 +66,18 @@ Outcome bring_in_force(const Context& context, const ApplyRequest& request) {
 /// Edits the set, and tells what the daemon is to be told; its hashes are filled in here.
 using SetEdit = std::function<tl::expected<ApplyRequest, Failure>(KeySet& set)>;
 
+/// A database server's is made by its schema, not by a change.
+bool is_missing(const StoreName& store) {
+    return store.is_file() && access(store.place.c_str(), F_OK) != 0;
+}
+
 void say_made(const StoreName& store) {
     say(store.place + ": made, with mode 0600; the daemon's user must be able to read it" +
         (store.kind == StoreKind::kSqlite ? ", and -wal and -shm beside it" : ""));
 }
 
 Outcome recorded_only(const StoreName& store, const Failure& why) {
-    return failed(Exit::kUnreachable, store.place + ": recorded, not in force: " + why.message);
+    return failed(Exit::kUnreachable, store.shown() + ": recorded, not in force: " + why.message);
 }
 
 Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
@@ -93,7 +94,7 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     ChangeOptions options;
     options.lock_wait_ms_max = kLockWait_ms;
     options.create = create;
-    const bool missing = access(store->place.c_str(), F_OK) != 0;
+    const bool missing = is_missing(*store);
     if (create && missing) {
         if (Outcome away = check_not_served(context, *store); !away) {
             return away;
@@ -130,7 +131,12 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
 
 }  // namespace
 
-Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
+Outcome change_keys(const Context& context, const KeyEdit& edit, bool create, Until until) {
+    if (until == Until::kFleet) {
+        if (Outcome fleet = check_fleet(context); !fleet) {
+            return fleet;
+        }
+    }
     const auto edit_set = [&](KeySet& set) -> tl::expected<ApplyRequest, Failure> {
         auto changes = edit(set);
         if (!changes) {
@@ -140,7 +146,9 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create) {
         request.changes = *std::move(changes);
         return request;
     };
-    return change_set(context, edit_set, create);
+    const Outcome changed = change_set(context, edit_set, create);
+    // Where it was recorded, other hosts may have it though this one does not.
+    return changed && until == Until::kFleet ? wait_for_fleet(context) : changed;
 }
 
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create) {
@@ -157,7 +165,7 @@ Outcome change_policies(const Context& context, const PolicyEdit& edit, bool cre
 }
 
 Outcome change_store(const Context& context, const StoreName& store, const StoreEdit& edit) {
-    const bool missing = access(store.place.c_str(), F_OK) != 0;
+    const bool missing = is_missing(store);
     if (missing) {
         if (Outcome away = check_not_served(context, store); !away) {
             return away;
@@ -205,7 +213,7 @@ tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, cons
     if (*found) {
         return **std::move(found);
     }
-    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store()->place};
+    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store()->shown()};
     if (const auto status = context.ask_status(); status && !status->load_error.empty()) {
         missing.message +=
             "\nThe daemon refused this key set, so a key that was in the one before may still be "

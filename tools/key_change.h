@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -20,6 +21,10 @@ inline constexpr uint32_t kLockWait_ms = 150'000;
 /// More changes are not told one by one: the daemon reads them itself.
 inline constexpr size_t kToldMax = 1000;
 
+/// Where a change is to be in force before it is done: on this host, or on every host of the fleet that tells
+/// of itself.
+enum class Until : uint8_t { kHost, kFleet };
+
 /// Edits the set and tells which changes it means: also those that are none, since a change that changes
 /// nothing is carried out again everywhere. Called once, while no other operator changes the set; a failure
 /// leaves everything as it was.
@@ -29,8 +34,10 @@ using KeyEdit = std::function<tl::expected<std::vector<Change>, Failure>(KeySet&
 using PolicyEdit = std::function<tl::expected<PolicyChange, Failure>(KeySet& set)>;
 
 /// Carries out one change. Success: durable, and in force in every process of the host. Exit::kUnreachable
-/// with 'recorded, not in force': durable only. `create`: a store that does not exist is made.
-Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false);
+/// with 'recorded, not in force': durable only, or not in force on the hosts that it names. `create`: a store
+/// that does not exist is made.
+Outcome change_keys(const Context& context, const KeyEdit& edit, bool create = false,
+                    Until until = Until::kHost);
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create = false);
 
 /// Of a store that need not be the context's: not what a daemon is to be told, but that it is to read it all.

@@ -77,6 +77,10 @@ DaemonStatus Admin::status() const {
     status.fingerprint = reloader_.fingerprint() ? to_hex(*reloader_.fingerprint()) : "";
     status.loaded_s = control.source_loaded_ns.load(std::memory_order_relaxed) / 1000000000;
     status.load_error = reloader_.last_error();
+    if (const auto& use = reloader_.snapshot_use()) {
+        status.snapshot_taken_s = static_cast<uint64_t>(use->taken_s);
+    }
+    status.snapshot_problem = reloader_.snapshot_problem();
     status.flushed_s = control.usage_flushed_ns.load(std::memory_order_relaxed) / 1000000000;
     status.flush_error = flusher_.last_error();
     status.quarantined = flusher_.quarantined();

@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <climits>
 #include <cstdlib>
 
 #include "base/clock.h"
@@ -24,7 +26,8 @@ namespace {
 constexpr milliseconds kRetireInterval{1000};
 constexpr milliseconds kDenialsInterval{250};  // a ring holds what a second gives room for
 constexpr milliseconds kSecond{1000};
-constexpr milliseconds kNamesInterval{10000};  // for the lock's name; control's is watched
+constexpr milliseconds kSnapshotInterval{60000};  // of a quiet source nobody tells that it is still the same
+constexpr milliseconds kNamesInterval{10000};     // for the lock's name; control's is watched
 constexpr int64_t kNamesPoll_ms = 1000;
 /// As long as the tool waits: a large key set is parsed for minutes.
 constexpr milliseconds kAnswerMax{1'800'000};
@@ -49,6 +52,7 @@ class Daemon {
     void first_load();
     Result<void> open_door();
     void start_timers();
+    void beat();
     void check_names();
     void on_signal(Signal signal);
     DaemonStatus fixed_status() const;
@@ -60,6 +64,8 @@ class Daemon {
     std::unique_ptr<Worker> loader_;
     std::unique_ptr<Worker> builder_;
     std::unique_ptr<Worker> flush_worker_;
+    std::unique_ptr<Worker> snapshot_worker_;
+    std::shared_ptr<Snapshot> snapshot_;  // nullptr where none is kept
     std::unique_ptr<Publisher> publisher_;
     std::unique_ptr<Reloader> reloader_;
     std::unique_ptr<Flusher> flusher_;
@@ -100,9 +106,10 @@ Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
     return daemon;
 }
 
-/// One thread each for what must not wait for the others: parsing, building, writing usage.
+/// One thread each for what must not wait for the others: parsing, building, writing usage, writing the
+/// snapshot while the source is read.
 Result<void> Daemon::open_workers() {
-    for (std::unique_ptr<Worker>* worker : {&loader_, &builder_, &flush_worker_}) {
+    for (std::unique_ptr<Worker>* worker : {&loader_, &builder_, &flush_worker_, &snapshot_worker_}) {
         auto started = Worker::start(*loop_);
         if (!started) {
             return tl::unexpected(started.error());
@@ -116,6 +123,31 @@ Retention retention_of(const RetentionConfig& config) {
     constexpr int64_t kHour_s = 3600;
     constexpr int64_t kDay_s = 24 * kHour_s;
     return {{config.minutes_h * kHour_s, config.hours_d * kDay_s, config.days_d * kDay_s}};
+}
+
+/// By what a fleet knows this daemon.
+ServingHost serving_host(const Config& config) {
+    char name[HOST_NAME_MAX + 1] = "";
+    if (config.host.empty() && gethostname(name, sizeof name - 1) != 0) {
+        name[0] = '\0';
+    }
+    ServingHost host{.name = config.host.empty() ? name : config.host, .version = APIKEYD_VERSION};
+    if (config.instance != apikey::shm::kInstanceDefault) {
+        host.name += "/" + config.instance;
+    }
+    host.silent_ms_max = std::max(host.silent_ms_max, 3 * config.reload.poll_ms + 5'000);
+    return host;
+}
+
+/// Of the snapshot that the earlier daemon's table was made of, Unix seconds; 0 where it was not. Only then
+/// are the two times one (Reloader::serve_snapshot()).
+int64_t taken_of_table(Publisher& publisher) {
+    constexpr uint64_t kSecond_ns = 1'000'000'000;
+    const apikey::shm::Control& control = publisher.control().control();
+    const uint64_t heartbeat_ns = control.heartbeat_ns.load(std::memory_order_relaxed);
+    const bool is_snapshot = publisher.current() != nullptr && heartbeat_ns % kSecond_ns == 0 &&
+                             heartbeat_ns == control.source_loaded_ns.load(std::memory_order_relaxed);
+    return is_snapshot ? static_cast<int64_t>(heartbeat_ns / kSecond_ns) : 0;
 }
 
 Result<void> Daemon::open_instance() {
@@ -139,10 +171,22 @@ Result<void> Daemon::open_instance() {
     }
     publisher_ = std::move(*publisher);
     publisher_->control().set_started(static_cast<uint64_t>(getpid()), realtime_now_ns());
-    publisher_->control().beat(realtime_now_ns());
-    reloader_ = std::make_unique<Reloader>(
-        *loop_, *publisher_, *loader_,
-        ReloaderOptions{make_source(config_.source), config_.reload.max_loss_percent, &audit_}, *log_);
+    const int64_t table_taken_s = taken_of_table(*publisher_);
+    if (table_taken_s == 0) {
+        publisher_->control().beat(realtime_now_ns());
+    }
+    std::shared_ptr<Source> source = make_source(config_.source, serving_host(config_));
+    if (!config_.snapshot.file.empty()) {
+        constexpr int64_t kHour_s = 3600;
+        snapshot_ = std::make_shared<Snapshot>(SnapshotOptions{config_.snapshot.file, config_.source.text(),
+                                                               config_.snapshot.max_age_h * kHour_s});
+        source = std::make_shared<SnapshottedSource>(std::move(source), snapshot_);
+    }
+    reloader_ =
+        std::make_unique<Reloader>(*loop_, *publisher_, *loader_,
+                                   ReloaderOptions{std::move(source), config_.reload.max_loss_percent,
+                                                   &audit_, snapshot_, snapshot_worker_.get(), table_taken_s},
+                                   *log_);
     denials_ = std::make_unique<DenialLog>(*publisher_, config_.denial_log, *log_);
     flusher_ = std::make_unique<Flusher>(*publisher_, *flush_worker_, std::move(*store), *log_);
     flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
@@ -171,16 +215,16 @@ Result<void> Daemon::open_notices() {
     }
     signals_ = std::move(*signals);
     auto watch = StoreWatch::create(*loop_, config_.source, config_.reload, [this] {
-        admin_->set_watch_problem(watch_->inotify_problem());
+        admin_->set_watch_problem(watch_->problem());
         reloader_->request(false, [](const Result<ReloadReport>&) {});
     });
     if (!watch) {
         return tl::unexpected(watch.error());
     }
     watch_ = std::move(*watch);
-    if (!watch_->inotify_problem().empty()) {
-        admin_->set_watch_problem(watch_->inotify_problem());
-        log_->warn("source.polled_only", {{"reason", watch_->inotify_problem()}});
+    if (!watch_->problem().empty()) {
+        admin_->set_watch_problem(watch_->problem());
+        log_->warn("source.polled_only", {{"reason", watch_->problem()}});
     }
     auto names = FileWatch::create(*loop_, publisher_->directory().path() + "/control",
                                    {.debounce_ms = 0, .poll_ms = kNamesPoll_ms}, [this] { check_names(); });
@@ -231,8 +275,11 @@ Result<void> Daemon::open_door() {
 }
 
 void Daemon::start_timers() {
-    loop_->every(milliseconds(config_.heartbeat_interval_ms),
-                 [this] { publisher_->control().beat(realtime_now_ns()); });
+    loop_->every(milliseconds(config_.heartbeat_interval_ms), [this] { beat(); });
+    if (snapshot_ != nullptr) {
+        loop_->every(kSnapshotInterval,
+                     [this] { reloader_->request(false, [](const Result<ReloadReport>&) {}); });
+    }
     loop_->every(milliseconds(config_.flush_interval_ms),
                  [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
     loop_->every(kRetireInterval, [this] {
@@ -244,6 +291,13 @@ void Daemon::start_timers() {
         loop_->every(kSecond, [this] { denials_->end_second(); });
     }
     loop_->every(kNamesInterval, [this] { check_names(); });
+}
+
+/// A table made of a snapshot is as old as that: to clients it is as if the daemon had been silent since.
+void Daemon::beat() {
+    if (!reloader_->snapshot_use()) {
+        publisher_->control().beat(realtime_now_ns());
+    }
 }
 
 /// Ends the daemon when its files lost their names, and sends their clients to look for others: a daemon that
@@ -284,6 +338,7 @@ DaemonStatus Daemon::fixed_status() const {
     status.directory = publisher_->directory().path();
     status.source = config_.source.text();
     status.usage = "sqlite:" + config_.usage_path;
+    status.snapshot = config_.snapshot.file;
     status.event_loop = loop_->name();
     return status;
 }
@@ -294,9 +349,10 @@ Result<void> Daemon::run() {
     }
     door_.reset();
     reloader_->stop();
-    for (Worker* worker : {loader_.get(), builder_.get(), flush_worker_.get()}) {
+    for (Worker* worker : {loader_.get(), builder_.get(), flush_worker_.get(), snapshot_worker_.get()}) {
         worker->stop();
     }
+    reloader_->close_snapshot();
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {
         log_->error("usage.flush_failed", {{"reason", flushed.error().message}});
     }

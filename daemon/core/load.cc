@@ -4,6 +4,7 @@
 #include <boost/unordered/unordered_flat_set.hpp>
 #include <new>
 #include <string_view>
+#include <utility>
 
 #include "core/table_policies.h"
 #include "core/table_rows.h"
@@ -235,6 +236,33 @@ void Load::compare_policies() {
     collect_sharing(slots);
 }
 
+/// In the source's place, for an error of which it could not be read. Where there is a table it says as much.
+void Load::read_snapshot() {
+    additions = std::make_shared<RowSpool>(directory_fd);
+    additions_bytes = 0;
+    report = {};
+    Slots slots;
+    Result<SnapshotContent> kept = snapshot->load([&](const KeyRow& row) {
+        if (stopping->load(std::memory_order_relaxed)) {
+            throw Stopped{};
+        }
+        collect(row, slots);
+    });
+    if (!kept) {
+        error += "; " + kept.error().message;
+        return;
+    }
+    take_content(std::move(kept->content));
+    from_snapshot = SnapshotUse{kept->taken_s, std::exchange(error, {})};
+    unread = false;
+}
+
+void Load::take_content(SourceContent content) {
+    fingerprint = content.fingerprint;
+    warnings = std::move(content.warnings);
+    policies = std::make_shared<const PolicySet>(std::move(content.policies));
+}
+
 void Load::read_and_compare() {
     live_keys = live != nullptr ? live->table().header().live.load(std::memory_order_relaxed) : 0;
     if (!force && in_force && live != nullptr) {
@@ -307,6 +335,9 @@ void Load::compare_all() {
     if (!content) {
         error = content.error().message;
         unread = true;
+        if (live == nullptr && snapshot != nullptr) {
+            read_snapshot();
+        }
         return;
     }
     if (!*content) {
@@ -314,9 +345,7 @@ void Load::compare_all() {
         report.unchanged = true;
         return;
     }
-    fingerprint = (*content)->fingerprint;
-    warnings = std::move((*content)->warnings);
-    policies = std::make_shared<const PolicySet>(std::move((*content)->policies));
+    take_content(**std::move(content));
     audit.add_policies(*policies);
     collect_sharing(slots);
     collect_removals(slots);

@@ -14,6 +14,7 @@
 #include "core/audit_entry.h"
 #include "core/publisher.h"
 #include "core/row_spool.h"
+#include "source/snapshot.h"
 #include "source/source.h"
 
 namespace apikeyd {
@@ -24,6 +25,12 @@ struct ReloadReport {
     uint64_t added = 0;
     uint64_t updated = 0;
     uint64_t removed = 0;
+};
+
+/// That a snapshot serves in the source's place.
+struct SnapshotUse {
+    int64_t taken_s = 0;  ///< when the source was last known to say what it says
+    std::string why;      ///< the source was not read
 };
 
 /// One load on its way: filled on the worker, applied on the loop.
@@ -42,6 +49,8 @@ class Load {
     /// Beside the keys, with that fingerprint; replaced where the load brings others.
     std::shared_ptr<const PolicySet> policies;
     std::shared_ptr<Source> source;
+    std::shared_ptr<Snapshot>
+        snapshot;  // read where neither the source can be nor a table is there; may be nullptr
     std::shared_ptr<const std::atomic<bool>> stopping;
     /// False for a change of the policies alone: `policies` and `fingerprint` are given, and no source is
     /// read.
@@ -51,6 +60,7 @@ class Load {
     // What it finds.
     Fingerprint fingerprint{};
     std::string error;
+    std::optional<SnapshotUse> from_snapshot;  // all of the rest is of it
     std::vector<std::string> warnings;
     ReloadReport report;
     uint64_t live_keys = 0;
@@ -79,6 +89,8 @@ class Load {
     };
     void read_and_compare();
     void compare_all();
+    void read_snapshot();
+    void take_content(SourceContent content);
     void compare_changes(SourceChanges found);
     void compare_policies();
     void leave_revived_out();

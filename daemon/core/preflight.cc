@@ -13,6 +13,7 @@
 
 #include "base/errno_text.h"
 #include "shm/directory.h"
+#include "source/snapshot.h"
 #include "usage/usage_reader.h"
 
 namespace apikeyd {
@@ -108,6 +109,17 @@ std::string log_problem(const std::string& path) {
                                            : path + ": cannot be written: " + errno_text(errno);
 }
 
+std::string snapshot_problem(const std::string& path) {
+    if (path.empty()) {
+        return {};
+    }
+    if (const Result<void> ours = check_snapshot_place(path); !ours) {
+        return ours.error().message;
+    }
+    // Another one takes its place, and SQLite keeps files beside it.
+    return unusable(std::filesystem::path(path).parent_path());
+}
+
 }  // namespace
 
 Result<Groups> find_groups(const Config& config) {
@@ -132,6 +144,7 @@ std::vector<Error> preflight(const Config& config) {
     const std::pair<std::string_view, std::string> problems[] = {
         {"directory", directory_problem(config)},
         {"usage", store_problem(config.usage_path)},
+        {"snapshot.file", snapshot_problem(config.snapshot.file)},
         {"log.file", log_problem(config.log.file)},
         {"audit_log.file", log_problem(config.audit_log.file)},
         {"denial_log.file", log_problem(config.denial_log.file)},

@@ -21,8 +21,8 @@ struct Groups {
 Result<Groups> find_groups(const Config& config);
 
 /// Looks at everything that a start would open or make, as this process's user, and changes nothing: groups,
-/// the instance's directory, the usage store, the log files. One error a line, each with the field's place;
-/// none when a start would get past all of them.
+/// the instance's directory, the usage store, the snapshot, the log files. One error a line, each with the
+/// field's place; none when a start would get past all of them.
 std::vector<Error> preflight(const Config& config);
 
 }  // namespace apikeyd

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/clock.h"
 #include "core/audit_log.h"
 #include "core/table_rows.h"
+#include "source/rfc3339.h"
 
 namespace apikeyd {
 
@@ -27,12 +29,17 @@ constexpr std::chrono::milliseconds kReadRetryDelay{1000};
 }  // namespace
 
 Reloader::Reloader(Loop& loop, Publisher& publisher, Worker& worker, ReloaderOptions options, Log& log)
-    : loop_(loop), publisher_(publisher), worker_(worker), options_(std::move(options)), log_(log) {}
+    : loop_(loop), publisher_(publisher), worker_(worker), options_(std::move(options)), log_(log) {
+    if (options_.table_taken_s != 0) {
+        snapshot_use_ = SnapshotUse{options_.table_taken_s, "the source was not read since the start"};
+    }
+}
 
 Reloader::~Reloader() = default;
 
 void Reloader::stop() {
     stopping_->store(true, std::memory_order_relaxed);
+    options_.source->stop();
 }
 
 void Reloader::request(bool force, Done done) {
@@ -47,6 +54,7 @@ std::shared_ptr<Load> Reloader::new_load() const {
     load->live = publisher_.current();
     load->in_force = in_force_;
     load->source = options_.source;
+    load->snapshot = options_.snapshot;
     load->policies = publisher_.policies_in_force();
     load->stopping = stopping_;
     load->directory_fd = publisher_.directory().fd();
@@ -168,28 +176,23 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     Result<ReloadReport> outcome = fail("");
     // What the tool changed since the source was read may not be what it said then.
     const bool again = result && !changed_meanwhile_.empty();
+    const bool was_loaded = loaded_once_;
     if (result) {
-        outcome = load->report;
-        last_error_.clear();
         loop_.cancel(retry_timer_);
-        if (!loaded_once_) {
-            // Changes that an earlier daemon was killed in the middle of reach all files now.
-            publisher_.tighten_superseded();
-            loaded_once_ = true;
+        if (load->from_snapshot) {
+            outcome = fail(load->from_snapshot->why);
+            serve_snapshot(*load->from_snapshot, load->fingerprint);
+        } else {
+            outcome = load->report;
+            serve_source(*load);
         }
-        in_force_ = load->fingerprint;
         if (again) {
             step_back_to(load->in_force);
-        }
-        if (load->report.unchanged) {
-            publisher_.control().accepted();
-        } else {
-            publisher_.control().applied(fingerprint_word(load->fingerprint), realtime_now_ns());
         }
         for (const std::string& warning : load->warnings) {
             log_.warn("source.warning", {{"reason", warning}});
         }
-        if (!load->report.unchanged && load->reads_source) {
+        if (!load->report.unchanged && load->reads_source && !load->from_snapshot) {
             log_.info("reload.done", {{"source", load->source->place()},
                                       {"keys", load->report.keys},
                                       {"added", load->report.added},
@@ -203,24 +206,178 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
         }
         if (load->error.empty() || load->no_room) {
             retry_later(kRetryDelay);
-        } else if (load->unread && options_.source->tells_changes()) {
+        } else if (load->unread && (options_.source->tells_changes() || snapshot_use_)) {
             retry_later(kReadRetryDelay);
         }
         publisher_.control().refused();
-        if (result.error().message != last_error_ || !load->source->tells_changes()) {
+        if (snapshot_use_ && load->unread) {
+            snapshot_use_->why = result.error().message;
+        }
+        if (result.error().message != last_error_ || !(load->source->tells_changes() || snapshot_use_)) {
             log_.error("reload.refused",
                        {{"source", load->source->place()}, {"reason", result.error().message}});
         }
         last_error_ = result.error().message;
     }
-    for (const Load::Request& request : load->requests) {
-        request.done(outcome);
+    const auto answer = [load, outcome] {
+        for (const Load::Request& request : load->requests) {
+            request.done(outcome);
+        }
+    };
+    const bool from_source = result && !load->from_snapshot;
+    const bool keeps = from_source && options_.snapshot != nullptr;
+    if (keeps && was_loaded) {
+        keep_in_force(load->fingerprint, answer);
+    } else {
+        answer();
+    }
+    if (keeps && !was_loaded) {  // the door is opened first
+        keep_in_force(load->fingerprint, [] {});
+    }
+    if (from_source && load->reads_source) {
+        tell_source(load->fingerprint);
     }
     if (again) {
         request(false, [](const Result<ReloadReport>&) {});
     } else if (!loading_ && !waiting_.empty()) {  // a done may have asked for a reload, and begun it
         start();
     }
+}
+
+/// What the source said when it could be read last is in force, and clients are told how old that is: the
+/// daemon's sign of life is as old. The source is asked again and again, and all of it read when it answers.
+void Reloader::serve_snapshot(const SnapshotUse& use, const Fingerprint& name) {
+    const uint64_t taken_ns = static_cast<uint64_t>(use.taken_s) * 1'000'000'000;
+    snapshot_use_ = use;
+    last_error_ = use.why;
+    in_force_.reset();
+    publisher_.control().applied(fingerprint_word(name), taken_ns);
+    publisher_.control().refused();
+    publisher_.control().beat(taken_ns);
+    log_.warn("snapshot.in_use", {{"snapshot", options_.snapshot->path()},
+                                  {"taken", format_rfc3339(use.taken_s)},
+                                  {"reason", use.why}});
+    retry_later(kReadRetryDelay);
+}
+
+void Reloader::serve_source(const Load& load) {
+    last_error_.clear();
+    if (!loaded_once_) {
+        // Changes that an earlier daemon was killed in the middle of reach all files now.
+        publisher_.tighten_superseded();
+        loaded_once_ = true;
+    }
+    in_force_ = load.fingerprint;
+    if (load.report.unchanged) {
+        publisher_.control().accepted();
+    } else {
+        publisher_.control().applied(fingerprint_word(load.fingerprint), realtime_now_ns());
+    }
+    if (snapshot_use_) {
+        snapshot_use_.reset();
+        publisher_.control().beat(realtime_now_ns());
+        log_.info("snapshot.replaced", {{"source", load.source->place()}});
+    }
+}
+
+/// Calls `then` when the snapshot says what was read under this fingerprint, or cannot be made to.
+void Reloader::keep_in_force(const Fingerprint& name, std::function<void()> then) {
+    if (!worker_.submit([snapshot = options_.snapshot, name] { snapshot->in_force(name); },
+                        [this, then] {
+                            note_snapshot();
+                            then();
+                        })) {
+        then();  // the next read makes up for it
+    }
+}
+
+/// `done`, for changes that were made without the source being read, once the snapshot has them.
+Publisher::Done Reloader::when_kept(const std::vector<Change>& changes, const Fingerprint& before,
+                                    const Fingerprint& after, Publisher::Done done) {
+    if (options_.snapshot == nullptr) {
+        return done;
+    }
+    MadeChanges made{before, after};
+    for (const Change& change : changes) {
+        (change.kind == Change::Kind::kRemove ? made.gone : made.rows).push_back(change.row);
+    }
+    return [this, made = std::move(made), done = std::move(done)](Result<void> result) {
+        if (!result) {
+            done(std::move(result));
+            return;
+        }
+        made_.push_back({made, done});
+        keep_made();
+    };
+}
+
+/// One job at a time, for all that came while the last one ran.
+void Reloader::keep_made() {
+    if (keeping_ || made_.empty()) {
+        return;
+    }
+    const auto batch = std::make_shared<const std::vector<Made>>(std::exchange(made_, {}));
+    const auto told = [this, batch] {
+        note_snapshot();
+        for (const Made& one : *batch) {
+            one.done({});
+        }
+        keeping_ = false;
+        keep_made();
+    };
+    keeping_ = true;
+    const bool submitted = options_.snapshot_worker->submit(
+        [snapshot = options_.snapshot, batch] {
+            std::vector<MadeChanges> all;
+            for (const Made& one : *batch) {
+                all.push_back(one.changes);
+            }
+            snapshot->made(all);
+        },
+        told);
+    if (!submitted) {
+        told();
+    }
+}
+
+/// Once for each reason.
+void Reloader::note_snapshot() {
+    std::string problem = options_.snapshot->problem();
+    if (problem == snapshot_problem_) {
+        return;
+    }
+    snapshot_problem_ = std::move(problem);
+    if (snapshot_problem_.empty()) {
+        log_.info("snapshot.written", {{"snapshot", options_.snapshot->path()}});
+    } else {
+        log_.warn("snapshot.failed", {{"reason", snapshot_problem_}});
+    }
+}
+
+void Reloader::close_snapshot() {
+    if (options_.snapshot == nullptr) {
+        return;
+    }
+    if (in_force_) {
+        options_.snapshot->in_force(*in_force_);
+    }
+    options_.snapshot->close();
+    note_snapshot();
+}
+
+/// On the worker: it is the source's thread. What it cannot do anything with is logged once.
+void Reloader::tell_source(const Fingerprint& in_force) {
+    const auto told = std::make_shared<Result<void>>();
+    const bool busy = !worker_.submit(
+        [source = options_.source, in_force, told] { *told = source->note_in_force(in_force); },
+        [this, told] {
+            const std::string problem = *told ? "" : told->error().message;
+            if (!problem.empty() && problem != last_untold_) {
+                log_.warn("source.warning", {{"reason", problem}});
+            }
+            last_untold_ = problem;
+        });
+    static_cast<void>(busy);  // the next reading tells it
 }
 
 /// What the tool changed meanwhile it tells itself; what is refused again for the same reason is told once.
@@ -233,6 +390,11 @@ void Reloader::tell_audit(const Load& load, const Result<void>& result) const {
         if (load.error.empty() && !changed_meanwhile_.contains(entry.id)) {
             options_.audit->changed(nullptr, entry, result);
         }
+    }
+    if (load.from_snapshot) {
+        options_.audit->loaded(load, fail(load.from_snapshot->why + "; in its place serves the snapshot of " +
+                                          format_rfc3339(load.from_snapshot->taken_s)));
+        return;
     }
     options_.audit->loaded(load, result);
 }
@@ -309,7 +471,8 @@ void Reloader::apply_before_the_source(const std::vector<Change>& changes, Publi
 
 /// Others change the source as well, and which change of a key was the last only the source can tell: it is
 /// read. But a revocation is for ever, and in force at once, whatever load is under way.
-void Reloader::apply_out_of_step(const std::vector<Change>& changes, Publisher::Done done) {
+void Reloader::apply_out_of_step(const std::vector<Change>& changes, const Fingerprint& before,
+                                 const Fingerprint& after, Publisher::Done done) {
     const TableView& table = publisher_.current()->table().view();
     std::vector<Change> revocations;
     for (const Change& change : changes) {
@@ -324,7 +487,7 @@ void Reloader::apply_out_of_step(const std::vector<Change>& changes, Publisher::
         for (const Change& change : revocations) {
             changed_meanwhile_.insert(change.row.id);
         }
-        publisher_.apply(revocations, std::move(done));
+        publisher_.apply(revocations, when_kept(changes, before, after, std::move(done)));
         request(false, [](const Result<ReloadReport>&) {});
         return;
     }
@@ -355,7 +518,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
                      Publisher::Done done) {
     const bool in_step = in_force_ == before;
     if (!in_step && options_.source->tells_changes() && publisher_.current() != nullptr) {
-        apply_out_of_step(changes, std::move(done));
+        apply_out_of_step(changes, before, after, std::move(done));
         return;
     }
     std::vector<Change> others = in_step ? std::vector<Change>() : other_forms(changes);
@@ -379,7 +542,7 @@ void Reloader::apply(const std::vector<Change>& changes, const Fingerprint& befo
     std::vector<Change> all = tightens ? others : std::vector<Change>();
     all.insert(all.end(), changes.begin(), changes.end());
     publisher_.apply(all, [this, in_step, before, after, others = std::move(others),
-                           done = std::move(done)](Result<void> result) {
+                           done = when_kept(changes, before, after, std::move(done))](Result<void> result) {
         for (const Change& other : others) {
             if (result) {
                 publisher_.make(other);

@@ -1,7 +1,15 @@
 #include "core/store_watch.h"
 
-#include <chrono>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+
+#include "base/errno_text.h"
+#include "base/owned_fd.h"
+#include "postgres/listener.h"
 #include "source/sqlite_probe.h"
 
 namespace apikeyd {
@@ -28,7 +36,7 @@ class YamlWatch final : public StoreWatch {
         return std::make_unique<YamlWatch>(*std::move(file));
     }
 
-    [[nodiscard]] const std::string& inotify_problem() const override { return file_->inotify_problem(); }
+    [[nodiscard]] std::string problem() const override { return file_->inotify_problem(); }
 
   private:
     std::unique_ptr<FileWatch> file_;
@@ -66,7 +74,7 @@ class SqliteWatch final : public StoreWatch {
         return watch;
     }
 
-    [[nodiscard]] const std::string& inotify_problem() const override { return log_->inotify_problem(); }
+    [[nodiscard]] std::string problem() const override { return log_->inotify_problem(); }
 
   private:
     static constexpr int kLooks = 10;  // after 1, 2, 4, … 512 ms
@@ -101,6 +109,62 @@ class SqliteWatch final : public StoreWatch {
     int looks_ = kLooks;
 };
 
+/// The server tells of commits; where it cannot, or a word of it was lost with a connection, it is asked each
+/// poll_ms.
+class PostgresWatch final : public StoreWatch {
+  public:
+    PostgresWatch(Loop& loop, OwnedFd wake, std::function<void()> changed)
+        : loop_(loop), wake_(std::move(wake)), changed_(std::move(changed)) {}
+    ~PostgresWatch() override {
+        listener_.reset();  // its thread writes to the descriptor
+        loop_.unwatch(watch_);
+        loop_.cancel(poll_timer_);
+    }
+
+    static Result<std::unique_ptr<StoreWatch>> create(Loop& loop, const std::string& place,
+                                                      const ReloadConfig& config,
+                                                      std::function<void()> changed) {
+        OwnedFd wake(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+        if (!wake.is_open()) {
+            return fail("source: eventfd: " + errno_text(errno));
+        }
+        auto watch = std::make_unique<PostgresWatch>(loop, std::move(wake), std::move(changed));
+        const int fd = watch->wake_.get();
+        const auto watched = loop.watch(fd, Interest::readable, [&own = *watch](Ready) { own.take_in(); });
+        if (!watched) {
+            return tl::unexpected(watched.error());
+        }
+        watch->watch_ = *watched;
+        auto listener = PostgresListener::start(place, [fd] {
+            const uint64_t one = 1;
+            static_cast<void>(write(fd, &one, sizeof one));  // fails only when it is readable as it is
+        });
+        if (!listener) {
+            return tl::unexpected(listener.error());
+        }
+        watch->listener_ = *std::move(listener);
+        watch->poll_timer_ = loop.every(milliseconds(config.poll_ms), [&own = *watch] { own.changed_(); });
+        return watch;
+    }
+
+    [[nodiscard]] std::string problem() const override { return listener_->problem(); }
+
+  private:
+    void take_in() {
+        uint64_t count = 0;
+        if (read(wake_.get(), &count, sizeof count) == sizeof count) {
+            changed_();
+        }
+    }
+
+    Loop& loop_;
+    OwnedFd wake_;
+    std::function<void()> changed_;
+    WatchId watch_;
+    TimerId poll_timer_;
+    std::unique_ptr<PostgresListener> listener_;
+};
+
 }  // namespace
 
 Result<std::unique_ptr<StoreWatch>> StoreWatch::create(Loop& loop, const StoreName& store,
@@ -111,6 +175,8 @@ Result<std::unique_ptr<StoreWatch>> StoreWatch::create(Loop& loop, const StoreNa
             return YamlWatch::create(loop, store.place, config, std::move(changed));
         case StoreKind::kSqlite:
             return SqliteWatch::create(loop, store.place, config, std::move(changed));
+        case StoreKind::kPostgres:
+            return PostgresWatch::create(loop, store.place, config, std::move(changed));
     }
     return fail("no such store");
 }

@@ -24,7 +24,7 @@ class StoreWatch {
                                                       std::function<void()> changed);
 
     /// Empty, or why changes are found by polling only. May change after any event.
-    [[nodiscard]] virtual const std::string& inotify_problem() const = 0;
+    [[nodiscard]] virtual std::string problem() const = 0;
 };
 
 }  // namespace apikeyd

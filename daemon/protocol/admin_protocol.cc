@@ -342,6 +342,9 @@ std::string format_status(const DaemonStatus& status) {
                                         {"fingerprint", status.fingerprint},
                                         {"loaded", status.loaded_s},
                                         {"load_error", status.load_error},
+                                        {"snapshot", status.snapshot},
+                                        {"snapshot_taken", status.snapshot_taken_s},
+                                        {"snapshot_problem", status.snapshot_problem},
                                         {"flushed", status.flushed_s},
                                         {"flush_error", status.flush_error},
                                         {"quarantined", status.quarantined},
@@ -387,6 +390,9 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.fingerprint = reader.text("fingerprint");
     status.loaded_s = reader.count("loaded");
     status.load_error = reader.text("load_error");
+    status.snapshot = reader.text("snapshot");
+    status.snapshot_taken_s = reader.count("snapshot_taken");
+    status.snapshot_problem = reader.text("snapshot_problem");
     status.flushed_s = reader.count("flushed");
     status.flush_error = reader.text("flush_error");
     status.quarantined = reader.count("quarantined");

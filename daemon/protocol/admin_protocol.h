@@ -95,7 +95,10 @@ struct DaemonStatus {
     uint64_t position = 0;
     std::string fingerprint;  ///< hex; empty while unknown
     uint64_t loaded_s = 0;
-    std::string load_error;  ///< why the last load was refused; empty when it was not
+    std::string load_error;         ///< why the last load was refused; empty when it was not
+    std::string snapshot;           ///< its path; empty where none is kept
+    uint64_t snapshot_taken_s = 0;  ///< what is in force is of it, and of then; 0: it is of the source
+    std::string snapshot_problem;   ///< why it could not be written; empty when it could
     uint64_t flushed_s = 0;
     std::string flush_error;
     uint64_t quarantined = 0;

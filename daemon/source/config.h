@@ -25,6 +25,7 @@ inline constexpr uint32_t kHoursDefault_d = 90, kHoursMin_d = 1, kHoursMax_d = 3
 inline constexpr uint32_t kDaysDefault_d = 3'660, kDaysMin_d = 1, kDaysMax_d = 36'600;
 inline constexpr uint32_t kHeartbeatDefault_ms = 1'000, kHeartbeatMin_ms = 10, kHeartbeatMax_ms = 60'000;
 inline constexpr uint32_t kDenialsDefault = 10, kDenialsMin = 1, kDenialsMax = 1'000;  // a second
+inline constexpr uint32_t kSnapshotAgeDefault_h = 168, kSnapshotAgeMin_h = 1, kSnapshotAgeMax_h = 87'600;
 inline constexpr uint64_t kCapacityMax_keys = 1'000'000'000;
 
 struct LogConfig {
@@ -57,8 +58,15 @@ struct RetentionConfig {
     uint32_t days_d = kDaysDefault_d;
 };
 
+/// What the source said last, for a start without it.
+struct SnapshotConfig {
+    std::string file;                            ///< absolute; empty: none is kept
+    uint32_t max_age_h = kSnapshotAgeDefault_h;  ///< one that is older is not used
+};
+
 struct Config {
     std::string instance = apikey::shm::kInstanceDefault;
+    std::string host;             ///< what a fleet calls this host; empty: as the kernel does
     std::string directory;        ///< absolute; the segments stand in directory/instance
     StoreName source;             ///< its place absolute
     std::string usage_path;       ///< absolute, of the SQLite usage store
@@ -68,6 +76,7 @@ struct Config {
     SideLogConfig audit_log;
     DenialLogConfig denial_log;
     ReloadConfig reload;
+    SnapshotConfig snapshot;
     RetentionConfig retention;
     uint32_t flush_interval_ms = kFlushDefault_ms;
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;

@@ -27,6 +27,7 @@ namespace {
 
 constexpr size_t kConfigBytesMax = size_t{1} << 20;
 constexpr size_t kGroupBytesMax = 32;  // LOGIN_NAME_MAX of useradd and groupadd
+constexpr size_t kHostBytesMax = 64;   // HOST_NAME_MAX
 constexpr size_t kPathBytesMax = 4095;
 
 /// Empty when the value was taken; else what is wrong and what is wanted.
@@ -105,9 +106,13 @@ Taken take_url(const YamlScalar& value, std::string_view scheme, const std::file
 }
 
 Taken take_source(const YamlScalar& value, const std::filesystem::path& base, StoreName& out) {
-    const std::optional<StoreName> named = store_named(value.text);
+    Result<StoreName> named = store_named(value.text);
     if (!named) {
-        return yaml_quote(value.text) + " (want yaml:PATH or sqlite:PATH)";
+        return named.error().message;
+    }
+    if (!named->is_file()) {
+        out = *std::move(named);
+        return {};
     }
     out.kind = named->kind;
     return take_path(named->place, base, out.place);
@@ -136,12 +141,24 @@ Taken take_instance(const YamlScalar& value, Config& config) {
     return {};
 }
 
+Taken take_host(const YamlScalar& value, Config& config) {
+    const auto allowed = [](unsigned char c) { return isalnum(c) != 0 || c == '.' || c == '-' || c == '_'; };
+    if (value.text.empty() || value.text.size() > kHostBytesMax ||
+        !std::all_of(value.text.begin(), value.text.end(), allowed)) {
+        return yaml_quote(value.text) + " is no host's name (want 1 to " + std::to_string(kHostBytesMax) +
+               " characters A-Za-z0-9_.-)";
+    }
+    config.host = value.text;
+    return {};
+}
+
 std::vector<Field> config_fields(const std::filesystem::path& base) {
     const auto path = [base](auto member) {
         return [=](const YamlScalar& v, Config& c) { return take_path(v.text, base, member(c)); };
     };
     return {
         {"instance", take_instance},
+        {"host", take_host},
         {"directory", path([](Config& c) -> std::string& { return c.directory; })},
         {"source", [base](const YamlScalar& v, Config& c) { return take_source(v, base, c.source); }, true},
         {"usage",
@@ -175,6 +192,9 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
         {"reload.poll_ms", in_section(&Config::reload, &ReloadConfig::poll_ms, kPollMin_ms, kPollMax_ms)},
         {"reload.max_loss_percent",
          in_section(&Config::reload, &ReloadConfig::max_loss_percent, kLossMin_percent, kLossMax_percent)},
+        {"snapshot.file", path([](Config& c) -> std::string& { return c.snapshot.file; })},
+        {"snapshot.max_age_h",
+         in_section(&Config::snapshot, &SnapshotConfig::max_age_h, kSnapshotAgeMin_h, kSnapshotAgeMax_h)},
         {"retention.minutes_h",
          in_section(&Config::retention, &RetentionConfig::minutes_h, kMinutesMin_h, kMinutesMax_h)},
         {"retention.hours_d",
@@ -345,23 +365,26 @@ class ConfigVisitor final : public YamlVisitor {
     int ignored_depth_ = 0;
 };
 
-/// A log appends to its file, which has to be one of its own. Empty: it is.
-std::string shared_log_file(const Config& config, const std::string& config_path) {
+/// A log appends to its file, and a snapshot takes the place of one: it has to be one of its own. Empty: it
+/// is.
+std::string shared_file(const Config& config, const std::string& config_path) {
+    const std::string nothing;
     const std::pair<std::string_view, const std::string&> files[] = {
         {"audit_log.file", config.audit_log.file},
         {"denial_log.file", config.denial_log.file},
         {"log.file", config.log.file},
-        {"source", config.source.place},
+        {"snapshot.file", config.snapshot.file},
+        {"source", config.source.is_file() ? config.source.place : nothing},
         {"usage", config.usage_path},
         {"the configuration", config_path}};
-    constexpr size_t kLogs = 3;
+    constexpr size_t kOfItsOwn = 4;
     const auto normal = [](const std::string& path) {
         return std::filesystem::path(path).lexically_normal();
     };
-    for (size_t log = 0; log < kLogs; ++log) {
-        for (size_t other = log + 1; other < std::size(files); ++other) {
-            if (!files[log].second.empty() && normal(files[log].second) == normal(files[other].second)) {
-                return config.named(files[log].first) + ": is the file of " +
+    for (size_t one = 0; one < kOfItsOwn; ++one) {
+        for (size_t other = one + 1; other < std::size(files); ++other) {
+            if (!files[one].second.empty() && normal(files[one].second) == normal(files[other].second)) {
+                return config.named(files[one].first) + ": is the file of " +
                        std::string(files[other].first) + " as well (want a file of its own)";
             }
         }
@@ -392,7 +415,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     if (!run_yaml_events(text, limits, visitor, reporter)) {
         return fail(reporter.errors().joined());
     }
-    if (std::string shared = shared_log_file(config, absolute.string()); !shared.empty()) {
+    if (std::string shared = shared_file(config, absolute.string()); !shared.empty()) {
         return fail(std::move(shared));
     }
     return config;

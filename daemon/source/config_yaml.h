@@ -9,6 +9,7 @@
 //     log: {format: logfmt, level: info, file: /var/log/apikeyd.log}
 //     audit_log: {format: logfmt, file: /var/log/apikeyd/audit.log}
 //     reload: {debounce_ms: 100, poll_ms: 2000, max_loss_percent: 50}
+//     snapshot: {file: /var/lib/apikeyd/keys.snapshot, max_age_h: 168}
 //     retention: {minutes_h: 48, hours_d: 90, days_d: 3660}
 //     flush_interval_ms: 1000
 //     heartbeat_interval_ms: 1000

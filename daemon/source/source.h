@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "source/fingerprint.h"
 #include "source/key_row.h"
+#include "source/serving_host.h"
 #include "source/store_name.h"
 
 namespace apikeyd {
@@ -57,9 +58,18 @@ class Source {
 
     /// What changed since; nullopt where that cannot be told, and load() can.
     virtual Result<std::optional<SourceChanges>> changes_since(const Fingerprint& since) = 0;
+
+    /// What was read under this fingerprint is in force on this host; told after each reading that was taken,
+    /// also when it brought nothing new. The error is for the log: nothing depends on it.
+    virtual Result<void> note_in_force(const Fingerprint& /*name*/) { return {}; }
+
+    /// For the daemon's end, on any thread: what waits for others gives up soon, with an error, now and
+    /// later.
+    virtual void stop() {}
 };
 
-/// The one of this name. Opens nothing.
-std::unique_ptr<Source> make_source(const StoreName& name);
+/// The one of this name. Opens nothing. `host`: who will serve what it says; where a fleet reads one source,
+/// it is told.
+std::unique_ptr<Source> make_source(const StoreName& name, std::optional<ServingHost> host = std::nullopt);
 
 }  // namespace apikeyd

@@ -4,19 +4,15 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
 #include <utility>
 
-#include "shm/scope_name.h"
 #include "source/file_lock.h"
-#include "source/key_rules.h"
-#include "source/key_set_limits.h"
-#include "source/sqlite_changes.h"
-#include "source/sqlite_connection.h"
-#include "source/sqlite_key_set.h"
+#include "source/sql_changes.h"
+#include "source/sql_key_set.h"
+#include "source/sql_load.h"
+#include "source/sqlite_key_store.h"
 #include "source/sqlite_scan.h"
 #include "source/sqlite_schema.h"
-#include "source/yaml_events.h"
 
 namespace apikeyd {
 
@@ -25,67 +21,26 @@ namespace {
 constexpr std::string_view kDoingRead = "reading keys";
 constexpr std::string_view kDoingChange = "changing it";
 
-/// What only all rows together show: the first so many environments and branches are taken.
-class WholeSet {
-  public:
-    explicit WholeSet(size_t scopes) : scopes_(scopes) {}
-
-    /// What keeps the row from the set.
-    std::optional<std::string> fault(const KeyRow& row) {
-        if (!row.environment.empty() && !environments_.contains(row.environment)) {
-            if (environments_.size() == kEnvironmentsMax) {
-                overfull_ = true;
-                return "environment: " + environments_fault(row.environment);
-            }
-            environments_.insert(row.environment);
-        }
-        if (row.terms == nullptr || row.terms == seen_) {
-            return std::nullopt;
-        }
-        for (const std::string& scope : row.terms->scopes) {
-            if (!apikey::shm::is_branch(scope) || branches_.contains(scope)) {
-                continue;
-            }
-            if (scopes_ + branches_.size() == kScopesMax) {
-                overfull_ = true;
-                return "scopes: " + yaml_quote(scope) + " is one too many (want at most " +
-                       std::to_string(kScopesMax) + " names and branches)";
-            }
-            branches_.insert(scope);
-        }
-        seen_ = row.terms;
-        return std::nullopt;
-    }
-    [[nodiscard]] bool overfull() const { return overfull_; }
-
-  private:
-    size_t scopes_;
-    std::set<std::string, std::less<>> environments_, branches_;
-    std::shared_ptr<const KeyTerms> seen_;
-    bool overfull_ = false;
-};
-
 /// All that is read while it lives is of one moment.
 struct Reading {
-    KeyStoreConnection* connection;
-    Transaction transaction;
+    SqliteKeyStore* store;
+    SqlTransaction transaction;
     Position now;
 };
 
 }  // namespace
 
 struct SqliteFile::Impl {
-    std::unique_ptr<KeyStoreConnection> reader, writer;
+    std::unique_ptr<SqliteKeyStore> reader, writer;
     /// The last load left rows out for want of room: which ones depends on all others, so all are read anew.
     bool overfull = false;
 
     /// A connection to what stands under the name now.
     template <typename Open>
-    static Result<KeyStoreConnection*> current(std::unique_ptr<KeyStoreConnection>& connection,
-                                               const Open& open) {
-        if (connection == nullptr || connection->database.file_was_replaced()) {
+    static Result<SqliteKeyStore*> current(std::unique_ptr<SqliteKeyStore>& connection, const Open& open) {
+        if (connection == nullptr || connection->database().file_was_replaced()) {
             connection.reset();  // first: a connection's end tidies up by name
-            auto opened = KeyStoreConnection::open(open());
+            auto opened = SqliteKeyStore::open(open());
             if (!opened) {
                 return tl::unexpected(opened.error());
             }
@@ -98,7 +53,8 @@ struct SqliteFile::Impl {
         if (!connection) {
             return tl::unexpected(connection.error());
         }
-        Result<Transaction> transaction = Transaction::begin((*connection)->database, "BEGIN", kDoingRead);
+        Result<SqlTransaction> transaction =
+            SqlTransaction::begin((*connection)->connection(), "BEGIN", kDoingRead);
         if (!transaction) {
             return tl::unexpected(transaction.error());
         }
@@ -108,61 +64,15 @@ struct SqliteFile::Impl {
         }
         return Reading{*connection, *std::move(transaction), *now};
     }
-    Result<KeyStoreConnection*> to_write(const std::string& path, Database::Missing missing) {
+    Result<SqliteKeyStore*> to_write(const std::string& path, Database::Missing missing) {
         return current(writer, [&] { return Database::open_writable(kKeyStore, path, missing); });
     }
 
-    Result<SourceContent> load(KeyStoreConnection& connection, const std::string& path, const Position& now,
-                               const RowSink& sink);
-    static Result<Rewrite> carry_out(KeyStoreConnection& connection, const Edit& edit,
-                                     Transaction& transaction);
+    static Result<Rewrite> carry_out(SqliteKeyStore& store, const Edit& edit, SqlTransaction& transaction);
 };
 
 SqliteFile::SqliteFile(std::string path) : path_(std::move(path)), impl_(std::make_unique<Impl>()) {}
 SqliteFile::~SqliteFile() = default;
-
-Result<SourceContent> SqliteFile::Impl::load(KeyStoreConnection& connection, const std::string& path,
-                                             const Position& now, const RowSink& sink) {
-    RowWarnings warnings(connection.database.named());
-    SourceContent content{.fingerprint = fingerprint_of(now)};
-    content.policies = connection.policies.load(
-        [&](const auto& table, const auto& row, const auto& what) { warnings.add(table, row, what); });
-    connection.reader.forget();
-    WholeSet whole(content.policies.scopes.size());
-    uint64_t read = 0;
-    const Result<void> scanned = scan_keys(connection, path, now, [&](ScannedRow& scanned_row) {
-        tl::expected<KeyRow, std::string>& row = scanned_row.row;
-        if (++read > kKeySetRowsMax) {
-            return;
-        }
-        if (row) {
-            if (auto fault = whole.fault(*row)) {
-                scanned_row.name = "id " + row->id;
-                row = tl::unexpected(*std::move(fault));
-            }
-        }
-        if (!row) {
-            warnings.add("keys", scanned_row.name, row.error());
-            return;
-        }
-        ++content.keys;
-        sink(*row);
-    });
-    if (!scanned) {
-        return tl::unexpected(scanned.error());
-    }
-    if (read > kKeySetRowsMax) {
-        return fail(connection.database.named() + ": " + std::to_string(read) + " keys (the limit is " +
-                    std::to_string(kKeySetRowsMax) + ")");
-    }
-    if (const Result<void> policies = connection.policies_read(); !policies) {
-        return tl::unexpected(policies.error());
-    }
-    overfull = whole.overfull();
-    content.left_out = warnings.count();
-    content.warnings = warnings.take();
-    return content;
-}
 
 Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Fingerprint>& unless,
                                                       const RowSink& sink) {
@@ -173,11 +83,15 @@ Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Finger
     if (unless == fingerprint_of(reading->now) && !impl_->overfull) {
         return std::nullopt;
     }
-    auto content = impl_->load(*reading->connection, path_, reading->now, sink);
-    if (!content) {
-        return tl::unexpected(content.error());
+    SqliteKeyStore& store = *reading->store;
+    auto loaded = load_key_set(
+        store.keys(), fingerprint_of(reading->now),
+        [&](const auto& visit) { return scan_keys(store, path_, reading->now, visit); }, sink);
+    if (!loaded) {
+        return tl::unexpected(loaded.error());
     }
-    return *std::move(content);
+    impl_->overfull = loaded->overfull;
+    return std::move(loaded->content);
 }
 
 Result<std::optional<SourceChanges>> SqliteFile::changes_since(const Fingerprint& since) {
@@ -188,7 +102,16 @@ Result<std::optional<SourceChanges>> SqliteFile::changes_since(const Fingerprint
     if (impl_->overfull) {
         return std::nullopt;
     }
-    return changes_between(*reading->connection, position_of(since), reading->now);
+    const Position then = position_of(since);
+    const Fingerprint now = fingerprint_of(reading->now);
+    if (then == reading->now) {
+        return SourceChanges{.fingerprint = now};
+    }
+    const auto log = reading->store->log_between(then, reading->now);
+    if (!log) {
+        return tl::unexpected(log.error());
+    }
+    return *log ? read_changes(reading->store->keys(), **log, now) : std::nullopt;
 }
 
 Result<std::optional<KeyRow>> SqliteFile::find(std::string_view id) {
@@ -196,21 +119,20 @@ Result<std::optional<KeyRow>> SqliteFile::find(std::string_view id) {
     if (!reading) {
         return tl::unexpected(reading.error());
     }
-    return reading->connection->key(id);
+    return reading->store->keys().key(id);
 }
 
 /// Edits, and commits what has changed.
-Result<Rewrite> SqliteFile::Impl::carry_out(KeyStoreConnection& connection, const Edit& edit,
-                                            Transaction& transaction) {
-    const Result<Position> before = connection.position();
+Result<Rewrite> SqliteFile::Impl::carry_out(SqliteKeyStore& store, const Edit& edit,
+                                            SqlTransaction& transaction) {
+    const Result<Position> before = store.position();
     if (!before) {
         return tl::unexpected(before.error());
     }
-    Result<SqliteKeySet> set = SqliteKeySet::prepare(connection);
+    Result<SqlKeySet> set = SqlKeySet::prepare(store.keys());
     if (!set) {
         return tl::unexpected(set.error());
     }
-    const int64_t rows_before = connection.database.rows_changed_ever();
     Result<void> edited = edit(*set);
     if (edited) {
         edited = set->read_whole();
@@ -219,11 +141,11 @@ Result<Rewrite> SqliteFile::Impl::carry_out(KeyStoreConnection& connection, cons
         return tl::unexpected(edited.error());
     }
     Rewrite rewrite{fingerprint_of(*before), fingerprint_of(*before), false};
-    if (connection.database.rows_changed_ever() == rows_before) {
+    if (set->rows_written() == 0) {
         transaction.roll_back();
         return rewrite;
     }
-    const Result<Position> after = connection.position();
+    const Result<Position> after = store.position();
     if (!after) {
         return tl::unexpected(after.error());
     }
@@ -250,20 +172,20 @@ Result<Rewrite> SqliteFile::change(const Edit& edit, const ChangeOptions& option
     if (!lock) {
         return tl::unexpected(lock.error());
     }
-    const Result<KeyStoreConnection*> opened = impl_->to_write(path_, missing);
+    const Result<SqliteKeyStore*> opened = impl_->to_write(path_, missing);
     if (!opened) {
         return tl::unexpected(opened.error());
     }
-    KeyStoreConnection& connection = **opened;
+    SqliteKeyStore& store = **opened;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    connection.database.wait_for_locks(static_cast<uint32_t>(std::max<int64_t>(left, 0)));
-    Result<Transaction> transaction =
-        Transaction::begin(connection.database, "BEGIN IMMEDIATE", kDoingChange);
+    store.database().wait_for_locks(static_cast<uint32_t>(std::max<int64_t>(left, 0)));
+    Result<SqlTransaction> transaction =
+        SqlTransaction::begin(store.connection(), "BEGIN IMMEDIATE", kDoingChange);
     if (!transaction) {
         return tl::unexpected(transaction.error());
     }
-    const Result<Rewrite> done = impl_->carry_out(connection, edit, *transaction);
-    connection.forget();
+    const Result<Rewrite> done = impl_->carry_out(store, edit, *transaction);
+    store.keys().forget();
     if (done && options.then_locked) {
         options.then_locked(*done);
     }

@@ -33,21 +33,16 @@ struct Range {
     int64_t last = INT64_MAX;
 };
 
-Result<void> read_block(KeyStoreConnection& connection, Range range,
-                        const std::function<void(ScannedRow&)>& visit) {
-    Statement& rows = connection.keys_between;
-    const ResetGuard guard(rows);
+Result<void> read_block(SqliteKeyStore& store, Range range, const std::function<void(ScannedRow&)>& visit) {
+    SqlStatement& rows = store.keys_between();
+    const SqlResetGuard guard(rows);
     rows.bind(1, range.first).bind(2, range.last);
-    int rc = rows.step();
-    for (; rc == SQLITE_ROW; rc = rows.step()) {
-        const KeyColumns columns = key_columns(rows);
-        ScannedRow scanned{connection.reader.read(columns)};
-        if (!scanned.row) {
-            scanned.name = row_name(columns);
-        }
+    SqlStep step = rows.step();
+    for (; step == SqlStep::kRow; step = rows.step()) {
+        ScannedRow scanned = scan_row(store.keys(), key_columns(rows));
         visit(scanned);
     }
-    return rc == SQLITE_DONE ? Result<void>() : Result<void>(connection.failed(kDoing));
+    return step == SqlStep::kDone ? Result<void>() : Result<void>(store.keys().failed(kDoing));
 }
 
 /// Blocks of rowids, alternately of the calling thread and of the other.
@@ -66,18 +61,18 @@ struct Blocks {
 
 /// nullopt where two threads do not pay: few rows, or rowids far apart, so that blocks could hold very
 /// different numbers of them.
-Result<std::optional<Blocks>> blocks_of(const KeyStoreConnection& connection) {
-    auto ends = connection.database.prepare(
+Result<std::optional<Blocks>> blocks_of(const SqliteKeyStore& store) {
+    const Result<SqlStatementPtr> ends = store.connection().prepare(
         "SELECT (SELECT min(rowid) FROM keys), (SELECT max(rowid) FROM keys), (SELECT count(*) FROM keys)");
     if (!ends) {
         return tl::unexpected(ends.error());
     }
-    if (ends->step() != SQLITE_ROW) {
-        return connection.failed(kDoing);
+    if ((*ends)->step() != SqlStep::kRow) {
+        return store.keys().failed(kDoing);
     }
-    const int64_t first = ends->column_int(0);
-    const int64_t last = ends->column_int(1);
-    const int64_t rows = ends->column_int(2);
+    const int64_t first = (*ends)->column_int(0);
+    const int64_t last = (*ends)->column_int(1);
+    const int64_t rows = (*ends)->column_int(2);
     if (std::thread::hardware_concurrency() < 2 || rows < kSharedRowsMin || first < 0 ||
         (last - first) / rows >= kRowidsPerRowMax) {
         return std::nullopt;
@@ -90,22 +85,22 @@ class Other {
   public:
     /// nullptr where there is none: no descriptor, no thread, or a store that has gone on meanwhile.
     static std::unique_ptr<Other> begin(const std::string& path, const Position& now, const Blocks& blocks) {
-        auto connection = KeyStoreConnection::open(Database::open_read_only(kKeyStore, path));
-        if (!connection) {
+        auto store = SqliteKeyStore::open(Database::open_read_only(kKeyStore, path));
+        if (!store) {
             return nullptr;
         }
-        auto transaction = Transaction::begin((*connection)->database, "BEGIN", kDoing);
-        const Result<Position> position = (*connection)->position();
+        auto transaction = SqlTransaction::begin((*store)->connection(), "BEGIN", kDoing);
+        const Result<Position> position = (*store)->position();
         if (!transaction || !position || *position != now) {
             return nullptr;
         }
         // Who moves rows to other rowids changes nothing that the position would say.
-        const auto same = blocks_of(**connection);
+        const auto same = blocks_of(**store);
         if (!same || *same != blocks) {
             return nullptr;
         }
-        (*connection)->policies.load([](const auto&, const auto&, const auto&) {});
-        std::unique_ptr<Other> other(new Other(*std::move(connection), *std::move(transaction)));
+        (*store)->keys().policies.load([](const auto&, const auto&, const auto&) {});
+        std::unique_ptr<Other> other(new Other(*std::move(store), *std::move(transaction)));
         try {
             other->thread_ = std::thread([&self = *other, blocks] { self.read(blocks); });
         } catch (const std::system_error&) {
@@ -142,8 +137,8 @@ class Other {
     }
 
   private:
-    Other(std::unique_ptr<KeyStoreConnection> connection, Transaction transaction)
-        : connection_(std::move(connection)), transaction_(std::move(transaction)) {}
+    Other(std::unique_ptr<SqliteKeyStore> store, SqlTransaction transaction)
+        : store_(std::move(store)), transaction_(std::move(transaction)) {}
 
     void read(const Blocks& blocks) {
         try {
@@ -171,15 +166,15 @@ class Other {
         std::vector<ScannedRow> rows;
         rows.reserve(kBlockRows);
         Result<void> read =
-            read_block(*connection_, range, [&](ScannedRow& row) { rows.push_back(std::move(row)); });
+            read_block(*store_, range, [&](ScannedRow& row) { rows.push_back(std::move(row)); });
         if (read) {
-            read = connection_->policies_read();
+            read = store_->keys().policies_read();
         }
         return read ? Block(std::move(rows)) : Block(tl::unexpected(read.error()));
     }
 
-    std::unique_ptr<KeyStoreConnection> connection_;
-    Transaction transaction_;
+    std::unique_ptr<SqliteKeyStore> store_;
+    SqlTransaction transaction_;
     std::mutex mutex_;
     std::condition_variable read_, taken_;
     std::deque<Block> ahead_;  // under the mutex
@@ -190,19 +185,19 @@ class Other {
 
 }  // namespace
 
-Result<void> scan_keys(KeyStoreConnection& connection, const std::string& path, const Position& now,
+Result<void> scan_keys(SqliteKeyStore& store, const std::string& path, const Position& now,
                        const std::function<void(ScannedRow&)>& visit) {
-    const Result<std::optional<Blocks>> blocks = blocks_of(connection);
+    const Result<std::optional<Blocks>> blocks = blocks_of(store);
     if (!blocks) {
         return tl::unexpected(blocks.error());
     }
     const std::unique_ptr<Other> other = *blocks ? Other::begin(path, now, **blocks) : nullptr;
     if (other == nullptr) {
-        return read_block(connection, {}, visit);
+        return read_block(store, {}, visit);
     }
     for (int64_t number = 0; number < (*blocks)->count(); ++number) {
         if (number % 2 == 0) {
-            if (Result<void> read = read_block(connection, (*blocks)->at(number), visit); !read) {
+            if (Result<void> read = read_block(store, (*blocks)->at(number), visit); !read) {
                 return read;
             }
             continue;

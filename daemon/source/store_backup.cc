@@ -304,9 +304,18 @@ Result<RestoreEffect> restore_sqlite(const StoreName& store, const std::string& 
     return done ? Result<RestoreEffect>(found->effect) : tl::unexpected(done.error());
 }
 
+/// Whoever keeps a database server has its copies made by it.
+Result<void> check_kind(const StoreName& store) {
+    return store.is_file() ? Result<void>()
+                           : fail(store.text() + ": is copied and put back by pg_dump and pg_restore");
+}
+
 }  // namespace
 
 Result<uint64_t> back_up(const StoreName& store, const std::string& path, const BackupOptions& options) {
+    if (const Result<void> kind = check_kind(store); !kind) {
+        return tl::unexpected(kind.error());
+    }
     const Result<FilePlace> place = resolve_file(path);
     if (!place) {
         return tl::unexpected(place.error());
@@ -331,6 +340,9 @@ Result<uint64_t> back_up(const StoreName& store, const std::string& path, const 
 
 Result<RestoreEffect> restore(const StoreName& store, const std::string& path,
                               const RestoreOptions& options) {
+    if (const Result<void> kind = check_kind(store); !kind) {
+        return tl::unexpected(kind.error());
+    }
     return store.kind == StoreKind::kSqlite ? restore_sqlite(store, path, options)
                                             : restore_yaml(store, path, options);
 }

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "source/postgres_store.h"
 #include "source/source.h"
-#include "source/sqlite_connection.h"
+#include "source/sqlite_key_store.h"
 #include "source/sqlite_schema.h"
 
 namespace apikeyd {
@@ -15,25 +16,26 @@ constexpr std::string_view kDoing = "reading keys";
 
 Result<void> visit_sqlite(const std::string& path, std::string_view after,
                           const std::function<bool(const KeyRow& row)>& visit) {
-    const auto opened = KeyStoreConnection::open(Database::open_read_only(kKeyStore, path));
+    const auto opened = SqliteKeyStore::open(Database::open_read_only(kKeyStore, path));
     if (!opened) {
         return tl::unexpected(opened.error());
     }
-    KeyStoreConnection& connection = **opened;
-    const Result<Transaction> transaction = Transaction::begin(connection.database, "BEGIN", kDoing);
-    Result<Statement> rows =
-        connection.database.prepare(std::string(kSelectKeySql) + " WHERE id > ?1 ORDER BY id");
-    if (!transaction || !rows) {
-        return tl::unexpected(transaction ? rows.error() : transaction.error());
+    SqlKeyStore& store = (*opened)->keys();
+    const Result<SqlTransaction> transaction = SqlTransaction::begin(*store.connection, "BEGIN", kDoing);
+    const Result<SqlStatementPtr> prepared =
+        store.connection->prepare(std::string(kSelectKeySql) + " WHERE id > ?1 ORDER BY id");
+    if (!transaction || !prepared) {
+        return tl::unexpected(transaction ? prepared.error() : transaction.error());
     }
-    int rc = rows->bind(1, after).step();
-    for (; rc == SQLITE_ROW; rc = rows->step()) {
-        const auto row = connection.reader.read(key_columns(*rows));
+    SqlStatement& rows = **prepared;
+    SqlStep step = rows.bind(1, after).step();
+    for (; step == SqlStep::kRow; step = rows.step()) {
+        const auto row = store.reader.read(key_columns(rows));
         if (row && !visit(*row)) {
-            return connection.policies_read();
+            return store.policies_read();
         }
     }
-    return rc == SQLITE_DONE ? connection.policies_read() : Result<void>(connection.failed(kDoing));
+    return step == SqlStep::kDone ? store.policies_read() : Result<void>(store.failed(kDoing));
 }
 
 Result<void> visit_loaded(const StoreName& store, std::string_view after,
@@ -58,8 +60,15 @@ Result<void> visit_loaded(const StoreName& store, std::string_view after,
 
 Result<void> visit_keys(const StoreName& store, std::string_view after,
                         const std::function<bool(const KeyRow& row)>& visit) {
-    return store.kind == StoreKind::kSqlite ? visit_sqlite(store.place, after, visit)
-                                            : visit_loaded(store, after, visit);
+    switch (store.kind) {
+        case StoreKind::kYaml:
+            return visit_loaded(store, after, visit);
+        case StoreKind::kSqlite:
+            return visit_sqlite(store.place, after, visit);
+        case StoreKind::kPostgres:
+            return PostgresStore(store.place).visit_keys(after, visit);
+    }
+    return fail("no such store");
 }
 
 }  // namespace apikeyd

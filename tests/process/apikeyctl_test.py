@@ -39,7 +39,7 @@ VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stal
 STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
     "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "huge_bytes", "superseded", "superseded_bytes",
-    "unread", "building", "position", "fingerprint", "loaded", "load_error", "flushed", "flush_error", "quarantined", "watch_problem",
+    "unread", "building", "position", "fingerprint", "loaded", "load_error", "snapshot", "flushed", "flush_error", "quarantined", "watch_problem",
     "log_dropped", "audit_problem", "denials_problem",
 ]  # fmt: skip
 COMMENTED_KEYS = """\
@@ -101,6 +101,7 @@ class Ctl(unittest.TestCase):
     """A fresh instance for each test: configuration, key set, usage store, shared memory, one daemon at most."""
 
     STORE = "yaml:{}/keys.yaml"
+    DAEMON_BY = ()  # a command that becomes the daemon
 
     def setUp(self):
         self.top = pathlib.Path(tempfile.mkdtemp(prefix=f"apikeyd-test-{os.getpid()}-", dir="/dev/shm"))
@@ -127,7 +128,8 @@ class Ctl(unittest.TestCase):
     def start(self):
         ready = self.events("daemon.ready")
         with self.log.open("ab") as log:
-            self.daemon = subprocess.Popen([OPTIONS.daemon, "--config", self.config], stderr=log, stdin=subprocess.DEVNULL)
+            self.daemon = subprocess.Popen([*self.DAEMON_BY, OPTIONS.daemon, "--config", self.config], stderr=log,
+                                           stdin=subprocess.DEVNULL)  # fmt: skip
         self.wait_for(lambda: self.daemon.poll() is not None or self.events("daemon.ready") > ready)
         self.assertIsNone(self.daemon.poll(), self.log.read_text())
 

@@ -47,6 +47,8 @@ TEST(source_ConfigYaml, Defaults) {
     EXPECT_EQ(config->reload.debounce_ms, 100u);
     EXPECT_EQ(config->reload.poll_ms, 2000u);
     EXPECT_EQ(config->reload.max_loss_percent, 50u);
+    EXPECT_EQ(config->snapshot.file, "");
+    EXPECT_EQ(config->snapshot.max_age_h, 168u);
     EXPECT_EQ(config->retention.minutes_h, 48u);
     EXPECT_EQ(config->retention.hours_d, 90u);
     EXPECT_EQ(config->retention.days_d, 3660u);
@@ -66,6 +68,7 @@ TEST(source_ConfigYaml, EveryField) {
         "audit_log: {format: json, file: log/audit.log}\n"
         "denial_log: {format: json, file: log/denials.log, per_second: 7}\n"
         "reload:\n  debounce_ms: 0\n  poll_ms: 100\n  max_loss_percent: 100\n"
+        "snapshot: {file: ../lib/keys.snapshot, max_age_h: 24}\n"
         "retention: {minutes_h: 1, hours_d: 36600, days_d: 365}\n"
         "flush_interval_ms: 10\nheartbeat_interval_ms: 60000\ncapacity: 1000000\nevent_loop: epoll\n",
         "/etc/apikeyd/c.yaml");
@@ -90,6 +93,8 @@ TEST(source_ConfigYaml, EveryField) {
     EXPECT_EQ(config->retention.minutes_h, 1u);
     EXPECT_EQ(config->retention.hours_d, 36600u);
     EXPECT_EQ(config->retention.days_d, 365u);
+    EXPECT_EQ(config->snapshot.file, "/etc/lib/keys.snapshot");
+    EXPECT_EQ(config->snapshot.max_age_h, 24u);
     EXPECT_EQ(config->flush_interval_ms, 10u);
     EXPECT_EQ(config->heartbeat_interval_ms, 60000u);
     EXPECT_EQ(config->capacity_keys, 1000000u);
@@ -127,6 +132,8 @@ TEST(source_ConfigYaml, WrongValues) {
               at + "21: audit_log.format: 'csv' (want one of logfmt, json)");
     EXPECT_EQ(field_error("denial_log: {format: csv}"),
               at + "22: denial_log.format: 'csv' (want one of logfmt, json)");
+    EXPECT_EQ(field_error("snapshot: {max_age_h: 0}"),
+              at + "23: snapshot.max_age_h: '0' (want a whole number from 1 to 87600)");
     EXPECT_EQ(field_error("denial_log: {per_second: 1001}"),
               at + "26: denial_log.per_second: '1001' (want a whole number from 1 to 1000)");
     EXPECT_EQ(field_error("log: {level: loud}"),
@@ -151,6 +158,11 @@ TEST(source_ConfigYaml, ALogHasAFileOfItsOwn) {
               at + "20: denial_log.file: is the file of the configuration as well (want a file of its own)");
     EXPECT_EQ(field_error("audit_log: {file: a.log}\ndenial_log: {file: x/../a.log}"),
               at + "19: audit_log.file: is the file of denial_log.file as well (want a file of its own)");
+    EXPECT_EQ(field_error("snapshot: {file: keys.yaml}"),
+              at + "18: snapshot.file: is the file of source as well (want a file of its own)");
+    EXPECT_EQ(
+        field_error("snapshot: {file: a.log}\nlog: {file: a.log}"),
+        "/etc/apikeyd/c.yaml:4:13: log.file: is the file of snapshot.file as well (want a file of its own)");
     EXPECT_EQ(field_error("audit_log: {file: a.log}\nlog: {file: x/../a.log}"),
               at + "19: audit_log.file: is the file of log.file as well (want a file of its own)");
 }
@@ -161,8 +173,8 @@ TEST(source_ConfigYaml, WrongShapes) {
               at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, denial_log, "
                    "directory, "
                    "event_loop, "
-                   "flush_interval_ms, heartbeat_interval_ms, instance, log, operators_group, reload, "
-                   "retention, source, usage)");
+                   "flush_interval_ms, heartbeat_interval_ms, host, instance, log, operators_group, reload, "
+                   "retention, snapshot, source, usage)");
     EXPECT_EQ(field_error("log: {colour: red}"),
               at + "7: unknown field 'log.colour' (want one of file, format, level)");
     EXPECT_EQ(field_error("audit_log: {level: info}"),
@@ -192,7 +204,8 @@ TEST(source_ConfigYaml, SourcesAndStores) {
               "(required)");
     EXPECT_EQ(
         error_of("source: /k.yaml\nusage: 'sqlite:'\n"),
-        "/etc/apikeyd/c.yaml:1:9: source: '/k.yaml' (want yaml:PATH or sqlite:PATH)\n"
+        "/etc/apikeyd/c.yaml:1:9: source: '/k.yaml' (want yaml:PATH, sqlite:PATH or "
+        "postgresql://HOST/DATABASE)\n"
         "/etc/apikeyd/c.yaml:2:8: usage: '' is no path (want 1 to 4095 bytes without control characters)");
 }
 

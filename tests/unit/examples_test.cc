@@ -36,6 +36,8 @@ TEST(Examples, TheConfigurationIsValidAndShowsTheDefaults) {
     EXPECT_EQ(example->reload.debounce_ms, defaults.reload.debounce_ms);
     EXPECT_EQ(example->reload.poll_ms, defaults.reload.poll_ms);
     EXPECT_EQ(example->reload.max_loss_percent, defaults.reload.max_loss_percent);
+    EXPECT_EQ(example->snapshot.file, "/var/lib/apikeyd/keys.snapshot");
+    EXPECT_EQ(example->snapshot.max_age_h, defaults.snapshot.max_age_h);
     EXPECT_EQ(example->flush_interval_ms, defaults.flush_interval_ms);
     EXPECT_EQ(example->heartbeat_interval_ms, defaults.heartbeat_interval_ms);
     EXPECT_EQ(example->capacity_keys, defaults.capacity_keys);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "source/rfc3339.h"
 #include "source/source.h"
 #include "tools/validator.h"
 #include "tools/verbs/registry.h"
@@ -28,8 +29,8 @@ void check_config_file(const Context& context, Findings& findings) {
     }
 }
 
-/// What a server on this host would find.
-void check_client(const apikey_status_info& info, bool daemon_up, Findings& findings) {
+/// What a server on this host would find. `status`: nullptr while the daemon is down.
+void check_client(const apikey_status_info& info, const DaemonStatus* status, Findings& findings) {
     if (info.attached != APIKEY_OK) {
         findings.fail("attach", info.text, "start apikeyd, or run this as a member of the clients' group");
         return;
@@ -39,10 +40,14 @@ void check_client(const apikey_status_info& info, bool daemon_up, Findings& find
     const std::string age = "last sign of life " + std::to_string(info.heartbeat_age_ms) + " ms ago";
     if (info.heartbeat_age_ms <= kHeartbeatAgeMax_ms) {
         findings.ok("heartbeat", age);
+    } else if (status != nullptr && status->snapshot_taken_s != 0) {
+        findings.warn("heartbeat", age + ", as old as the snapshot that is served",
+                      "servers flag what they answer as stale, or refuse it where they are told to");
     } else {
         findings.fail("heartbeat", age,
-                      daemon_up ? "the daemon answers but its loop is slow; look at the machine's load"
-                                : "start apikeyd; servers go on with the last table meanwhile");
+                      status != nullptr
+                          ? "the daemon answers but its loop is slow; look at the machine's load"
+                          : "start apikeyd; servers go on with the last table meanwhile");
     }
     if ((info.flags & APIKEY_FLAG_NOT_COUNTED) == 0) {
         findings.ok("cells", "counters can be written");
@@ -73,6 +78,18 @@ void check_daemon(const tl::expected<DaemonStatus, Failure>& status, Findings& f
         findings.fail("last load", status->load_error, "mend the source; what was in force stays in force");
     } else {
         findings.ok("last load", "accepted");
+    }
+    if (status->snapshot_taken_s != 0) {
+        findings.warn("snapshot",
+                      "serves what the source said at " +
+                          format_rfc3339(static_cast<int64_t>(status->snapshot_taken_s)),
+                      "what was changed since is not in force until the source can be read; see 'last load'");
+    } else if (!status->snapshot.empty() && status->snapshot_problem.empty()) {
+        findings.ok("snapshot", status->snapshot + ": kept");
+    }
+    if (!status->snapshot_problem.empty()) {
+        findings.warn("snapshot", status->snapshot_problem,
+                      "a start without the source finds an older one, or none, until this is mended");
     }
     if (!status->watch_problem.empty()) {
         findings.warn("watch", status->watch_problem, "changes by editors are found by polling only");
@@ -108,7 +125,7 @@ void check_source(const Context& context, const apikey_status_info& info, Findin
                       "mend it, or let the daemon's user and this one read it; what was in force stays so");
         return;
     }
-    findings.ok("source", store->place + ": can be read, " + std::to_string((*content)->keys) + " keys");
+    findings.ok("source", store->shown() + ": can be read, " + std::to_string((*content)->keys) + " keys");
     for (const std::string& warning : (*content)->warnings) {
         findings.warn("source", warning, "mend it in the source, unless it is meant");
     }
@@ -212,7 +229,7 @@ Outcome doctor(const Context& context) {
                       "want an instance without a slash, and a shorter path");
     } else {
         info = validator_status(validator);
-        check_client(info, status.has_value(), findings);
+        check_client(info, status ? &*status : nullptr, findings);
         check_kernel(info, findings);
     }
     check_space(context, info.generation, findings);

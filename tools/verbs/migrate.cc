@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
-#include <system_error>
 
 #include "shm/sha256.h"
 #include "source/row_text.h"
@@ -98,7 +96,7 @@ class Migration {
             return failed(Exit::kUnreachable, has_keys.error());
         }
         if (!merge_ && (*has_keys || set.policies() != PolicySet{})) {
-            return failed(Exit::kNo, to_.place +
+            return failed(Exit::kNo, to_.shown() +
                                          ": holds keys, plans, owners or scopes already (name another, or "
                                          "have --merge add what it lacks); " +
                                          kNothingCopied);
@@ -138,7 +136,7 @@ class Migration {
         const bool same = missing_policies(first_.policies, (*content)->policies, policies) == PolicySet{};
         if (found != marks_.size() || !same || !policies.empty() || (!merge_ && others != 0)) {
             return failed(Exit::kNo,
-                          to_.place + ": read again it says something else than what was copied into it: " +
+                          to_.shown() + ": read again it says something else than what was copied into it: " +
                               std::to_string(marks_.size() - found) + " keys are missing or changed, " +
                               std::to_string(others) + " are others (did somebody change it meanwhile?)");
         }
@@ -211,18 +209,11 @@ class Migration {
     std::vector<Mark> marks_;
 };
 
-bool same_place(const StoreName& a, const StoreName& b) {
-    namespace fs = std::filesystem;
-    std::error_code error;
-    return fs::weakly_canonical(fs::absolute(a.place, error), error) ==
-           fs::weakly_canonical(fs::absolute(b.place, error), error);
-}
-
 Outcome migrate(const Context& context, const MigrateOptions& options) {
-    const std::optional<StoreName> from = store_named(options.from);
-    const std::optional<StoreName> to = store_named(options.to);
+    const Result<StoreName> from = store_named(options.from);
+    const Result<StoreName> to = store_named(options.to);
     if (!from || !to) {
-        return failed(Exit::kUsage, std::string(from ? "TO" : "FROM") + ": want yaml:PATH or sqlite:PATH");
+        return failed(Exit::kUsage, from ? "TO: " + to.error().message : "FROM: " + from.error().message);
     }
     if (same_place(*from, *to)) {
         return failed(Exit::kUsage, "TO: is FROM");
@@ -247,7 +238,8 @@ Outcome migrate(const Context& context, const MigrateOptions& options) {
 Verb add_migrate(CommandLine& line) {
     auto options = std::make_shared<MigrateOptions>();
     Command command = line.add_verb("migrate", "copy all of one store into another, or nothing");
-    command.add_required("FROM", options->from, "the store to read, yaml:PATH or sqlite:PATH");
+    command.add_required("FROM", options->from,
+                         "the store to read, yaml:PATH, sqlite:PATH or postgresql://HOST/DATABASE");
     command.add_required("TO", options->to, "the store to fill, made where there is none");
     command.add_flag("--merge", options->merge, "into one that holds something, too: add what it lacks");
     command.set_example("apikeyctl migrate yaml:/etc/apikeyd/keys.yaml sqlite:/var/lib/apikeyd/keys.db");

@@ -43,6 +43,7 @@ Verb add_reload(CommandLine& line);
 Verb add_status(CommandLine& line);
 Verb add_top(CommandLine& line);
 Verb add_doctor(CommandLine& line);
+Verb add_fleet(CommandLine& line);
 Verb add_capacity(CommandLine& line);
 Verb add_gen(CommandLine& line);
 
@@ -53,8 +54,8 @@ inline const std::vector<AddVerb> kVerbs = {
     add_migrate,      add_backup,      add_restore,      add_plan_list,    add_plan_show,    add_plan_create,
     add_plan_update,  add_plan_delete, add_owner_list,   add_owner_show,   add_owner_create, add_owner_update,
     add_owner_delete, add_scope_list,  add_scope_create, add_scope_delete, add_verify,       add_explain,
-    add_usage,        add_reload,      add_status,       add_top,          add_doctor,       add_capacity,
-    add_gen,
+    add_usage,        add_reload,      add_status,       add_top,          add_doctor,       add_fleet,
+    add_capacity,     add_gen,
 };
 
 }  // namespace apikeyd

@@ -9,7 +9,7 @@ namespace apikeyd {
 
 namespace {
 
-Outcome set_state(const Context& context, const std::string& id, KeyState state) {
+Outcome set_state(const Context& context, const std::string& id, KeyState state, Until until) {
     const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
         auto row = find_key(context, set, id);
         if (!row) {
@@ -24,15 +24,19 @@ Outcome set_state(const Context& context, const std::string& id, KeyState state)
         }
         return std::vector<Change>{{Change::Kind::kUpsert, *row}};
     };
-    return change_keys(context, edit);
+    return change_keys(context, edit, false, until);
 }
 
 Verb add_state_verb(CommandLine& line, const std::string& name, const std::string& summary, KeyState state) {
     auto id = std::make_shared<std::string>();
+    auto wait = std::make_shared<std::string>("host");
     Command command = line.add_verb(name, summary);
     command.add_id(*id);
+    command.add_choice("--wait", *wait, {"host", "fleet"}, "where it is in force when the verb has ended");
     command.set_example("apikeyctl " + name + " 2RkT9pQwX4Za");
-    return {command, [id, state](const Context& context) { return set_state(context, *id, state); }};
+    return {command, [id, wait, state](const Context& context) {
+                return set_state(context, *id, state, *wait == "fleet" ? Until::kFleet : Until::kHost);
+            }};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // status: what the daemon says of itself; with the daemon down, what its shared memory says.
 
+#include "source/rfc3339.h"
 #include "tools/validator.h"
 #include "tools/verbs/registry.h"
 
@@ -9,6 +10,21 @@ namespace {
 
 Value seconds(uint64_t unix_s) {
     return unix_s != 0 ? Value(Time{static_cast<int64_t>(unix_s)}) : Value();
+}
+
+/// What is served where, and why; nothing where no snapshot is kept.
+Value snapshot_of(const DaemonStatus& status) {
+    if (status.snapshot.empty()) {
+        return {};
+    }
+    const bool in_use = status.snapshot_taken_s != 0;
+    const std::string taken = in_use ? format_rfc3339(static_cast<int64_t>(status.snapshot_taken_s)) : "";
+    const std::string text = in_use ? "serving from a snapshot of " + taken + ": " + status.load_error
+                             : status.snapshot_problem.empty() ? "kept"
+                                                               : "not written: " + status.snapshot_problem;
+    return TwoForms{text, json_object({{"in_use", in_use},
+                                       {"taken", text_or_none(taken)},
+                                       {"problem", text_or_none(status.snapshot_problem)}})};
 }
 
 /// The same fields whether the daemon answered or not; `daemon` tells which.
@@ -51,6 +67,7 @@ Record record_of(const Shown& shown) {
             {"fingerprint", text_or_none(status.fingerprint)},
             {"loaded", seconds(status.loaded_s)},
             {"load_error", text_or_none(status.load_error)},
+            {"snapshot", snapshot_of(status)},
             {"flushed", seconds(status.flushed_s)},
             {"flush_error", text_or_none(status.flush_error)},
             {"quarantined", when_up(status.quarantined)},

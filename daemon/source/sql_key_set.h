@@ -3,21 +3,22 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "source/sqlite_connection.h"
+#include "source/sql_key_store.h"
 #include "source/store.h"
 
 namespace apikeyd {
 
 /// In a transaction that is open for writing.
-class SqliteKeySet final : public KeySet {
+class SqlKeySet final : public KeySet {
   public:
-    static Result<SqliteKeySet> prepare(KeyStoreConnection& connection);
+    static Result<SqlKeySet> prepare(SqlKeyStore& store);
 
     Result<std::optional<KeyRow>> key(std::string_view id) override;
     Result<void> upsert(const KeyRow& row) override;
@@ -34,9 +35,11 @@ class SqliteKeySet final : public KeySet {
 
     /// What policies() could not say when it was asked.
     [[nodiscard]] Result<void> read_whole() const { return policies_read_; }
+    /// 0: nothing was changed.
+    [[nodiscard]] int64_t rows_written() const { return rows_written_; }
 
   private:
-    explicit SqliteKeySet(KeyStoreConnection& connection) : connection_(&connection) {}
+    explicit SqlKeySet(SqlKeyStore& store) : store_(&store) {}
 
     struct Users {
         int64_t count = 0;
@@ -54,18 +57,19 @@ class SqliteKeySet final : public KeySet {
     Result<void> check_terms_with(const PlanRow& plan);
     Result<Users> users(std::string_view sql, std::string_view name) const;
     Result<bool> is_there(std::string_view sql, std::string_view name) const;
-    Result<void> run(Statement& statement, const std::string& what) const;
-    /// Statements with one or two names, for what is seldom changed.
-    Result<void> run(std::string_view sql, const std::string& what, std::string_view first,
-                     KeyColumns::Text second = std::nullopt);
+    Result<void> run(SqlStatement& statement, const std::string& what);
+    /// Statements with names, for what is seldom changed.
+    Result<void> run(std::string_view sql, const std::string& what,
+                     std::initializer_list<KeyColumns::Text> names);
     void policies_changed();
 
-    KeyStoreConnection* connection_;
-    Statement insert_key_, update_key_, erase_key_, digest_owner_, any_environment_;
+    SqlKeyStore* store_;
+    SqlStatementPtr insert_key_, update_key_, erase_key_, digest_owner_, any_environment_;
     std::set<std::string, std::less<>> branches_;  // granted, as far as is known
     std::optional<int64_t> plans_, owners_;        // how many, once counted
     mutable std::optional<PolicySet> policies_;
     mutable Result<void> policies_read_;
+    int64_t rows_written_ = 0;
 };
 
 }  // namespace apikeyd

@@ -1,4 +1,4 @@
-#include "source/sqlite_key_set.h"
+#include "source/sql_key_set.h"
 
 #include <algorithm>
 #include <set>
@@ -25,76 +25,76 @@ Result<void> used_by(const std::string& what, const std::string& users, const ch
 
 }  // namespace
 
-Result<SqliteKeySet> SqliteKeySet::prepare(KeyStoreConnection& connection) {
-    SqliteKeySet set(connection);
+Result<SqlKeySet> SqlKeySet::prepare(SqlKeyStore& store) {
+    SqlKeySet set(store);
     const std::string insert =
         "INSERT INTO keys(id, sha256, state, expires, plan, limits, addresses, environment, owner, name, "
         "created, "
         "\"foreign\", scopes, metadata) " +
         std::string(kKeyValues);
-    if (Result<void> prepared = connection.database.prepare(
-            {{&set.insert_key_, insert},
-             {&set.update_key_,
-              "UPDATE keys SET sha256 = ?2, state = ?3, expires = ?4, plan = ?5, limits = ?6, addresses = "
-              "?7, "
-              "environment = ?8, owner = ?9, name = ?10, created = ?11, \"foreign\" = ?12, scopes = ?13, "
-              "metadata = ?14 WHERE id = ?1"},
-             {&set.erase_key_, "DELETE FROM keys WHERE id = ?1"},
-             {&set.digest_owner_, "SELECT id FROM keys WHERE sha256 = ?1 AND id <> ?2"},
-             {&set.any_environment_, "SELECT 1 FROM keys WHERE environment = ?1 AND id <> ?2 LIMIT 1"}});
-        !prepared) {
+    const Result<void> prepared = apikeyd::prepare(
+        *store.connection,
+        {{&set.insert_key_, insert},
+         {&set.update_key_,
+          "UPDATE keys SET sha256 = ?2, state = ?3, expires = ?4, plan = ?5, limits = ?6, addresses = ?7, "
+          "environment = ?8, owner = ?9, name = ?10, created = ?11, \"foreign\" = ?12, scopes = ?13, "
+          "metadata = ?14 WHERE id = ?1"},
+         {&set.erase_key_, "DELETE FROM keys WHERE id = ?1"},
+         {&set.digest_owner_, "SELECT id FROM keys WHERE sha256 = ?1 AND id <> ?2"},
+         {&set.any_environment_, "SELECT 1 FROM keys WHERE environment = ?1 AND id <> ?2 LIMIT 1"}});
+    if (!prepared) {
         return tl::unexpected(prepared.error());
     }
     return set;
 }
 
-Result<void> SqliteKeySet::run(Statement& statement, const std::string& what) const {
-    const int rc = statement.step();
-    const Result<void> done = rc == SQLITE_DONE
-                                  ? Result<void>()
-                                  : Result<void>(connection_->failed(std::string(kDoing) + ": " + what));
-    statement.reset();
-    return done;
+Result<void> SqlKeySet::run(SqlStatement& statement, const std::string& what) {
+    const SqlResetGuard guard(statement);
+    if (statement.step() == SqlStep::kFailed) {
+        return store_->failed(std::string(kDoing) + ": " + what);
+    }
+    rows_written_ += statement.rows_changed();
+    return {};
 }
 
-Result<void> SqliteKeySet::run(std::string_view sql, const std::string& what, std::string_view first,
-                               KeyColumns::Text second) {
-    Result<Statement> statement = connection_->database.prepare(sql);
+Result<void> SqlKeySet::run(std::string_view sql, const std::string& what,
+                            std::initializer_list<KeyColumns::Text> names) {
+    Result<SqlStatementPtr> statement = store_->connection->prepare(sql);
     if (!statement) {
         return tl::unexpected(statement.error());
     }
-    statement->bind(1, first);
-    second ? statement->bind(2, *second) : statement->bind(2, nullptr);
-    const Result<void> done = run(*statement, what);
+    int index = 0;
+    for (const KeyColumns::Text& name : names) {
+        ++index;
+        name ? (*statement)->bind(index, *name) : (*statement)->bind(index, nullptr);
+    }
+    const Result<void> done = run(**statement, what);
     policies_changed();
     return done;
 }
 
-void SqliteKeySet::policies_changed() {
+void SqlKeySet::policies_changed() {
     policies_.reset();
-    connection_->forget();
+    store_->forget();
 }
 
-Result<std::optional<KeyRow>> SqliteKeySet::key(std::string_view id) {
-    return connection_->key(id);
+Result<std::optional<KeyRow>> SqlKeySet::key(std::string_view id) {
+    return store_->key(id);
 }
 
-Result<void> SqliteKeySet::check_environment(const KeyRow& row) {
+Result<void> SqlKeySet::check_environment(const KeyRow& row) {
     if (row.environment.empty()) {
         return {};
     }
     {
-        const ResetGuard guard(any_environment_);
-        const int rc = any_environment_.bind(1, row.environment).bind(2, row.id).step();
-        if (rc == SQLITE_ROW) {
-            return {};
-        }
-        if (rc != SQLITE_DONE) {
-            return connection_->failed(kDoing);
+        const SqlResetGuard guard(*any_environment_);
+        const SqlStep step = any_environment_->bind(1, row.environment).bind(2, row.id).step();
+        if (step != SqlStep::kDone) {
+            return step == SqlStep::kRow ? Result<void>() : Result<void>(store_->failed(kDoing));
         }
     }
     size_t others = 0;
-    const Result<void> read = connection_->each_environment([&](std::string_view) { ++others; });
+    const Result<void> read = store_->each_environment([&](std::string_view) { ++others; });
     if (!read) {
         return read;
     }
@@ -107,14 +107,14 @@ Result<void> SqliteKeySet::check_environment(const KeyRow& row) {
                 " different ones in a key set)");
 }
 
-Result<size_t> SqliteKeySet::scope_names(const std::vector<std::string>& granted) {
+Result<size_t> SqlKeySet::scope_names(const std::vector<std::string>& granted) {
     branches_.clear();
     const auto note = [&](const std::vector<std::string>& scopes) {
         std::copy_if(scopes.begin(), scopes.end(), std::inserter(branches_, branches_.end()),
                      apikey::shm::is_branch);
     };
     note(granted);
-    const Result<void> read = connection_->each_scopes([&](std::string_view scopes) {
+    const Result<void> read = store_->each_scopes([&](std::string_view scopes) {
         if (const auto known = granted_of(scopes)) {
             note(*known);
         }
@@ -122,11 +122,11 @@ Result<size_t> SqliteKeySet::scope_names(const std::vector<std::string>& granted
     if (!read) {
         return tl::unexpected(read.error());
     }
-    return connection_->policies.scopes().size() + branches_.size();
+    return store_->policies.scopes().size() + branches_.size();
 }
 
 /// A branch that some key has already needs no room of its own.
-Result<void> SqliteKeySet::check_branches(const KeyRow& row) {
+Result<void> SqlKeySet::check_branches(const KeyRow& row) {
     const std::vector<std::string>& granted = terms_of(row).scopes;
     const bool known = std::all_of(granted.begin(), granted.end(), [&](const std::string& scope) {
         return !apikey::shm::is_branch(scope) || branches_.contains(scope);
@@ -146,8 +146,8 @@ Result<void> SqliteKeySet::check_branches(const KeyRow& row) {
     return {};
 }
 
-Result<void> SqliteKeySet::check_room(std::optional<int64_t>& rows, std::string_view count_sql,
-                                      size_t rows_max, const std::string& what, const char* of) {
+Result<void> SqlKeySet::check_room(std::optional<int64_t>& rows, std::string_view count_sql, size_t rows_max,
+                                   const std::string& what, const char* of) {
     if (!rows) {
         const Result<Users> counted = users(count_sql, "");
         if (!counted) {
@@ -163,10 +163,10 @@ Result<void> SqliteKeySet::check_room(std::optional<int64_t>& rows, std::string_
 }
 
 /// What reading it back would say, and what only the whole set shows.
-Result<void> SqliteKeySet::check(const KeyRow& row, const KeyColumns& columns) {
+Result<void> SqlKeySet::check(const KeyRow& row, const KeyColumns& columns) {
     const std::string what = "key " + row.id + ": ";
-    const auto read = connection_->reader.read(columns);
-    if (const Result<void> policies = connection_->policies_read(); !policies) {
+    const auto read = store_->reader.read(columns);
+    if (const Result<void> policies = store_->policies_read(); !policies) {
         return policies;
     }
     if (!read) {
@@ -181,16 +181,16 @@ Result<void> SqliteKeySet::check(const KeyRow& row, const KeyColumns& columns) {
     if (Result<void> fits = check_branches(row); !fits) {
         return fits;
     }
-    const ResetGuard guard(digest_owner_);
-    const int rc = digest_owner_.bind(1, std::span<const uint8_t>(row.digest)).bind(2, row.id).step();
-    if (rc == SQLITE_ROW) {
-        return fail(what + "sha256: the same digest as key " + std::string(digest_owner_.column_text(0)) +
+    const SqlResetGuard guard(*digest_owner_);
+    const SqlStep step = digest_owner_->bind(1, std::span<const uint8_t>(row.digest)).bind(2, row.id).step();
+    if (step == SqlStep::kRow) {
+        return fail(what + "sha256: the same digest as key " + std::string(digest_owner_->column_text(0)) +
                     " (want each key once)");
     }
-    return rc == SQLITE_DONE ? Result<void>() : Result<void>(connection_->failed(kDoing));
+    return step == SqlStep::kDone ? Result<void>() : Result<void>(store_->failed(kDoing));
 }
 
-Result<void> SqliteKeySet::upsert(const KeyRow& wanted) {
+Result<void> SqlKeySet::upsert(const KeyRow& wanted) {
     KeyRow row = wanted;
     const std::string what = "key " + row.id;
     if (!row.metadata.empty()) {
@@ -203,13 +203,13 @@ Result<void> SqliteKeySet::upsert(const KeyRow& wanted) {
     const KeyText text(row);
     bool same = false;
     bool was_revoked = false;
-    const Result<bool> there = connection_->look_up(row.id, [&](const KeyColumns& columns) {
+    const Result<bool> there = store_->look_up(row.id, [&](const KeyColumns& columns) {
         KeyColumns stored = columns;
         stored.rowid = text.columns().rowid;
         was_revoked = stored.state == key_state_name(KeyState::kRevoked);
         same = stored == text.columns();
         if (!same) {  // what means the same may be written in another way
-            const auto read = connection_->reader.read(columns);
+            const auto read = store_->reader.read(columns);
             same = read && *read == row;
         }
     });
@@ -225,72 +225,73 @@ Result<void> SqliteKeySet::upsert(const KeyRow& wanted) {
     if (Result<void> fits = check(row, text.columns()); !fits) {
         return fits;
     }
-    Statement& statement = *there ? update_key_ : insert_key_;
+    SqlStatement& statement = *there ? *update_key_ : *insert_key_;
     bind_key(statement, text.columns());
     return run(statement, what);
 }
 
-Result<bool> SqliteKeySet::erase(std::string_view id) {
-    erase_key_.bind(1, id);
-    if (const Result<void> done = run(erase_key_, "key " + std::string(id)); !done) {
+Result<bool> SqlKeySet::erase(std::string_view id) {
+    const int64_t written = rows_written_;
+    erase_key_->bind(1, id);
+    if (const Result<void> done = run(*erase_key_, "key " + std::string(id)); !done) {
         return tl::unexpected(done.error());
     }
-    return connection_->database.rows_changed() > 0;
+    return rows_written_ > written;
 }
 
-const PolicySet& SqliteKeySet::policies() const {
+const PolicySet& SqlKeySet::policies() const {
     if (!policies_) {
-        policies_ = connection_->policies.load([](const auto&, const auto&, const auto&) {});
-        if (Result<void> read = connection_->policies_read(); !read) {
+        policies_ = store_->policies.load([](const auto&, const auto&, const auto&) {});
+        if (Result<void> read = store_->policies_read(); !read) {
             policies_read_ = read;
         }
     }
     return *policies_;
 }
 
-Result<bool> SqliteKeySet::is_there(std::string_view sql, std::string_view name) const {
-    Result<Statement> statement = connection_->database.prepare(sql);
+Result<bool> SqlKeySet::is_there(std::string_view sql, std::string_view name) const {
+    const Result<SqlStatementPtr> statement = store_->connection->prepare(sql);
     if (!statement) {
         return tl::unexpected(statement.error());
     }
-    const int rc = statement->bind(1, name).step();
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
-        return connection_->failed(kDoing);
+    const SqlStep step = (*statement)->bind(1, name).step();
+    if (step == SqlStep::kFailed) {
+        return store_->failed(kDoing);
     }
-    return rc == SQLITE_ROW;
+    return step == SqlStep::kRow;
 }
 
-Result<SqliteKeySet::Users> SqliteKeySet::users(std::string_view sql, std::string_view name) const {
-    Result<Statement> statement = connection_->database.prepare(sql);
+Result<SqlKeySet::Users> SqlKeySet::users(std::string_view sql, std::string_view name) const {
+    const Result<SqlStatementPtr> statement = store_->connection->prepare(sql);
     if (!statement) {
         return tl::unexpected(statement.error());
     }
-    if (statement->bind(1, name).step() != SQLITE_ROW) {
-        return connection_->failed(kDoing);
+    if ((*statement)->bind(1, name).step() != SqlStep::kRow) {
+        return store_->failed(kDoing);
     }
-    return Users{statement->column_int(0), std::string(statement->column_text(1))};
+    return Users{(*statement)->column_int(0), std::string((*statement)->column_text(1))};
 }
 
 /// Whether all keys that have this plan can have it like this.
-Result<void> SqliteKeySet::check_terms_with(const PlanRow& plan) {
-    Result<Statement> keys =
-        connection_->database.prepare(std::string(kSelectKeySql) + " WHERE plan = ?1 AND limits IS NOT NULL");
-    if (!keys) {
-        return tl::unexpected(keys.error());
+Result<void> SqlKeySet::check_terms_with(const PlanRow& plan) {
+    const Result<SqlStatementPtr> prepared =
+        store_->connection->prepare(std::string(kSelectKeySql) + " WHERE plan = ?1 AND limits IS NOT NULL");
+    if (!prepared) {
+        return tl::unexpected(prepared.error());
     }
-    int rc = keys->bind(1, plan.name).step();
-    for (; rc == SQLITE_ROW; rc = keys->step()) {
-        const auto row = connection_->reader.read(key_columns(*keys));
-        const auto fault =
-            row ? terms_fault(terms_of(*row), &plan, connection_->policies.scopes()) : std::nullopt;
+    SqlStatement& keys = **prepared;
+    SqlStep step = keys.bind(1, plan.name).step();
+    for (; step == SqlStep::kRow; step = keys.step()) {
+        const auto row = store_->reader.read(key_columns(keys));
+        const auto fault = row ? terms_fault(terms_of(*row), &plan, store_->policies.scopes()) : std::nullopt;
         if (fault) {
             return fail("plan " + plan.name + ": key " + row->id + ": " + *fault);
         }
     }
-    return rc == SQLITE_DONE ? Result<void>() : Result<void>(connection_->failed(kDoing));
+    return step == SqlStep::kDone ? Result<void>() : Result<void>(store_->failed(kDoing));
 }
 
-Result<void> SqliteKeySet::upsert_plan(const PlanRow& plan) {
+Result<void> SqlKeySet::upsert_plan(const PlanRow& plan) {
     const std::string what = "plan " + plan.name;
     const std::string limits = format_limits(plan.limits);
     const KeyColumns::Text column = limits.empty() ? std::nullopt : KeyColumns::Text(limits);
@@ -301,9 +302,9 @@ Result<void> SqliteKeySet::upsert_plan(const PlanRow& plan) {
     if (*read != plan) {
         return fail(what + ": cannot be written to a key store");
     }
-    const PlanRow* present = connection_->policies.plan(plan.name);
+    const PlanRow* present = store_->policies.plan(plan.name);
     if (present != nullptr && *present == plan) {
-        return connection_->policies_read();
+        return store_->policies_read();
     }
     if (Result<void> fits = check_terms_with(plan); !fits) {
         return fits;
@@ -313,23 +314,23 @@ Result<void> SqliteKeySet::upsert_plan(const PlanRow& plan) {
         return tl::unexpected(there.error());
     }
     if (*there) {
-        return run("UPDATE plans SET limits = ?2 WHERE name = ?1", what, plan.name, column);
+        return run("UPDATE plans SET limits = ?2 WHERE name = ?1", what, {plan.name, column});
     }
     if (Result<void> fits =
-            check_room(plans_, "SELECT count(*) FROM plans WHERE name > ?1", kPlansMax, what, "plans");
+            check_room(plans_, "SELECT count(*), '' FROM plans WHERE name > ?1", kPlansMax, what, "plans");
         !fits) {
         return fits;
     }
-    return run("INSERT INTO plans(name, limits) VALUES(?1, ?2)", what, plan.name, column);
+    return run("INSERT INTO plans(name, limits) VALUES(?1, ?2)", what, {plan.name, column});
 }
 
-Result<void> SqliteKeySet::upsert_owner(const OwnerRow& owner) {
+Result<void> SqlKeySet::upsert_owner(const OwnerRow& owner) {
     const std::string what = "owner " + yaml_quote(owner.name);
     if (const auto fault = owner_name_fault(owner.name)) {
         return fail(what + ": name: " + *fault);
     }
     const KeyColumns::Text plan = owner.plan.empty() ? std::nullopt : KeyColumns::Text(owner.plan);
-    const PlanRow* shared = plan ? connection_->policies.plan(owner.plan) : nullptr;
+    const PlanRow* shared = plan ? store_->policies.plan(owner.plan) : nullptr;
     if (const auto fault = terms_fault({.plan = owner.plan}, shared, {})) {
         return fail(what + ": " + *fault);
     }
@@ -338,17 +339,18 @@ Result<void> SqliteKeySet::upsert_owner(const OwnerRow& owner) {
         return tl::unexpected(there.error());
     }
     if (*there) {
-        return run("UPDATE owners SET plan = ?2 WHERE name = ?1 AND plan IS NOT ?2", what, owner.name, plan);
+        return run("UPDATE owners SET plan = ?2 WHERE name = ?1 AND plan IS DISTINCT FROM ?2", what,
+                   {owner.name, plan});
     }
-    if (Result<void> fits =
-            check_room(owners_, "SELECT count(*) FROM owners WHERE name > ?1", kOwnersMax, what, "owners");
+    if (Result<void> fits = check_room(owners_, "SELECT count(*), '' FROM owners WHERE name > ?1", kOwnersMax,
+                                       what, "owners");
         !fits) {
         return fits;
     }
-    return run("INSERT INTO owners(name, plan) VALUES(?1, ?2)", what, owner.name, plan);
+    return run("INSERT INTO owners(name, plan) VALUES(?1, ?2)", what, {owner.name, plan});
 }
 
-Result<void> SqliteKeySet::add_scope(const std::string& scope) {
+Result<void> SqlKeySet::add_scope(const std::string& scope) {
     const std::string what = "scope " + scope;
     const auto fault = scope_fault(scope);
     if (fault || apikey::shm::is_branch(scope)) {
@@ -367,10 +369,10 @@ Result<void> SqliteKeySet::add_scope(const std::string& scope) {
         return fail(what + ": " + std::to_string(*names + 1) +
                     " names and branches in the key set (want at most " + std::to_string(kScopesMax) + ")");
     }
-    return run("INSERT INTO scopes(name) SELECT ?1 WHERE ?2 IS NULL", what, scope);
+    return run("INSERT INTO scopes(name) VALUES(?1)", what, {scope});
 }
 
-Result<void> SqliteKeySet::erase_plan(const std::string& name) {
+Result<void> SqlKeySet::erase_plan(const std::string& name) {
     const std::string what = "plan " + name;
     const Result<Users> keys = users(
         "SELECT count(*), (SELECT id FROM keys WHERE plan = ?1 ORDER BY rowid LIMIT 1) FROM keys WHERE plan "
@@ -392,10 +394,10 @@ Result<void> SqliteKeySet::erase_plan(const std::string& name) {
         return used_by(what, text, "give them another plan first");
     }
     plans_.reset();
-    return run("DELETE FROM plans WHERE name = ?1 AND ?2 IS NULL", what, name);
+    return run("DELETE FROM plans WHERE name = ?1", what, {name});
 }
 
-Result<void> SqliteKeySet::erase_owner(const std::string& name) {
+Result<void> SqlKeySet::erase_owner(const std::string& name) {
     const std::string what = "owner " + yaml_quote(name);
     const Result<Users> keys = users(
         "SELECT count(*), (SELECT id FROM keys WHERE owner = ?1 AND owner <> '' AND state <> 'revoked' "
@@ -409,15 +411,15 @@ Result<void> SqliteKeySet::erase_owner(const std::string& name) {
                        "revoke them or give them another owner first");
     }
     owners_.reset();
-    return run("DELETE FROM owners WHERE name = ?1 AND ?2 IS NULL", what, name);
+    return run("DELETE FROM owners WHERE name = ?1", what, {name});
 }
 
-Result<void> SqliteKeySet::erase_scope(const std::string& name) {
+Result<void> SqlKeySet::erase_scope(const std::string& name) {
     const std::string what = "scope " + name;
-    std::vector<std::string> left = connection_->policies.scopes();
+    std::vector<std::string> left = store_->policies.scopes();
     std::erase(left, name);
     std::vector<std::string> users_of;
-    const Result<void> read = connection_->each_scopes([&](std::string_view scopes) {
+    const Result<void> read = store_->each_scopes([&](std::string_view scopes) {
         const auto granted = granted_of(scopes);
         const bool covers =
             granted && std::any_of(granted->begin(), granted->end(), [&](const std::string& one) {
@@ -431,11 +433,11 @@ Result<void> SqliteKeySet::erase_scope(const std::string& name) {
         return read;
     }
     Users all;
+    const std::string same = store_->scopes_indexed("scopes") + " = " + store_->scopes_indexed("?1");
     for (const std::string& scopes : users_of) {
-        const Result<Users> some = users(
-            "SELECT count(*), (SELECT id FROM keys WHERE scopes = ?1 ORDER BY rowid LIMIT 1) FROM keys "
-            "WHERE scopes = ?1",
-            scopes);
+        const Result<Users> some = users("SELECT count(*), (SELECT id FROM keys WHERE " + same +
+                                             " ORDER BY rowid LIMIT 1) FROM keys WHERE " + same,
+                                         scopes);
         if (!some) {
             return tl::unexpected(some.error());
         }
@@ -445,7 +447,7 @@ Result<void> SqliteKeySet::erase_scope(const std::string& name) {
     if (all.count != 0) {
         return used_by(what, keys_of(all.count, all.first), "grant them others first");
     }
-    return run("DELETE FROM scopes WHERE name = ?1 AND ?2 IS NULL", what, name);
+    return run("DELETE FROM scopes WHERE name = ?1", what, {name});
 }
 
 }  // namespace apikeyd

@@ -1,10 +1,8 @@
-#include "source/sqlite_rows.h"
+#include "source/key_columns.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
-#include "shm/scope_name.h"
 #include "source/json_text.h"
 #include "source/key_rules.h"
 #include "source/limit_option.h"
@@ -19,7 +17,6 @@ constexpr size_t kWarningsMax = 20;
 
 /// Different terms that are remembered; rows that agree often follow each other.
 constexpr size_t kKnownTermsMax = 4096;
-constexpr std::string_view kDoing = "reading scopes, plans and owners";
 
 using Fault = tl::unexpected<std::string>;
 
@@ -27,22 +24,8 @@ Fault fault_in(std::string_view column, const std::string& what) {
     return Fault(std::string(column) + ": " + what);
 }
 
-KeyColumns::Text text_of(const Statement& statement, int column) {
-    return statement.column_type(column) == SQLITE_NULL ? std::nullopt
-                                                        : std::optional(statement.column_text(column));
-}
-
-std::optional<int64_t> number_of(const Statement& statement, int column) {
-    return statement.column_type(column) == SQLITE_NULL ? std::nullopt
-                                                        : std::optional(statement.column_int(column));
-}
-
 KeyColumns::Text given(const std::string& text) {
     return text.empty() ? std::nullopt : KeyColumns::Text(text);
-}
-
-std::span<const uint8_t> bytes_of(std::string_view text) {
-    return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
 tl::expected<std::vector<LimitRow>, std::string> limits_of(std::string_view json) {
@@ -111,37 +94,6 @@ tl::expected<int64_t, std::string> time_of(std::string_view column, int64_t time
 
 }  // namespace
 
-KeyColumns key_columns(const Statement& statement) {
-    const auto text = [&](int column) { return text_of(statement, column); };
-    const auto number = [&](int column) { return number_of(statement, column); };
-    return {text(0),    text(1),    text(2),  number(3), text(4),
-            text(5),    text(6),    text(7),  text(8),   text(9),
-            number(10), number(11), text(12), text(13),  statement.column_int(14)};
-}
-
-void bind_key(Statement& statement, const KeyColumns& columns) {
-    const auto text = [&](int index, const KeyColumns::Text& value) {
-        value ? statement.bind(index, *value) : statement.bind(index, nullptr);
-    };
-    const auto number = [&](int index, const std::optional<int64_t>& value) {
-        value ? statement.bind(index, *value) : statement.bind(index, nullptr);
-    };
-    text(1, columns.id);
-    statement.bind(2, bytes_of(columns.sha256.value_or("")));
-    text(3, columns.state);
-    number(4, columns.expires);
-    text(5, columns.plan);
-    text(6, columns.limits);
-    text(7, columns.addresses);
-    text(8, columns.environment);
-    text(9, columns.owner);
-    text(10, columns.name);
-    number(11, columns.created);
-    number(12, columns.foreign);
-    text(13, columns.scopes);
-    text(14, columns.metadata);
-}
-
 std::string format_limits(const std::vector<LimitRow>& limits) {
     std::vector<std::string> words;
     for (const LimitRow& limit : limits) {
@@ -190,154 +142,6 @@ tl::expected<PlanRow, std::string> plan_of(std::string_view name, KeyColumns::Te
 std::optional<std::vector<std::string>> granted_of(std::string_view scopes) {
     auto granted = scopes_of(scopes);
     return granted ? std::optional(*std::move(granted)) : std::nullopt;
-}
-
-Result<PolicyRows> PolicyRows::prepare(const Database& database) {
-    PolicyRows rows;
-    rows.database_ = &database;
-    if (Result<void> prepared =
-            database.prepare({{&rows.all_scopes_, "SELECT name FROM scopes ORDER BY rowid"},
-                              {&rows.all_plans_, "SELECT name, limits FROM plans ORDER BY rowid"},
-                              {&rows.all_owners_, "SELECT name, plan FROM owners ORDER BY rowid"},
-                              {&rows.one_plan_, "SELECT name, limits FROM plans WHERE name = ?1"},
-                              {&rows.one_owner_, "SELECT plan FROM owners WHERE name = ?1"}});
-        !prepared) {
-        return tl::unexpected(prepared.error());
-    }
-    return rows;
-}
-
-void PolicyRows::note(int rc) {
-    if (rc != SQLITE_DONE && rc != SQLITE_ROW && !error_) {
-        error_ = database_->last_error(kDoing);
-    }
-}
-
-void PolicyRows::forget() {
-    scopes_.reset();
-    plans_.clear();
-    owners_.clear();
-    owners_known_ = false;
-}
-
-const std::vector<std::string>& PolicyRows::scopes() {
-    if (!scopes_) {
-        scopes_.emplace();
-        const ResetGuard guard(all_scopes_);
-        int rc = all_scopes_.step();
-        for (; rc == SQLITE_ROW; rc = all_scopes_.step()) {
-            const std::string_view name = all_scopes_.column_text(0);
-            if (!scope_fault(name) && !apikey::shm::is_branch(name) && scopes_->size() < kScopesMax) {
-                scopes_->emplace_back(name);
-            }
-        }
-        note(rc);
-    }
-    return *scopes_;
-}
-
-const PlanRow* PolicyRows::plan(std::string_view name) {
-    const auto known = plans_.find(std::string(name));
-    if (known != plans_.end()) {
-        return known->second.get();
-    }
-    const ResetGuard guard(one_plan_);
-    const int rc = one_plan_.bind(1, name).step();
-    note(rc);
-    std::unique_ptr<const PlanRow> found;
-    if (rc == SQLITE_ROW) {
-        if (auto plan = plan_of(one_plan_.column_text(0), text_of(one_plan_, 1))) {
-            found = std::make_unique<const PlanRow>(*std::move(plan));
-        }
-    }
-    return plans_.emplace(std::string(name), std::move(found)).first->second.get();
-}
-
-bool PolicyRows::owner_is_sound(std::string_view name) {
-    if (name.empty() || (owners_known_ && owners_.empty())) {
-        return true;
-    }
-    const auto known = owners_.find(std::string(name));
-    if (known != owners_.end() || owners_known_) {
-        return known == owners_.end() || known->second;
-    }
-    bool sound = true;
-    {
-        const ResetGuard guard(one_owner_);
-        const int rc = one_owner_.bind(1, name).step();
-        note(rc);
-        sound = rc != SQLITE_ROW || !one_owner_.column_is_text(0) ||
-                plan(std::string(one_owner_.column_text(0))) != nullptr;
-    }
-    return owners_.emplace(std::string(name), sound).first->second;
-}
-
-void PolicyRows::load_plans(PolicySet& set, const Fault& fault) {
-    const ResetGuard guard(all_plans_);
-    int rc = all_plans_.step();
-    for (; rc == SQLITE_ROW; rc = all_plans_.step()) {
-        const std::string_view name = all_plans_.column_text(0);
-        auto plan = plan_of(name, text_of(all_plans_, 1));
-        if (!plan) {
-            fault("plans", "name " + yaml_quote(name), plan.error());
-        } else if (set.plans.size() == kPlansMax) {
-            fault("plans", "name " + plan->name, "more than " + std::to_string(kPlansMax) + " (the limit)");
-        } else {
-            set.plans.push_back(*plan);
-        }
-        const bool kept = plan && !set.plans.empty() && set.plans.back().name == plan->name;
-        plans_.insert_or_assign(std::string(name),
-                                kept ? std::make_unique<const PlanRow>(*std::move(plan)) : nullptr);
-    }
-    note(rc);
-}
-
-void PolicyRows::load_owners(PolicySet& set, const Fault& fault) {
-    const ResetGuard guard(all_owners_);
-    int rc = all_owners_.step();
-    for (; rc == SQLITE_ROW; rc = all_owners_.step()) {
-        OwnerRow owner{std::string(all_owners_.column_text(0)), std::string(all_owners_.column_text(1))};
-        const bool sound = !all_owners_.column_is_text(1) || plan(owner.plan) != nullptr;
-        const auto bad_name = owner_name_fault(owner.name);
-        if (!sound) {
-            owners_.insert_or_assign(owner.name, false);
-        }
-        if (bad_name || !sound) {
-            fault("owners", "name " + yaml_quote(owner.name),
-                  bad_name ? "name: " + *bad_name
-                           : "plan: " + yaml_quote(owner.plan) + " is defined nowhere (want it in plans)");
-        } else if (set.owners.size() == kOwnersMax) {
-            fault("owners", "name " + yaml_quote(owner.name),
-                  "more than " + std::to_string(kOwnersMax) + " (the limit)");
-        } else {
-            set.owners.push_back(std::move(owner));
-        }
-    }
-    note(rc);
-    owners_known_ = true;
-}
-
-PolicySet PolicyRows::load(const Fault& fault) {
-    forget();
-    PolicySet set;
-    set.scopes = scopes();
-    {
-        const ResetGuard guard(all_scopes_);
-        while (all_scopes_.step() == SQLITE_ROW) {
-            const std::string_view name = all_scopes_.column_text(0);
-            if (std::find(set.scopes.begin(), set.scopes.end(), name) == set.scopes.end()) {
-                const auto what = scope_fault(name);
-                fault("scopes", "name " + yaml_quote(name),
-                      what ? "name: " + *what
-                      : apikey::shm::is_branch(name)
-                          ? "name: a branch is granted, not defined"
-                          : "more than " + std::to_string(kScopesMax) + " (the limit)");
-            }
-        }
-    }
-    load_plans(set, fault);
-    load_owners(set, fault);
-    return set;
 }
 
 KeyReader::Terms KeyReader::make_terms(const KeyColumns& columns) {

@@ -1,0 +1,17 @@
+// A daemon as its fleet knows it.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace apikeyd {
+
+struct ServingHost {
+    std::string name;
+    std::string version;
+    /// It tells of itself more often than this, or is taken to be silent.
+    uint32_t silent_ms_max = 15'000;
+};
+
+}  // namespace apikeyd
