@@ -15,7 +15,7 @@ using Clock = std::chrono::steady_clock;
 
 /// A host that hears of a commit has it in milliseconds, one that asks for it within its poll_ms.
 constexpr milliseconds kFleetWait{30'000};
-constexpr milliseconds kLook{10};
+constexpr milliseconds kLook{20};
 
 std::string ago(const FleetHost& host) {
     return "silent for " + std::to_string(host.told_ms_ago / 1000) + " s";
@@ -73,6 +73,12 @@ Outcome wait_for_fleet(const Context& context) {
         const auto hosts = (*fleet)->hosts(*newest);
         if (!hosts) {
             return failed(Exit::kUnreachable, hosts.error());
+        }
+        if (hosts->empty()) {
+            return failed(Exit::kUnreachable,
+                          context.store()->shown() +
+                              ": recorded, not known to be in force on any host: none has "
+                              "told of itself");
         }
         const bool waits = !lacking(*hosts, false).empty() && Clock::now() < deadline;
         if (const std::string names = waits ? "" : lacking(*hosts, true); !names.empty()) {

@@ -234,7 +234,8 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     if (keeps && !was_loaded) {  // the door is opened first
         keep_in_force(load->fingerprint, [] {});
     }
-    if (from_source && load->reads_source) {
+    // While servers go on with a table that no change reaches, it is not in force.
+    if (from_source && load->reads_source && publisher_.reaches_all()) {
         tell_source(load->fingerprint);
     }
     if (again) {

@@ -11,11 +11,14 @@ namespace {
 constexpr std::string_view kDoing = "reading what its hosts told";
 constexpr std::string_view kDoingForget = "forgetting a host";
 
-/// What a host told of another server or another copy says nothing of this one's transactions.
+/// What a host told of another server or another copy says nothing of this one's transactions; and of rows
+/// that are deleted nobody knows whether it had them.
 constexpr std::string_view kHostsSql =
     "SELECT h.name, h.version, greatest(0, extract(epoch FROM clock_timestamp() - h.told) * 1000)::bigint, "
     "(clock_timestamp() - h.told > h.silent_ms_max * interval '1 ms')::int, "
-    "CASE WHEN h.server = apikeyd.server_identity() THEN (SELECT count(*) FROM apikeyd.changes c "
+    "CASE WHEN h.server = apikeyd.server_identity() "
+    "AND (SELECT trimmed FROM apikeyd.store) < pg_snapshot_xmin(h.applied) THEN (SELECT count(*) FROM "
+    "apikeyd.changes c "
     "WHERE c.seq <= ?1::bigint AND c.xid >= pg_snapshot_xmin(h.applied) "
     "AND NOT pg_visible_in_snapshot(c.xid, h.applied)) END FROM apikeyd.hosts h ORDER BY h.name";
 

@@ -22,13 +22,15 @@ constexpr std::string_view kPositionSql =
     "SELECT store.version, pg_is_in_recovery()::int, "
     "server_identity(), "
     "pg_current_snapshot()::text, coalesce((SELECT max(seq) FROM changes), 0), "
-    "(SELECT md5(string_agg(seq || ':' || mark, ' ' ORDER BY seq)) FROM "
+    "(SELECT encode(sha256(convert_to(string_agg(seq || ':' || mark, ' ' ORDER BY seq), 'UTF8')), 'hex') "
+    "FROM "
     "(SELECT seq, mark FROM changes ORDER BY seq DESC LIMIT 100) AS newest) FROM apikeyd.store";
 
 /// Whether rows were deleted that the snapshot ?1 may not have seen; the tail as it is now of what it saw.
 constexpr std::string_view kThenSql =
     "SELECT (store.trimmed >= pg_snapshot_xmin(?1::pg_snapshot))::int, "
-    "(SELECT md5(string_agg(seq || ':' || mark, ' ' ORDER BY seq)) FROM "
+    "(SELECT encode(sha256(convert_to(string_agg(seq || ':' || mark, ' ' ORDER BY seq), 'UTF8')), 'hex') "
+    "FROM "
     "(SELECT seq, mark FROM changes WHERE seq <= ?2::bigint AND pg_visible_in_snapshot(xid, ?1::pg_snapshot) "
     "ORDER BY seq DESC LIMIT 100) AS newest) FROM store";
 
@@ -100,9 +102,13 @@ Result<std::optional<ChangeLog>> log_since(const SqlKeyStore& store, const Postg
     return log;
 }
 
-const PostgresPosition* PostgresPositions::find(const Fingerprint& name) const {
+const PostgresPosition* PostgresPositions::find(const Fingerprint& name) {
     const auto known = known_.find(name);
-    return known == known_.end() ? nullptr : &known->second.position;
+    if (known == known_.end()) {
+        return nullptr;
+    }
+    known->second.turn = ++turns_;
+    return &known->second.position;
 }
 
 void PostgresPositions::note(const Fingerprint& name, PostgresPosition position) {

@@ -42,8 +42,8 @@ Result<std::optional<ChangeLog>> log_since(const SqlKeyStore& store, const Postg
 /// The positions that were read last, under names that mean nothing to anybody else. One thread at a time.
 class PostgresPositions {
   public:
-    /// nullptr for one that is not known, or no more.
-    [[nodiscard]] const PostgresPosition* find(const Fingerprint& name) const;
+    /// nullptr for one that is not known, or no more. One that is asked for is kept longer.
+    [[nodiscard]] const PostgresPosition* find(const Fingerprint& name);
     /// Of the last that was noted; zero at first.
     [[nodiscard]] const Fingerprint& latest() const { return latest_; }
     /// Also of content that is known, and was seen again.

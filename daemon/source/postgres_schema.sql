@@ -324,6 +324,8 @@ CREATE FUNCTION tell_in_force(host text, host_version text, host_run text, silen
   seen pg_snapshot) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, apikeyd, pg_temp AS $$
 BEGIN
+  -- Told again soon: what a crash takes away of it makes others wait, and no more.
+  PERFORM set_config('synchronous_commit', 'off', true);
   INSERT INTO hosts AS h(name, version, run, silent_ms_max, told, server, applied)
     VALUES(host, host_version, host_run, silent_ms, clock_timestamp(), seen_server, seen)
     ON CONFLICT (name) DO UPDATE SET version = EXCLUDED.version, run = EXCLUDED.run,

@@ -25,11 +25,15 @@ constexpr std::string_view kDoingRead = "reading keys";
 constexpr std::string_view kDoingChange = "changing it";
 constexpr std::string_view kDoingTell = "telling the fleet what is in force";
 
-/// Of one snapshot. Scans of a table begin at its beginning: which rows are left out for want of room is not
-/// left to chance.
+/// Of one snapshot, that is taken when the tables are locked: one that is truncated meanwhile would look
+/// empty. A lock that is not given in time is given up, and not left to wait on when this end has gone. Scans
+/// of a table begin at its beginning: which rows are left out for want of room is not left to chance.
 constexpr const char* kBeginRead =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, apikeyd; "
-    "SET LOCAL synchronize_seqscans = off";
+    "SET LOCAL synchronize_seqscans = off; SET LOCAL lock_timeout = '10s'; LOCK TABLE apikeyd.store, "
+    "apikeyd.changes, apikeyd.keys, apikeyd.plans, apikeyd.owners, apikeyd.scopes IN ACCESS SHARE MODE";
+constexpr const char* kBeginTell =
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '1s'";
 /// Each statement sees what was committed before it: who waited for a row sees it as it has become.
 constexpr std::string_view kBeginChange =
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = pg_catalog, apikeyd; "
@@ -46,7 +50,9 @@ constexpr std::string_view kTellSql =
     "SELECT apikeyd.tell_in_force(?1, ?2, ?3, ?4::bigint, ?5, ?6::pg_snapshot)::int";
 /// So often, in rows of the log, each daemon has the server shorten it.
 constexpr int64_t kTrimRows = 10'000;
-constexpr const char* kTrim = "SELECT apikeyd.trim_changes()";
+constexpr const char* kTrim =
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '1s'; "
+    "SELECT apikeyd.trim_changes(); COMMIT";
 
 constexpr milliseconds kPauseMin{250};
 constexpr milliseconds kPauseMax{10'000};
@@ -88,6 +94,7 @@ struct PostgresStore::Impl {
     Connected reader, writer;
     PostgresPositions positions;
     bool overfull = false;  ///< see LoadedSet
+    bool trims = false;     ///< the log has grown; when what it told is in force
     // After a failure to connect.
     std::optional<Error> failure;
     Clock::time_point again{};
@@ -144,6 +151,8 @@ struct PostgresStore::Impl {
         (*store)->forget();
         return Reading{*store, *std::move(transaction), *std::move(now)};
     }
+
+    Result<void> tell(const Fingerprint& name);
 
     Result<void> scan(SqlKeyStore& store, const std::function<void(ScannedRow&)>& visit) const {
         bool sound = true;
@@ -221,12 +230,8 @@ Result<std::optional<SourceChanges>> PostgresStore::changes_since(const Fingerpr
     const Fingerprint name = unknown_fingerprint();
     auto changes = read_changes(*reading->store, **log, name);
     if (changes && *changes) {
-        const bool trims = then->last / kTrimRows != reading->now.last / kTrimRows;
+        impl_->trims |= then->last / kTrimRows != reading->now.last / kTrimRows;
         impl_->positions.note(name, std::move(reading->now));
-        if (trims) {
-            reading->transaction.roll_back();
-            static_cast<void>(reading->store->connection->execute(kTrim));  // or another time
-        }
     }
     return changes;
 }
@@ -235,31 +240,45 @@ void PostgresStore::stop() {
     impl_->stopping->store(true, std::memory_order_relaxed);
 }
 
-Result<void> PostgresStore::note_in_force(const Fingerprint& name) {
-    const PostgresPosition* position = impl_->host ? impl_->positions.find(name) : nullptr;
-    if (position == nullptr || impl_->reader.store == nullptr ||
-        (impl_->told == position->snapshot &&
-         Clock::now() - impl_->told_at < milliseconds(impl_->host->silent_ms_max / 3))) {
+Result<void> PostgresStore::Impl::tell(const Fingerprint& name) {
+    const PostgresPosition* position = host ? positions.find(name) : nullptr;
+    if (position == nullptr || reader.store == nullptr ||
+        (told == position->snapshot && Clock::now() - told_at < milliseconds(host->silent_ms_max / 3))) {
         return {};
     }
-    const SqlKeyStore& store = *impl_->reader.store;
-    const ServingHost& host = *impl_->host;
+    const SqlKeyStore& store = *reader.store;
+    const ServingHost& self = *host;
+    Result<SqlTransaction> transaction = SqlTransaction::begin(*store.connection, kBeginTell, kDoingTell);
     const Result<SqlStatementPtr> prepared = store.connection->prepare(kTellSql);
-    if (!prepared) {
-        return tl::unexpected(prepared.error());
+    if (!transaction || !prepared) {
+        return tl::unexpected(!transaction ? transaction.error() : prepared.error());
     }
-    SqlStatement& tell = **prepared;
-    tell.bind(1, host.name).bind(2, host.version).bind(3, impl_->run).bind(4, int64_t{host.silent_ms_max});
-    if (tell.bind(5, position->identity).bind(6, position->snapshot).step() != SqlStep::kRow) {
+    SqlStatement& row = **prepared;
+    row.bind(1, self.name).bind(2, self.version).bind(3, run).bind(4, int64_t{self.silent_ms_max});
+    if (row.bind(5, position->identity).bind(6, position->snapshot).step() != SqlStep::kRow) {
         return store.failed(kDoingTell);
     }
-    if (tell.column_int(0) == 0) {
-        return fail(store.connection->named() + ": another daemon tells the fleet as host '" + host.name +
+    if (row.column_int(0) == 0) {
+        return fail(store.connection->named() + ": another daemon tells the fleet as host '" + self.name +
                     "'; give one of them another name (host in its configuration)");
     }
-    impl_->told = position->snapshot;
-    impl_->told_at = Clock::now();
+    if (Result<void> committed = transaction->commit(kDoingTell); !committed) {
+        return committed;
+    }
+    told = position->snapshot;
+    told_at = Clock::now();
     return {};
+}
+
+Result<void> PostgresStore::note_in_force(const Fingerprint& name) {
+    Result<void> told = impl_->tell(name);
+    if (impl_->reader.store != nullptr && std::exchange(impl_->trims, false)) {
+        const SqlConnection& connection = *impl_->reader.store->connection;
+        if (!connection.execute(kTrim) && connection.in_transaction()) {
+            connection.execute("ROLLBACK");  // another time
+        }
+    }
+    return told;
 }
 
 Result<std::optional<KeyRow>> PostgresStore::find(std::string_view id) {
@@ -335,6 +354,7 @@ Result<Rewrite> PostgresStore::change(const Edit& edit, const ChangeOptions& opt
     if (!done) {
         return tl::unexpected(done.error());
     }
+    transaction->roll_back();  // nothing, where nothing was written: others need not wait for the daemon
     // No other's word for what was and is: each daemon knows its own.
     const Rewrite rewrite{unknown_fingerprint(), unknown_fingerprint(), set->rows_written() != 0};
     if (options.then_locked) {

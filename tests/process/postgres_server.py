@@ -53,7 +53,8 @@ def account():
     try:
         entry = pwd.getpwnam("postgres")
     except KeyError:
-        raise RuntimeError("PostgreSQL does not run as root, and there is no user postgres (install postgresql)") from None
+        wanted = "PostgreSQL does not run as root, and there is no user postgres (install postgresql)"
+        raise RuntimeError(wanted) from None
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
@@ -160,9 +161,10 @@ class Server:
                 os.chown(directory, self.account["user"], self.account["group"])
         self.data.chmod(0o700)
         made = subprocess.run(
-            [self.bin / "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-            cwd=self.top, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE_S,
-            check=False, **self.account,
+            [self.bin / "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C",
+             "--no-sync"],
+            cwd=self.top, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=PATIENCE_S, check=False, **self.account,
         )  # fmt: skip
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed: {made.stdout}")
@@ -194,15 +196,17 @@ class Server:
     def start(self):
         """Returns when it takes connections; recovers first if it was killed."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([self.bin / "postgres", "-D", self.data], cwd=self.top, env=environment(),
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.account)  # fmt: skip
+            self.process = subprocess.Popen(
+                [self.bin / "postgres", "-D", self.data], cwd=self.top, env=environment(), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, **self.account,
+            )  # fmt: skip
         wait_until(self._ready, "the PostgreSQL server does not get ready")
 
     def _ready(self):
         if self.process.poll() is not None:
             raise RuntimeError(f"the PostgreSQL server ended with {self.process.returncode}: {self.log.read_text()}")
-        asked = subprocess.run([self.bin / "pg_isready", "-q", "-h", self.sockets, "-p", str(self.port)], env=environment(),
-                               timeout=PATIENCE_S, check=False)  # fmt: skip
+        command = [self.bin / "pg_isready", "-q", "-h", self.sockets, "-p", str(self.port)]
+        asked = subprocess.run(command, env=environment(), timeout=PATIENCE_S, check=False)
         return asked.returncode == 0
 
     def stop(self, how=signal.SIGINT):
@@ -245,7 +249,8 @@ class Server:
         return pids
 
     def close(self):
-        """Ends and removes everything; can be called again. Not by kill(): nobody may be there to reap what it leaves."""
+        """Ends and removes everything; can be called again."""
+        # Not at once by kill(): nobody may be there to reap what it leaves.
         for session in self.sessions:
             session.close()
         self.sessions.clear()
