@@ -33,6 +33,13 @@ class Host(Ctl):
             + self.more.replace("{top}", str(self.top))
         )
 
+    def kill(self):
+        """libfaketime leaves its memory behind where it is killed."""
+        pid = self.daemon.pid if self.daemon else None
+        super().kill()
+        for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+            pathlib.Path("/dev/shm", name).unlink(missing_ok=True)
+
     def runTest(self):
         """A test case has to have one."""
 
