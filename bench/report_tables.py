@@ -121,9 +121,10 @@ class Value:
 class Figures:
     """Times of a key in ns by the benchmark's name, one a repetition; and why there are none.
 
-    `serving` is what that program wrote, or None."""
+    `context` is what micro says of itself and the machine; `serving` is what that program wrote, or None."""
 
     def __init__(self, raw, sizes, missing_servers, shown, serving=None):
+        self.context = raw["context"]
         self.serving = serving
         self.sizes = sizes
         self.missing_servers = missing_servers

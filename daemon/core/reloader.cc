@@ -176,7 +176,8 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     Result<ReloadReport> outcome = fail("");
     // What the tool changed since the source was read may not be what it said then.
     const bool again = result && !changed_meanwhile_.empty();
-    const bool was_loaded = loaded_once_;
+    // Nobody has asked for a change yet, and the daemon opens its door behind it.
+    const bool opens_the_door = !std::exchange(ended_once_, true);
     if (result) {
         loop_.cancel(retry_timer_);
         if (load->from_snapshot) {
@@ -226,12 +227,12 @@ void Reloader::finish(const std::shared_ptr<Load>& load, Result<void> result) {
     };
     const bool from_source = result && !load->from_snapshot;
     const bool keeps = from_source && options_.snapshot != nullptr;
-    if (keeps && was_loaded) {
+    if (keeps && !opens_the_door) {
         keep_in_force(load->fingerprint, answer);
     } else {
         answer();
     }
-    if (keeps && !was_loaded) {  // the door is opened first
+    if (keeps && opens_the_door) {
         keep_in_force(load->fingerprint, [] {});
     }
     // While servers go on with a table that no change reaches, it is not in force.
@@ -318,22 +319,30 @@ void Reloader::keep_made() {
         return;
     }
     const auto batch = std::make_shared<const std::vector<Made>>(std::exchange(made_, {}));
-    const auto told = [this, batch] {
-        note_snapshot();
+    const auto are_kept = std::make_shared<bool>(false);
+    const auto tell = [batch] {
         for (const Made& one : *batch) {
             one.done({});
+        }
+    };
+    const auto told = [this, are_kept, tell] {
+        note_snapshot();
+        if (*are_kept || !snapshot_problem_.empty()) {
+            tell();
+        } else {  // it lacks what came before them; a read brings all of it
+            request(false, [tell](const Result<ReloadReport>&) { tell(); });
         }
         keeping_ = false;
         keep_made();
     };
     keeping_ = true;
     const bool submitted = options_.snapshot_worker->submit(
-        [snapshot = options_.snapshot, batch] {
+        [snapshot = options_.snapshot, batch, are_kept] {
             std::vector<MadeChanges> all;
             for (const Made& one : *batch) {
                 all.push_back(one.changes);
             }
-            snapshot->made(all);
+            *are_kept = snapshot->made(all);
         },
         told);
     if (!submitted) {

@@ -124,6 +124,7 @@ class Reloader {
     std::shared_ptr<std::atomic<bool>> stopping_ = std::make_shared<std::atomic<bool>>(false);
     bool loading_ = false;
     bool loaded_once_ = false;
+    bool ended_once_ = false;                  // some load has, whatever became of it
     std::set<std::string> changed_meanwhile_;  // ids changed by the tool since the load began
     std::string last_error_;
     std::optional<SnapshotUse> snapshot_use_;

@@ -690,7 +690,7 @@ void Snapshot::in_force(const Fingerprint& name) {
     impl.forget_staged();
 }
 
-void Snapshot::made(const std::vector<MadeChanges>& changes) {
+bool Snapshot::made(const std::vector<MadeChanges>& changes) {
     Impl& impl = *impl_;
     const std::lock_guard lock(impl.mutex);
     const size_t first = impl.meanwhile.size();
@@ -705,8 +705,9 @@ void Snapshot::made(const std::vector<MadeChanges>& changes) {
         }
     }
     if (!impl.open()) {
-        return;
+        return false;
     }
+    bool all = true;
     Standing next = *impl.standing;
     const Result<void> done = impl.write([&] {
         const auto begin = impl.meanwhile.begin() + static_cast<ptrdiff_t>(first);
@@ -715,6 +716,9 @@ void Snapshot::made(const std::vector<MadeChanges>& changes) {
             if (change->before == next.fingerprint) {
                 taken = impl.take_changes(change->rows, change->gone);
                 next.fingerprint = change->after;
+            } else {
+                all = all && std::all_of(change->rows.begin(), change->rows.end(),
+                                         [](const KeyRow& row) { return row.state == KeyState::kRevoked; });
             }
         }
         return taken ? write_standing(*impl.connection, next) : taken;
@@ -723,6 +727,7 @@ void Snapshot::made(const std::vector<MadeChanges>& changes) {
         impl.standing = std::move(next);
     }
     impl.note(done);
+    return all && done;
 }
 
 void Snapshot::close() {

@@ -74,8 +74,9 @@ class Snapshot {
     // For any thread.
 
     /// Durable on return, but for a problem: all of a change that begins where the snapshot stands, else what
-    /// was revoked or went. The rest comes with the next read. Blocks on the disk.
-    void made(const std::vector<MadeChanges>& changes);
+    /// was revoked or went. False when that was not all: the rest comes with the next read. Blocks on the
+    /// disk.
+    bool made(const std::vector<MadeChanges>& changes);
     /// At the end of the daemon: writes when the source was last known to say this.
     void close();
     /// Why the last write failed; empty when it did not.

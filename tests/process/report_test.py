@@ -5,6 +5,7 @@ No speed is asserted: the runs here are too short to mean anything.
 """
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import uuid
 import xml.etree.ElementTree as ElementTree
@@ -156,14 +158,30 @@ class Report(unittest.TestCase):
         self.assertEqual(two[3], f"{pair['large table, hashes, 2 processes']:.2f}")
         self.assertRegex(two[4], "held" if pair["large table, 2 processes"] >= 1.9 else "MISSED")
 
-    def failing_serving(self, lines):
+    def with_serving(self, lines):
+        """Arguments for a run whose serving is this script."""
         program = self.folder / "serving"
         program.write_text("#!/bin/sh\n" + lines)
         program.chmod(0o755)
-        return self.run_report("--keys", "50", "--only", "sha256", "--serving", program)
+        return ["--keys", "50", "--only", "sha256", "--serving", program]
+
+    def test_who_ends_it_while_it_serves_keeps_what_was_measured(self):
+        begun = self.folder / "begun"
+        arguments = self.with_serving(f"echo > {begun}\nexec sleep {PATIENCE_S}\n")
+        process = self.start(MICRO, "--min-time", "0.001", "--output", self.output, *arguments, start_new_session=True)
+        limit = time.monotonic() + PATIENCE_S
+        while not begun.exists():
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), limit)
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+        self.assertNotEqual(process.returncode, 0)
+        self.assertTrue(any("SHA-256" in row[0] for row in self.rows("ratio")))
+        self.assertNotIn("While the daemon works", (self.output / "report.md").read_text())
 
     def test_a_wrong_verdict_of_serving_ends_the_run(self):
-        status, _, err = self.failing_serving("echo WRONG >&2\nexit 1\n")
+        status, _, err = self.run_report(*self.with_serving("echo WRONG >&2\nexit 1\n"))
         self.assertEqual(status, 1)
         self.assertIn("ended with status 1", err)
         self.assertFalse((self.output / "report.md").exists())

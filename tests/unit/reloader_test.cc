@@ -13,10 +13,12 @@
 #include <fstream>
 #include <future>
 #include <new>
+#include <optional>
 
 #include "core/table_policies.h"
 #include "publisher_fixture.h"
 #include "source/row_text.h"
+#include "source/snapshot.h"
 #include "source/yaml_file.h"
 
 namespace {
@@ -116,6 +118,49 @@ class ReloaderTest : public PublisherFixture {
     int loads_ = 0;
 };
 INSTANTIATE_TEST_SUITE_P(BothLoops, ReloaderTest, both_loops(), loop_param_name);
+
+// Also of the first load that succeeds, where a daemon began without its source.
+TEST_P(ReloaderTest, WhoAskedIsAnsweredWhenTheSnapshotSaysItToo) {
+    const auto writer = Worker::start(*loop_);
+    ASSERT_TRUE(writer) << writer.error().message;
+    const SnapshotOptions options{directory_ / "keys.snapshot", "yaml:other.yaml", 3600};
+    const auto kept_state = [&] {
+        std::optional<KeyState> state;
+        const auto kept = Snapshot(options).load([&](const KeyRow& row) { state = row.state; });
+        EXPECT_TRUE(kept) << kept.error().message;
+        return state;
+    };
+    const auto write_other = [&] {
+        const Fingerprint written = write();
+        std::filesystem::rename(directory_ / "keys.yaml", directory_ / "other.yaml");
+        return written;
+    };
+    const auto snapshot = std::make_shared<Snapshot>(options);
+    const auto source =
+        std::make_shared<SnapshottedSource>(std::make_shared<YamlFile>(directory_ / "other.yaml"), snapshot);
+    Reloader reloader(*loop_, *publisher_, *loader_,
+                      ReloaderOptions{source, 50, nullptr, snapshot, writer->get()}, *log_);
+    int answers = 0;
+    reloader.request(false, [&](const Result<ReloadReport>& report) {
+        EXPECT_FALSE(report);
+        ++answers;
+    });
+    run_until([&] { return answers == 1; });
+    const Fingerprint before = write_other();
+    reloader.request(false, [&](const Result<ReloadReport>& report) {
+        EXPECT_TRUE(report) << report.error().message;
+        EXPECT_EQ(kept_state(), KeyState::kActive);
+        ++answers;
+    });
+    run_until([&] { return answers == 2; });
+    row_.state = KeyState::kRevoked;
+    reloader.apply({{Change::Kind::kUpsert, row_}}, before, write_other(), [&](const Result<void>& result) {
+        EXPECT_TRUE(result) << result.error().message;
+        EXPECT_EQ(kept_state(), KeyState::kRevoked);
+        ++answers;
+    });
+    run_until([&] { return answers == 3; });
+}
 
 // Answers go out in the middle of a load's end, and a client may have its next request waiting.
 TEST_P(ReloaderTest, AChangeIsNotOverwrittenByALoadThatBeganBeforeIt) {

@@ -407,7 +407,9 @@ TEST_F(source_Snapshot, ARevocationIsInItBeforeItIsTold) {
     KeyRow row = full_row(1);
     row.state = KeyState::kRevoked;
     // Of a source that others have changed as well: when is not known.
-    snapshot_->made({{name_of(7), name_of(8), {row}, {}}, {name_of(8), name_of(9), {}, {full_row(2)}}});
+    EXPECT_TRUE(
+        snapshot_->made({{name_of(7), name_of(8), {row}, {}}, {name_of(8), name_of(9), {}, {full_row(2)}}}));
+    EXPECT_FALSE(snapshot_->made({{name_of(7), name_of(8), {full_row(3)}, {}}}));  // it may be older
     EXPECT_EQ(state_of(1), KeyState::kRevoked);
     EXPECT_FALSE(found().said->keys.contains(full_row(2).id));
     EXPECT_EQ(found().name, name_of(1));
@@ -431,6 +433,7 @@ TEST_F(source_Snapshot, ARevocationIsNotLostToALoadThatBeganBeforeIt) {
 }
 
 TEST_F(source_Snapshot, ChangesFromWhereItStandsTakeItThere) {
+    EXPECT_FALSE(snapshot_->made({{name_of(0), name_of(1), {full_row(60)}, {}}}));  // there is none
     load_in_force();
     KeyRow row = full_row(60);
     put(source_->change(), row);
@@ -439,8 +442,8 @@ TEST_F(source_Snapshot, ChangesFromWhereItStandsTakeItThere) {
     Said& said = source_->change();
     put(said, disabled);
     said.keys.erase(full_row(2).id);
-    snapshot_->made(
-        {{name_of(1), name_of(2), {row}, {}}, {name_of(2), name_of(3), {disabled}, {full_row(2)}}});
+    EXPECT_TRUE(snapshot_->made(
+        {{name_of(1), name_of(2), {row}, {}}, {name_of(2), name_of(3), {disabled}, {full_row(2)}}}));
     expect_what_the_source_says();
     EXPECT_EQ(source_->loads, 1U);
 }
@@ -527,6 +530,26 @@ TEST_F(source_Snapshot, OneOfOursThatIsOfNoUseIsReplaced) {
         snapshot_->in_force(source_->name());
         expect_what_the_source_says();
     }
+}
+
+// SQLite would put into the new file what the old one's log says.
+TEST_F(source_Snapshot, TheLogOfOneThatWasReplacedGoesWithIt) {
+    load_in_force();
+    execute(path_, "PRAGMA user_version = 99");  // into the log, since the daemon has it open
+    const std::string files[] = {path_, path_ + "-wal"};
+    for (const std::string& file : files) {
+        std::filesystem::copy_file(file, file + ".kept");
+    }
+    ASSERT_GT(std::filesystem::file_size(files[1]), 0U);
+    snapshot_->close();
+    for (const std::string& file : files) {  // as a kill leaves it
+        std::filesystem::rename(file + ".kept", file);
+    }
+    std::filesystem::remove(path_ + "-shm");
+    EXPECT_NE(found().error.find(": has version 99"), std::string::npos) << found().error;
+    open();
+    load_in_force();
+    expect_what_the_source_says();
 }
 
 TEST_F(source_Snapshot, AnotherProgramsFileIsLeftAlone) {
