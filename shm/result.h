@@ -17,6 +17,7 @@ namespace apikey::shm {
 /// wanted. Never contains a secret.
 struct Error {
     std::string message;
+    bool of_store = false;  ///< the database would not or could not, whatever it was asked
 };
 
 template <typename T>

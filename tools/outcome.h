@@ -38,8 +38,9 @@ using Outcome = tl::expected<void, Failure>;
 inline tl::unexpected<Failure> failed(Exit exit, std::string message) {
     return tl::unexpected<Failure>(Failure{exit, std::move(message)});
 }
+/// kUnreachable, whatever `exit` says, where the store failed.
 inline tl::unexpected<Failure> failed(Exit exit, const Error& error) {
-    return failed(exit, error.message);
+    return failed(error.of_store ? Exit::kUnreachable : exit, error.message);
 }
 
 }  // namespace apikeyd

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/unordered/unordered_flat_map.hpp>
+#include <boost/unordered/unordered_flat_set.hpp>
 #include <type_traits>
 
 #include "core/table_rows.h"
@@ -187,6 +188,14 @@ bool LoadAudit::has_room(Kind kind) {
     }
     ++left_out_;
     return false;
+}
+
+void LoadAudit::keep_only(const std::vector<Change>& changes) {
+    boost::unordered_flat_set<std::string_view> ids;
+    for (const Change& change : changes) {
+        ids.insert(change.row.id);
+    }
+    std::erase_if(entries_, [&](const AuditEntry& entry) { return !ids.contains(entry.id); });
 }
 
 void LoadAudit::add_key(const KeyRow* before, const KeyRow* after) {

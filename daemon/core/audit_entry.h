@@ -52,6 +52,9 @@ class LoadAudit {
         std::erase_if(entries_, [&](const AuditEntry& entry) { return entry.id == id; });
     }
 
+    /// Of the others becomes nothing.
+    void keep_only(const std::vector<Change>& changes);
+
     const std::vector<AuditEntry>& entries() const { return entries_; }
     uint64_t left_out() const { return left_out_; }
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "base/clock.h"
+#include "base/hex.h"
 #include "core/admin.h"
 #include "core/bus_guard.h"
 #include "core/preflight.h"
@@ -126,12 +127,14 @@ Retention retention_of(const RetentionConfig& config) {
 }
 
 /// By what a fleet knows this daemon.
-ServingHost serving_host(const Config& config) {
+ServingHost serving_host(const Config& config, const apikey::shm::Control& control) {
     char name[HOST_NAME_MAX + 1] = "";
     if (config.host.empty() && gethostname(name, sizeof name - 1) != 0) {
         name[0] = '\0';
     }
-    ServingHost host{.name = config.host.empty() ? name : config.host, .version = APIKEYD_VERSION};
+    ServingHost host{.name = config.host.empty() ? name : config.host,
+                     .version = APIKEYD_VERSION,
+                     .place_id = to_hex(control.instance)};
     if (config.instance != apikey::shm::kInstanceDefault) {
         host.name += "/" + config.instance;
     }
@@ -175,7 +178,8 @@ Result<void> Daemon::open_instance() {
     if (table_taken_s == 0) {
         publisher_->control().beat(realtime_now_ns());
     }
-    std::shared_ptr<Source> source = make_source(config_.source, serving_host(config_));
+    std::shared_ptr<Source> source =
+        make_source(config_.source, serving_host(config_, publisher_->control().control()));
     if (!config_.snapshot.file.empty()) {
         constexpr int64_t kHour_s = 3600;
         snapshot_ = std::make_shared<Snapshot>(SnapshotOptions{config_.snapshot.file, config_.source.text(),

@@ -22,6 +22,9 @@ namespace {
 /// The daemon ends: nobody is told of this load.
 struct Stopped {};
 
+/// Keys that are named, of those whose revocation was taken back.
+constexpr size_t kNamedMax = 20;
+
 /// What was read finds no place.
 struct NotKept {
     Error error;
@@ -170,13 +173,37 @@ void Load::leave_revived_out() {
     std::erase_if(changes, [&](const Change& change) {
         return leaves_out(change.row, change.kind == Change::Kind::kRemove ? report.removed : report.updated);
     });
-    for (const std::string& id : revived) {
-        warnings.push_back(
-            source->place() + ": keys, id " + id +
-            ": was revoked and is not any more; it stays revoked (`apikeyctl reload --force` if "
-            "that is meant)");
+    for (size_t named = 0; named < std::min(revived.size(), kNamedMax); ++named) {
+        warnings.push_back(source->place() + ": keys, id " + revived[named] +
+                           ": was revoked and is not any more; it stays revoked (`apikeyctl reload --force` "
+                           "if that is meant)");
+    }
+    if (revived.size() > kNamedMax) {
+        warnings.push_back(source->place() + ": keys: the same of " +
+                           std::to_string(revived.size() - kNamedMax) + " more");
     }
     revived.clear();
+}
+
+void Load::keep_revocations() {
+    const TableView& table = live->table().view();
+    std::vector<Change> revocations;
+    for (Change& change : changes) {
+        if (change.kind != Change::Kind::kUpsert || change.row.state != KeyState::kRevoked) {
+            continue;
+        }
+        // All else of it is as it was: that needs no room.
+        std::optional<KeyRow> row = row_in(table, change.row);
+        if (row && row->state != KeyState::kRevoked) {
+            row->digest = change.row.digest;
+            row->state = KeyState::kRevoked;
+            revocations.push_back({Change::Kind::kUpsert, *std::move(row)});
+        }
+    }
+    changes = std::move(revocations);
+    additions.reset();
+    audit.keep_only(changes);
+    keeps_revocations = !changes.empty();
 }
 
 void Load::run() {
@@ -345,11 +372,16 @@ void Load::compare_all() {
         report.unchanged = true;
         return;
     }
+    const bool is_other_copy = (*content)->is_other_copy;
     take_content(**std::move(content));
     audit.add_policies(*policies);
     collect_sharing(slots);
     collect_removals(slots);
     find_revived();
+    // A file of which somebody put back an older copy is refused whole: keys made since are not in it.
+    if (!force && source->tells_changes() && !is_other_copy && !revived.empty()) {
+        leave_revived_out();
+    }
 }
 
 }  // namespace apikeyd

@@ -66,6 +66,7 @@ class Load {
     uint64_t live_keys = 0;
     bool unread = false;               // the error is one of reading, not of what was read
     bool no_room = false;              // of keeping it while it was read
+    bool keeps_revocations = false;    // of a set that is refused: `changes` and `audit` are these alone
     std::vector<std::string> revived;  // ids of revoked keys that the source has in another state
     std::shared_ptr<RowSpool> additions;
     uint64_t additions_bytes = 0;  // of details
@@ -80,6 +81,8 @@ class Load {
 
     /// On the worker. Without memory there is an error, and nothing to apply.
     void run();
+    /// Of a set that was read and is refused: what is for ever, and no reason to refuse the rest holds up.
+    void keep_revocations();
 
   private:
     /// What became of a slot's key: in the source, and with changes.

@@ -105,6 +105,14 @@ std::string Reloader::refusal(const Load& load) const {
 void Reloader::loaded(const std::shared_ptr<Load>& load) {
     if (load->error.empty()) {
         load->error = refusal(*load);
+        // A database's transactions are not one edit, as a file is: the revocation is another operator's.
+        if (!load->error.empty() && options_.source->tells_changes()) {
+            load->keep_revocations();
+        }
+    }
+    if (load->keeps_revocations) {
+        apply_slice(load);
+        return;
     }
     if (!load->error.empty()) {
         finish(load, fail(load->error));
@@ -157,6 +165,11 @@ void Reloader::apply_slice(const std::shared_ptr<Load>& load) {
     }
     if (load->adding || load->applied < load->changes.size()) {
         loop_.after(std::chrono::milliseconds(0), [this, load] { apply_slice(load); });
+        return;
+    }
+    if (load->keeps_revocations) {
+        when_kept(load->changes, {}, {}, [](const Result<void>&) {})({});
+        finish(load, fail(load->error));
         return;
     }
     std::erase_if(load->unmade,
@@ -393,12 +406,13 @@ void Reloader::tell_source(const Fingerprint& in_force) {
 /// What the tool changed meanwhile it tells itself; what is refused again for the same reason is told once.
 void Reloader::tell_audit(const Load& load, const Result<void>& result) const {
     const bool nothing_new = result ? load.report.unchanged : result.error().message == last_error_;
-    if (options_.audit == nullptr || !load.reads_source || nothing_new) {
+    if (options_.audit == nullptr || !load.reads_source || (nothing_new && !load.keeps_revocations)) {
         return;
     }
+    const Result<void> made = load.keeps_revocations ? Result<void>() : result;
     for (const AuditEntry& entry : load.audit.entries()) {
-        if (load.error.empty() && !changed_meanwhile_.contains(entry.id)) {
-            options_.audit->changed(nullptr, entry, result);
+        if ((load.error.empty() || load.keeps_revocations) && !changed_meanwhile_.contains(entry.id)) {
+            options_.audit->changed(nullptr, entry, made);
         }
     }
     if (load.from_snapshot) {

@@ -209,7 +209,9 @@ Error worded(std::string_view place, std::string_view doing, const Failure& fail
     if (failure.while_committing) {
         message += "; whether it was committed is not known: look before it is done again";
     }
-    return Error{std::move(message)};
+    const bool of_what_was_asked = failure.sqlstate.starts_with("22") || failure.sqlstate.starts_with("23") ||
+                                   failure.sqlstate == "P0001";
+    return Error{std::move(message), !of_what_was_asked};
 }
 
 /// The SQLSTATE and the primary message in one of libpq's of PQERRORS_VERBOSE, the only way to the SQLSTATE

@@ -86,8 +86,7 @@ struct PostgresStore::Impl {
 
     std::string place;
     std::optional<ServingHost> host;
-    const std::string run = to_hex(unknown_fingerprint());  // of this object
-    std::string told;                                       // the snapshot
+    std::string told;  // the snapshot
     Clock::time_point told_at{};
     /// Relaxed: a flag that is looked at every 100 ms, and nothing goes with it.
     const std::shared_ptr<std::atomic<bool>> stopping = std::make_shared<std::atomic<bool>>(false);
@@ -254,7 +253,7 @@ Result<void> PostgresStore::Impl::tell(const Fingerprint& name) {
         return tl::unexpected(!transaction ? transaction.error() : prepared.error());
     }
     SqlStatement& row = **prepared;
-    row.bind(1, self.name).bind(2, self.version).bind(3, run).bind(4, int64_t{self.silent_ms_max});
+    row.bind(1, self.name).bind(2, self.version).bind(3, self.place_id).bind(4, int64_t{self.silent_ms_max});
     if (row.bind(5, position->identity).bind(6, position->snapshot).step() != SqlStep::kRow) {
         return store.failed(kDoingTell);
     }

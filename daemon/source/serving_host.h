@@ -10,6 +10,8 @@ namespace apikeyd {
 struct ServingHost {
     std::string name;
     std::string version;
+    /// Of where it serves: the same for the daemon that is started after this one, and for no other.
+    std::string place_id;
     /// It tells of itself more often than this, or is taken to be silent.
     uint32_t silent_ms_max = 15'000;
 };

@@ -25,6 +25,8 @@ struct SourceContent {
     Fingerprint fingerprint{};
     uint64_t keys = 0;
     PolicySet policies = {};
+    /// Not what was read under `unless`, carried on: another copy under the same name, perhaps an older one.
+    bool is_other_copy = false;
     uint64_t left_out = 0;  ///< rows that break a rule; the warnings name the first of them
     /// With their places: nothing that keeps the set from use. What a row is left out for is one.
     std::vector<std::string> warnings = {};

@@ -23,6 +23,13 @@ Result<void> used_by(const std::string& what, const std::string& users, const ch
     return fail(what + ": used by " + users + " (" + advice + ")");
 }
 
+/// Of the first two rows of an environment one is another key's. Written so that a planner has no choice but
+/// the environments' index, whatever it takes them to be like.
+constexpr std::string_view kAnyOtherSql =
+    "SELECT 1 FROM (SELECT id, environment FROM keys WHERE environment >= ?1 ORDER BY environment LIMIT 2) "
+    "AS k "
+    "WHERE environment = ?1 AND id <> ?2";
+
 }  // namespace
 
 Result<SqlKeySet> SqlKeySet::prepare(SqlKeyStore& store) {
@@ -41,7 +48,7 @@ Result<SqlKeySet> SqlKeySet::prepare(SqlKeyStore& store) {
           "metadata = ?14 WHERE id = ?1"},
          {&set.erase_key_, "DELETE FROM keys WHERE id = ?1"},
          {&set.digest_owner_, "SELECT id FROM keys WHERE sha256 = ?1 AND id <> ?2"},
-         {&set.any_environment_, "SELECT 1 FROM keys WHERE environment = ?1 AND id <> ?2 LIMIT 1"}});
+         {&set.any_environment_, kAnyOtherSql}});
     if (!prepared) {
         return tl::unexpected(prepared.error());
     }
@@ -261,6 +268,8 @@ Result<bool> SqlKeySet::is_there(std::string_view sql, std::string_view name) co
     return step == SqlStep::kRow;
 }
 
+/// `sql` orders by +rowid: those that match are sorted, and no planner walks along all rows to the first of
+/// them.
 Result<SqlKeySet::Users> SqlKeySet::users(std::string_view sql, std::string_view name) const {
     const Result<SqlStatementPtr> statement = store_->connection->prepare(sql);
     if (!statement) {
@@ -375,11 +384,11 @@ Result<void> SqlKeySet::add_scope(const std::string& scope) {
 Result<void> SqlKeySet::erase_plan(const std::string& name) {
     const std::string what = "plan " + name;
     const Result<Users> keys = users(
-        "SELECT count(*), (SELECT id FROM keys WHERE plan = ?1 ORDER BY rowid LIMIT 1) FROM keys WHERE plan "
+        "SELECT count(*), (SELECT id FROM keys WHERE plan = ?1 ORDER BY +rowid LIMIT 1) FROM keys WHERE plan "
         "= ?1",
         name);
     const Result<Users> owners = users(
-        "SELECT count(*), (SELECT name FROM owners WHERE plan = ?1 ORDER BY rowid LIMIT 1) FROM owners "
+        "SELECT count(*), (SELECT name FROM owners WHERE plan = ?1 ORDER BY +rowid LIMIT 1) FROM owners "
         "WHERE plan = ?1",
         name);
     if (!keys || !owners) {
@@ -401,7 +410,7 @@ Result<void> SqlKeySet::erase_owner(const std::string& name) {
     const std::string what = "owner " + yaml_quote(name);
     const Result<Users> keys = users(
         "SELECT count(*), (SELECT id FROM keys WHERE owner = ?1 AND owner <> '' AND state <> 'revoked' "
-        "ORDER BY rowid LIMIT 1) FROM keys WHERE owner = ?1 AND owner <> '' AND state <> 'revoked'",
+        "ORDER BY +rowid LIMIT 1) FROM keys WHERE owner = ?1 AND owner <> '' AND state <> 'revoked'",
         name);
     if (!keys) {
         return tl::unexpected(keys.error());
@@ -436,7 +445,7 @@ Result<void> SqlKeySet::erase_scope(const std::string& name) {
     const std::string same = store_->scopes_indexed("scopes") + " = " + store_->scopes_indexed("?1");
     for (const std::string& scopes : users_of) {
         const Result<Users> some = users("SELECT count(*), (SELECT id FROM keys WHERE " + same +
-                                             " ORDER BY rowid LIMIT 1) FROM keys WHERE " + same,
+                                             " ORDER BY +rowid LIMIT 1) FROM keys WHERE " + same,
                                          scopes);
         if (!some) {
             return tl::unexpected(some.error());

@@ -91,6 +91,13 @@ Result<std::optional<SourceContent>> SqliteFile::load(const std::optional<Finger
         return tl::unexpected(loaded.error());
     }
     impl_->overfull = loaded->overfull;
+    if (unless) {
+        const auto log = store.log_between(position_of(*unless), reading->now);
+        if (!log) {
+            return tl::unexpected(log.error());
+        }
+        loaded->content.is_other_copy = !*log;
+    }
     return std::move(loaded->content);
 }
 

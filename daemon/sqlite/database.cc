@@ -401,7 +401,7 @@ Error Database::last_error(std::string_view doing) const {
     if (system_error != 0 && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN)) {
         message += ", " + errno_text(system_error);
     }
-    return Error{message + ")"};
+    return Error{message + ")", (code & 0xff) != SQLITE_CONSTRAINT};
 }
 
 }  // namespace apikeyd

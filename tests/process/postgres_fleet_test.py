@@ -84,6 +84,16 @@ class Hosts(Fleet):
         self.assertIn("another daemon tells the fleet as host 'a'", second.log.read_text())
         self.ctl(first, "revoke", issued, "--wait", "fleet")
 
+    def test_a_daemon_that_is_started_again_is_the_same_host(self):
+        hosts = [self.started("a"), self.started("b")]
+        issued, key = self.issue(hosts[0])
+        hosts[1].becomes(key, "VALID")
+        hosts[1].kill()
+        hosts[1].start()
+        self.ctl(hosts[0], "revoke", issued, "--wait", "fleet")
+        self.assertEqual(hosts[1].codes_of(key), ["REVOKED"])
+        self.assertEqual(hosts[1].events("source.warning"), 0)
+
     def test_a_store_without_a_fleet(self):
         host = self.host()
         for arguments in (["fleet"], ["revoke", "2RkT9pQwX4Za", "--wait", "fleet"]):

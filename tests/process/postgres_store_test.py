@@ -240,6 +240,22 @@ class Away(Fleet):
         host.becomes(keys[3], "VALID")
         self.assertEqual(host.codes_of(*keys[:3]), ["VALID", "VALID", "NOT_FOUND"])
 
+    def test_one_revocation_taken_back_holds_up_nobody_after_a_restart(self):
+        """All is read anew then."""
+        host = self.started()
+        issued, key = self.issue(host)
+        later = make_key()
+        self.sql(f"UPDATE apikeyd.keys SET state = 'revoked' WHERE id = '{issued}'")
+        host.becomes(key, "REVOKED")
+        back = f"DELETE FROM apikeyd.keys WHERE id = '{issued}';" + self.insert(key)
+        self.sql(back)
+        host.wait_for(lambda: "was revoked and is not any more" in host.log.read_text())
+        self.server.kill()
+        self.server.start()
+        self.sql(self.insert(later))
+        host.becomes(later, "VALID")
+        self.assertEqual(host.codes_of(key), ["REVOKED"])
+
     def test_a_frozen_server_holds_up_nobody(self):
         host = self.started()
         _, key = self.issue(host)
@@ -341,7 +357,7 @@ class Doors(Fleet):
         _, error = self.refused(self.server.uri(self.database, "nobody_special"))
         self.assertRegex(error, "(?i)grant.*apikeyd_reader.*42501")
         host = self.started()
-        host.ctl("issue", "--owner", "acme", "--store", self.server.uri(self.database, "daemon_user"), status=2)
+        host.ctl("issue", "--owner", "acme", "--store", self.server.uri(self.database, "daemon_user"), status=3)
         self.assertRegex(host.said, "(?i)grant.*apikeyd_writer.*42501")
 
     def test_a_database_without_tables_and_none(self):

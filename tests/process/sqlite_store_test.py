@@ -252,8 +252,36 @@ class ByOthers(Store):
         audit = (self.top / "audit").read_text()
         self.assertRegex(audit, rf"(?m)id={other_id} .*after.state=disabled")
         self.assertNotRegex(audit, rf"(?m)id={self.issued} .*before.state=revoked")
+        # Nor where all of it is read anew.
+        self.kill()
+        self.start()
+        self.sql(("UPDATE keys SET state = 'active' WHERE id = ?", (other_id,)))
+        self.becomes(other, "VALID")
+        self.assertEqual(self.codes(self.key, status=1), ["REVOKED"])
         self.ctl("reload", "--force")
         self.assertEqual(self.codes(self.key, status=0), ["VALID"])
+
+    def test_what_is_revoked_together_with_too_great_a_loss(self):
+        """The loss is refused, the revocation is not, and is told once."""
+        kept = make_key()
+        lost = [make_key() for _ in range(15)]
+        self.sql("BEGIN", *map(self.insert, [kept, *lost]), "COMMIT")
+        self.becomes(lost[-1], "VALID")
+        self.sql(
+            "BEGIN", ("UPDATE keys SET state = 'revoked', name = 'leaked' WHERE id = ?", (self.issued,)),
+            ("UPDATE keys SET state = 'disabled' WHERE id = ?", (key_id(kept),)),
+            *[("DELETE FROM keys WHERE id = ?", (key_id(key),)) for key in lost], self.insert(make_key()), "COMMIT",
+        )  # fmt: skip
+        self.becomes(self.key, "REVOKED")
+        self.assertEqual(self.codes(kept, *lost, status=0), ["VALID"] * 16)
+        for _ in range(2):
+            self.ctl("reload", status=1)
+            self.assertIn("would remove 15 of 17 keys", self.said)
+        revoked = rf"(?m)key.revoke .*id={self.issued} .*result=ok"
+        self.assertEqual(len(re.findall(revoked, (self.top / "audit").read_text())), 1)
+        self.assertNotIn(key_id(kept), (self.top / "audit").read_text().split("key.revoke")[-1])
+        self.ctl("reload", "--force")
+        self.assertEqual(self.codes(self.key, kept, *lost, status=1), ["REVOKED", "DISABLED"] + ["NOT_FOUND"] * 15)
 
     def test_what_was_left_out_comes_in_when_what_it_lacks_is_made(self):
         left_out = make_key()
