@@ -3,6 +3,7 @@
 import itertools
 import statistics
 
+import report_reasons
 import report_serving
 
 PEER_KEYS_MAX = 1_000_000  # as micro_peers.h
@@ -178,12 +179,25 @@ class Figures:
 
 
 def targets(figures):
-    """(what, numerator, denominator, at most, what the machine allows instead of the numerator or None)."""
+    """(what, numerator, denominator, at most, what the machine allows instead of the numerator or None, what a miss is
+    made of)."""
     floor, batch_floor = "floor/{}/single", "floor/{}/batch16"
     hit, batch = "validate/{}/hit_uniform/single", "validate/{}/hit_uniform/batch16"
     one, pair = figures.sha256("single"), figures.sha256("pair")
     million = 1_000_000
-    yield "single call, 1 000 keys / one SHA-256", hit.format(1000), one, 1.25, floor.format(1000)
+
+    def by_hashing(above, below, least, words):
+        return lambda: report_reasons.of_the_floor(figures, above, least, below, words)
+
+    def by_peer(peer):
+        return lambda: report_reasons.of_a_peer(figures, hit.format(million), peer)
+
+    def by_lookup(size):
+        return lambda: report_reasons.of_an_unknown_key(figures, size)
+
+    above, least = hit.format(1000), floor.format(1000)
+    what = "single call, 1 000 keys / one SHA-256"
+    yield what, above, one, 1.25, least, by_hashing(above, one, least, "one SHA-256")
     for what, peer, bound in (
         ("boost::unordered_flat_map", "map", 0.5),
         ("LMDB", "lmdb", 1 / 10),
@@ -192,13 +206,15 @@ def targets(figures):
         ("Redis, not pipelined,", "redis", 1 / 500),
     ):
         below = f"{peer}_key/{million}/hit_uniform/single"
-        yield f"single call, 1 000 000 keys / {what} by plaintext", hit.format(million), below, bound, floor.format(million)
-    yield "batch of 16, 1 000 keys / two-way SHA-256, each", batch.format(1000), pair, 1.25, batch_floor.format(1000)
-    what = "batch of 16, 10 000 000 keys / two-way SHA-256, each"
-    yield what, batch.format(10_000_000), pair, 2.2, batch_floor.format(10_000_000)
+        what = f"single call, 1 000 000 keys / {what} by plaintext"
+        yield what, hit.format(million), below, bound, floor.format(million), by_peer(below)
+    for size, bound in ((1000, 1.25), (10_000_000, 2.2)):
+        above, least = batch.format(size), batch_floor.format(size)
+        what = f"batch of 16, {grouped(size)} keys / two-way SHA-256, each"
+        yield what, above, pair, bound, least, by_hashing(above, pair, least, "SHA-256 by twos")
     for size in figures.sizes:
         what = f"unknown key / known one, single, {grouped(size)} keys"
-        yield what, f"validate/{size}/miss/single", hit.format(size), 1.0, f"floor/{size}/miss"
+        yield what, f"validate/{size}/miss/single", hit.format(size), 1.0, f"floor/{size}/miss", by_lookup(size)
 
 
 def bytes_a_key(figures):
@@ -217,7 +233,7 @@ def keeps(value, sign, bound):
 
 def judged_targets(figures):
     """(what, the ratio or why there is none, at most or at least, what, the floor's ratio or None, held or not)."""
-    for what, above, below, bound, floor in targets(figures):
+    for what, above, below, bound, floor, _ in targets(figures):
         absent = next((name for name in (above, below) if name not in figures), None)
         if absent:
             yield what, f"n/a: {figures.why_not(absent)}", AT_MOST, bound, None, None
@@ -275,6 +291,26 @@ def targets_table(figures):
             missed = "MISSED" if floor is None or keeps(floor, sign, bound) else "MISSED, beyond the floor"
             rows.append([what, ratio.cells(), target, least, "held" if held else missed])
     return table(["ratio", "median", "quartiles", "target", "floor", ""], rows)
+
+
+def misses(figures):
+    """What those that are missed are made of; empty when none is."""
+    made_of = {what: reason for what, *_, reason in targets(figures)}
+    rows = []
+    for what, ratio, _, bound, floor, held in judged_targets(figures):
+        if held is not False:
+            continue
+        parts = []
+        if what in made_of:
+            parts.append(made_of[what]())
+        if isinstance(ratio, Value):
+            parts.append("one figure of this run, without quartiles")
+            if floor is not None:
+                parts.append(f"the floor is {Ratio.number(floor)}")
+        elif ratio.low <= bound <= ratio.high:
+            parts.append(f"the target lies between the quartiles, {Ratio.number(ratio.low)} and {Ratio.number(ratio.high)}")
+        rows.append([what, "; ".join(filter(None, parts))])
+    return f"### What the misses are made of\n\n{table(['missed', 'measured'], rows)}" if rows else ""
 
 
 def validation_table(figures):
@@ -469,6 +505,7 @@ def markdown(figures, about, images):
         "line of the slots, one locked add in the cells, and for an unknown key the checksum that tells what it is. Of two "
         "processes it is what two that share no memory reach.",
         targets_table(figures),
+        misses(figures),
         "## Method",
         METHOD.strip(),
         "## Validation, ns a key",

@@ -120,6 +120,15 @@ class Report(unittest.TestCase):
             words = " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
             self.assertRegex(words, "ns a|a second", name)
 
+    def test_each_miss_says_what_it_is_made_of(self):
+        status, _, err = self.run_report("--keys", "50,1000")
+        self.assertEqual(status, 0, err)
+        missed = [row[0] for row in self.rows("ratio") if row[5].startswith("MISSED")]
+        self.assertEqual([row[0] for row in self.rows("missed")] if missed else [], missed)
+        told = dict(self.rows("missed")) if missed else {}
+        for what in filter(lambda what: "SHA-256" in what or "unknown" in what, told):
+            self.assertRegex(told[what], r"\d ns .*more")
+
     def test_what_is_missing_is_in_its_row(self):
         empty = self.folder / "empty"
         empty.mkdir()

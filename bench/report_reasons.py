@@ -1,0 +1,37 @@
+"""What a missed target is made of, as far as other figures of the same run tell."""
+
+
+def ns(value):
+    return f"{value:.0f} ns"
+
+
+def of_the_floor(figures, hit, floor, hashing, words):
+    beyond = figures.median(hit) - figures.median(floor)
+    return (
+        f"the floor takes {ns(figures.median(floor))}, {ns(figures.median(hashing))} of them {words}; libapikey "
+        f"{ns(beyond)} more: it takes the key apart, compares all of the digest, and fills a verdict that has state, "
+        "expiry, scopes, addresses and limits behind it"
+    )
+
+
+def of_a_peer(figures, hit, peer):
+    """That hashes nothing, and counts nothing."""
+    digest = peer.replace("_key/", "_digest/")
+    if digest not in figures:
+        return ""
+    ratio = figures.median(hit) / figures.median(digest)
+    return f"{ratio:.2g} of the same peer when it is asked by SHA-256; it counts nothing"
+
+
+def of_an_unknown_key(figures, size):
+    """Whether it is fetching or computing: the same few keys again and again have all of it at hand."""
+    hit, miss = (figures.median(f"validate/{size}/{draw}/single") for draw in ("hit_uniform", "miss"))
+    names = [f"validate/{size}/{draw}/learnt" for draw in ("hit_uniform", "miss")]
+    if any(name not in figures for name in (*names, "key_form_checksum")):
+        return ""
+    known, unknown = map(figures.median, names)
+    checksum = figures.median("key_form_checksum")
+    return (
+        f"an unknown key takes {ns(miss - hit)} more, and {ns(unknown - known)} more where its lines are at hand, which is "
+        f"computing: {ns(checksum)} the checksum that tells a typo from a key that nobody issued, the rest not told apart"
+    )
