@@ -5,20 +5,22 @@ tell of themselves is true of this server and this copy of the store."""
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 
 import apikeyctl_test
+import host_networks
+import postgres_server
+from live_daemon import make_key
 from postgres_hosts import Fleet
 
 
 class Hosts(Fleet):
-    def fleet(self, host):
-        return {one["host"]: one for one in json.loads(self.ctl(host, "fleet", "--output", "json"))}
-
     def test_hosts_tell_of_themselves(self):
         hosts = [self.started("a"), self.started("b")]
         hosts[0].wait_for(lambda: set(self.fleet(hosts[0])) == {"a", "b"})
@@ -109,6 +111,101 @@ class Hosts(Fleet):
         self.assertEqual({one["state"] for one in self.fleet(hosts[0]).values()}, {"live"})
         self.ctl(hosts[0], "revoke", issued, "--wait", "fleet")
         hosts[1].becomes(key, "REVOKED")
+
+
+class CutOff(Fleet):
+    """Hosts that the test cuts off, with nothing said: the server sees them no more, and they do not see it."""
+
+    USERS = "fleet_user", "tool_user"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.network = host_networks.make(("a", "b"))
+        cls.addClassCleanup(cls.network.close)
+        print(f"{cls.__name__}: hosts {cls.network.form}", file=sys.stderr)
+        cls.server = postgres_server.Server(cls.network.settings, cls.network.hba(",".join(cls.USERS)))
+        cls.addClassCleanup(cls.server.close)
+        cls.network.serve(cls.server)
+        cls.passwords = pathlib.Path(tempfile.mkstemp(prefix="apikeyd-test-pass-", dir="/dev/shm")[1])
+        cls.addClassCleanup(cls.passwords.unlink)
+        cls.password = secrets.token_hex(16)
+        cls.passwords.write_text(f"*:*:*:*:{cls.password}\n")
+        cls.server.psql(f"CREATE ROLE fleet_user LOGIN PASSWORD '{cls.password}'")
+
+    def setUp(self):
+        super().setUp()
+        self.sql(f"GRANT apikeyd_reader TO fleet_user; ALTER ROLE tool_user PASSWORD '{self.password}'")
+        self.writer = self.uri("a", "tool_user")
+        self.addCleanup(self.network.mend, "b")  # or the next test would find it cut off
+        self.hosts = []
+        for name in ("a", "b"):
+            host = self.host(name, source=self.uri(name, "fleet_user"))
+            with self.network.at(name):
+                host.start()
+            self.hosts.append(host)
+        self.keys = [self.issue(self.hosts[0]) for _ in range(4)]
+        for _, key in self.keys:
+            self.hosts[1].becomes(key, "VALID")
+
+    def uri(self, name, user):
+        return f"{self.network.uri(name, self.server, self.database, user)}passfile={self.passwords}"
+
+    def ctl(self, host, *arguments, **options):
+        with self.network.at(host.name):
+            return super().ctl(host, *arguments, **options)
+
+    def serves(self, *keys):
+        """True; so that it is looked at for as long as something else is waited for."""
+        for host in self.hosts:
+            self.assertEqual(host.codes_of(*keys), ["VALID"] * len(keys), host.name)
+        return True
+
+    def test_a_host_that_is_cut_off_serves_on_is_named_and_catches_up(self):
+        near, far = self.hosts
+        (_, kept_key), (revoked, revoked_key), (first, first_key), (last, last_key) = self.keys
+        self.ctl(near, "revoke", first, "--wait", "fleet")
+        self.assertEqual([host.codes_of(first_key) for host in self.hosts], [["REVOKED"]] * 2)
+
+        self.network.cut("b")
+        done = []
+        waited = "revoke", revoked, "--wait", "fleet"
+        revoke = threading.Thread(target=lambda: done.append(self.ctl(near, *waited, status=3)))
+        revoke.start()
+        near.wait_for(lambda: self.serves(kept_key) and near.codes_of(revoked_key) == ["REVOKED"])
+        late_key = make_key()
+        self.sql(self.insert(late_key))
+        near.wait_for(lambda: self.serves(kept_key) and not revoke.is_alive())
+        self.assertEqual(len(done), 1)
+        self.assertRegex(near.said, r"recorded, not known to be in force on: b( \(silent for \d+ s\))? ")
+        near.wait_for(lambda: self.serves(kept_key) and self.fleet(near)["b"]["state"] == "silent")
+        near.wait_for(lambda: self.fleet(near)["a"]["behind"] == 0)
+        fleet = self.fleet(near)
+        self.assertEqual(fleet["a"]["state"], "live")
+        self.assertEqual(fleet["b"]["behind"], 2)
+        self.assertEqual(near.codes_of(late_key), ["VALID"])
+        # It cannot know; and it says that it hears of nothing any more.
+        far.wait_for(lambda: self.serves(kept_key) and far.status()["watch_problem"])
+        self.assertEqual(far.codes_of(revoked_key), ["VALID"])
+
+        self.network.mend("b")
+        far.wait_for(lambda: self.serves(kept_key) and far.codes_of(revoked_key, late_key) == ["REVOKED", "VALID"])
+        far.wait_for(lambda: self.serves(kept_key) and not far.status()["watch_problem"])
+        near.wait_for(lambda: self.fleet(near)["b"]["behind"] == 0)
+        self.assertEqual(self.fleet(near)["b"]["state"], "live")
+        self.ctl(near, "revoke", last, "--wait", "fleet")
+        self.assertEqual([host.codes_of(last_key) for host in self.hosts], [["REVOKED"]] * 2)
+        self.serves(kept_key, late_key)
+
+    def test_a_host_that_is_cut_off_for_a_moment_misses_nothing(self):
+        """Its connections outlive that, and so do the notices on them."""
+        near, far = self.hosts
+        *others, (_, kept_key) = self.keys
+        for revoked, revoked_key in others:
+            self.network.cut("b")
+            self.sql(f"UPDATE apikeyd.keys SET state = 'revoked' WHERE id = '{revoked}'")
+            near.becomes(revoked_key, "REVOKED")
+            self.network.mend("b")
+            far.wait_for(lambda: self.serves(kept_key) and far.codes_of(revoked_key) == ["REVOKED"])
 
 
 class Poolers(Fleet):

@@ -97,6 +97,10 @@ class Fleet(unittest.TestCase):
         answer = json.loads(self.ctl(host, "issue", "--owner", "acme", *arguments, "--output", "json"))
         return answer["id"], answer["key"]
 
+    def fleet(self, host):
+        """What `apikeyctl fleet` tells of each."""
+        return {one["host"]: one for one in json.loads(self.ctl(host, "fleet", "--output", "json"))}
+
     def sql(self, statements):
         return self.server.psql(statements, self.database)
 
