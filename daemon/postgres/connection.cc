@@ -471,6 +471,10 @@ class PostgresSession {
     bool execute(const char* sql);
     /// The answer to one statement; nullptr when it failed.
     PqPtr<PGresult> query(const std::string& sql, std::span<const Parameter> parameters);
+    /// The rows of the last one that answers rows; nullptr when one failed, or none answers any.
+    PqPtr<PGresult> query_several(const std::string& sql);
+    /// In its quotes; empty when the connection is lost, or the text is not UTF-8.
+    [[nodiscard]] std::string literal(const Parameter& parameter) const;
     bool copy(const std::string& sql, const PostgresConnection::CopyRow& row);
     bool take_notifications();
 
@@ -488,7 +492,7 @@ class PostgresSession {
     bool is_usable();
     bool was_sent(int libpq_says);
     bool next_result(PqPtr<PGresult>& result);
-    bool finish();
+    bool finish(PqPtr<PGresult>* rows = nullptr);
     void look_at(const PGresult* result);
     bool wait(short events, uint64_t until_ns, uint64_t wait_ms_max);
     bool wait_for_answer(short events);
@@ -718,8 +722,9 @@ void PostgresSession::look_at(const PGresult* result) {
     }
 }
 
-/// Reads all answers, so that the next statement can be sent. False when one of them is a failure.
-bool PostgresSession::finish() {
+/// Reads all answers, so that the next statement can be sent; `rows` gets the last of them that has rows.
+/// False when one of them is a failure.
+bool PostgresSession::finish(PqPtr<PGresult>* rows) {
     PqPtr<PGresult> result;
     while (next_result(result) && result) {
         look_at(result.get());
@@ -731,6 +736,9 @@ bool PostgresSession::finish() {
             break;
         }
         command_tag_ = PQcmdStatus(result.get());
+        if (rows != nullptr && status == PGRES_TUPLES_OK) {
+            *rows = std::move(result);
+        }
     }
     if (failure_.kind != Failure::Kind::kNone) {
         failure_.while_committing = committing_ && is_broken();
@@ -783,6 +791,31 @@ PqPtr<PGresult> PostgresSession::query(const std::string& sql, std::span<const P
         return nullptr;
     }
     return result;
+}
+
+PqPtr<PGresult> PostgresSession::query_several(const std::string& sql) {
+    if (!is_usable()) {
+        return nullptr;
+    }
+    const bool sent = was_sent(PQsendQuery(connection_.get(), sql.c_str()));
+    PqPtr<PGresult> rows;
+    if (!finish(&rows) || !sent) {
+        return nullptr;
+    }
+    if (!rows) {
+        note(Failure::Kind::kUnusable, "no rows were answered");
+    }
+    return rows;
+}
+
+std::string PostgresSession::literal(const Parameter& parameter) const {
+    if (parameter.value == nullptr) {
+        return "NULL";
+    }
+    const PqPtr<char> escaped(
+        is_broken() ? nullptr
+                    : PQescapeLiteral(connection_.get(), parameter.text.data(), parameter.text.size()));
+    return escaped ? escaped.get() : "";
 }
 
 bool PostgresSession::copy(const std::string& sql, const PostgresConnection::CopyRow& row) {
@@ -856,10 +889,21 @@ bool PostgresSession::take_notifications() {
 
 namespace {
 
+/// A part of a statement's text, and the parameter that stands behind it; 0: none.
+struct Piece {
+    std::string text;
+    size_t parameter = 0;
+};
+
 class PostgresStatement final : public SqlStatement {
   public:
-    PostgresStatement(PostgresSession& session, std::string sql, size_t parameters)
-        : session_(session), sql_(std::move(sql)), parameters_(parameters) {}
+    PostgresStatement(PostgresSession& session, std::vector<Piece> pieces, size_t parameters, bool several)
+        : session_(session), pieces_(std::move(pieces)), parameters_(parameters), several_(several) {
+        for (const Piece& piece : pieces_) {
+            sql_ += piece.text;
+            sql_ += piece.parameter == 0 ? "" : "$" + std::to_string(piece.parameter);
+        }
+    }
 
     SqlStatement& bind(int index, int64_t value) override { return bind_text(index, std::to_string(value)); }
     SqlStatement& bind(int index, std::nullptr_t) override {
@@ -873,6 +917,8 @@ class PostgresStatement final : public SqlStatement {
         Parameter* parameter = at(index);
         if (parameter != nullptr && blob.size() > INT_MAX) {
             fault_ = "parameter " + std::to_string(index) + " is too long";
+        } else if (parameter != nullptr && several_) {
+            fault_ = "parameter " + std::to_string(index) + " is bytes, which several statements cannot have";
         } else if (parameter != nullptr) {
             parameter->type = kByteaOid;
             parameter->value = blob.empty() ? "" : reinterpret_cast<const char*>(blob.data());
@@ -890,7 +936,9 @@ class PostgresStatement final : public SqlStatement {
             session_.begin();
             session_.note(Failure::Kind::kUnusable, fault_);
             return SqlStep::kFailed;
-        } else if (result_ = session_.query(sql_, parameters_); !result_) {
+        } else if (result_ =
+                       several_ ? session_.query_several(with_literals()) : session_.query(sql_, parameters_);
+                   !result_) {
             return SqlStep::kFailed;
         } else {
             row_ = 0;
@@ -962,13 +1010,23 @@ class PostgresStatement final : public SqlStatement {
         }
         return *this;
     }
+    [[nodiscard]] std::string with_literals() const {
+        std::string sql;
+        for (const Piece& piece : pieces_) {
+            sql += piece.text;
+            sql += piece.parameter == 0 ? "" : session_.literal(parameters_[piece.parameter - 1]);
+        }
+        return sql;
+    }
     [[nodiscard]] bool has(int column) const {
         return result_ && row_ < rows_ && column >= 0 && column < PQnfields(result_.get());
     }
 
     PostgresSession& session_;
-    const std::string sql_;
+    const std::vector<Piece> pieces_;
     std::vector<Parameter> parameters_;
+    const bool several_;
+    std::string sql_;
     std::string fault_;  // of what was bound
     PqPtr<PGresult> result_;
     int row_ = 0;
@@ -1001,25 +1059,24 @@ Result<std::unique_ptr<PostgresConnection>> PostgresConnection::open(const std::
 }
 
 Result<SqlStatementPtr> PostgresConnection::prepare(std::string_view sql) const {
-    std::string text;
+    const bool several = sql.find(';') != std::string_view::npos;
+    std::vector<Piece> pieces;
     size_t parameters = 0;
     while (!sql.empty()) {
         const size_t mark = std::min(sql.find('?'), sql.size());
-        text.append(sql.substr(0, mark));
+        Piece& piece = pieces.emplace_back(std::string(sql.substr(0, mark)));
         sql.remove_prefix(mark);
         if (sql.empty()) {
             break;
         }
-        size_t number = 0;
-        const auto [end, error] = std::from_chars(sql.data() + 1, sql.data() + sql.size(), number);
-        if (error != std::errc() || number < 1 || number > PQ_QUERY_PARAM_MAX_LIMIT) {
+        const auto [end, error] = std::from_chars(sql.data() + 1, sql.data() + sql.size(), piece.parameter);
+        if (error != std::errc() || piece.parameter < 1 || piece.parameter > PQ_QUERY_PARAM_MAX_LIMIT) {
             return fail(named() + ": preparing: a '?' in the statement has no number of a parameter");
         }
-        parameters = std::max(parameters, number);
-        text.append("$").append(std::to_string(number));
+        parameters = std::max(parameters, piece.parameter);
         sql.remove_prefix(static_cast<size_t>(end - sql.data()));
     }
-    return std::make_unique<PostgresStatement>(*session_, std::move(text), parameters);
+    return std::make_unique<PostgresStatement>(*session_, std::move(pieces), parameters, several);
 }
 
 bool PostgresConnection::execute(const char* sql) const {
@@ -1036,8 +1093,8 @@ const SqlDialect& PostgresConnection::dialect() const {
         .for_update = " FOR UPDATE",
         .scopes_before = "text_key(",
         .scopes_behind = ")",
-        .list_before = "SELECT value FROM json_array_elements_text((",
-        .list_behind = ")::json)",
+        .list_before = "= ANY(ARRAY(SELECT value FROM json_array_elements_text((",
+        .list_behind = ")::json)))",
     };
     return kDialect;
 }

@@ -59,6 +59,11 @@ class PostgresConnection final : public SqlConnection {
     /// whole answer, so that nothing of it stands in another statement's way: what may answer very many rows
     /// is for copy_out(). Integers and texts are bound without a type, which the server takes from where they
     /// stand; bytes are a bytea. column_int() of a boolean is 1 or 0.
+    ///
+    /// Also several statements, with ';' between, which go to the server together: it is asked once. Their
+    /// parameters stand in the text, as literals, so none is bytes; the rows are those of the last one that
+    /// answers rows, and the first error ends them. What one of them began, BEGIN for instance, its caller
+    /// ends.
     [[nodiscard]] Result<SqlStatementPtr> prepare(std::string_view sql) const override;
     /// Also several statements, with ';' between; the first error ends them. A COMMIT that took back a
     /// transaction in which something had failed is an error.

@@ -19,87 +19,103 @@ constexpr int64_t kLogRowsMax = 100'000;
 
 /// The schema by its name: where it may not be used, that is the error.
 constexpr std::string_view kPositionSql =
-    "SELECT store.version, pg_is_in_recovery()::int, "
-    "server_identity(), "
+    "SELECT store.version, pg_is_in_recovery()::int, server_identity(), "
     "pg_current_snapshot()::text, coalesce((SELECT max(seq) FROM changes), 0), "
-    "(SELECT encode(sha256(convert_to(string_agg(seq || ':' || mark, ' ' ORDER BY seq), 'UTF8')), 'hex') "
-    "FROM "
+    "(SELECT sum(hashint8extended(seq, mark))::text FROM "
     "(SELECT seq, mark FROM changes ORDER BY seq DESC LIMIT 100) AS newest) FROM apikeyd.store";
 
-/// Whether rows were deleted that the snapshot ?1 may not have seen; the tail as it is now of what it saw.
-constexpr std::string_view kThenSql =
-    "SELECT (store.trimmed >= pg_snapshot_xmin(?1::pg_snapshot))::int, "
-    "(SELECT encode(sha256(convert_to(string_agg(seq || ':' || mark, ' ' ORDER BY seq), 'UTF8')), 'hex') "
-    "FROM "
+/// The same, and what came since another position: in one statement, since each that is planned costs the
+/// server more than its rows do, times the hosts of a fleet. The first row, and no other, has the columns of
+/// kPositionSql; then whether rows were deleted that the snapshot ?1 may not have seen, and the tail as it is
+/// now of what it saw. The others are of the log, by two indexes, one each.
+constexpr std::string_view kLookSql =
+    "SELECT 0::bigint AS seq, store.version, pg_is_in_recovery()::int, server_identity(), "
+    "pg_current_snapshot()::text, coalesce((SELECT max(seq) FROM changes), 0), "
+    "(SELECT sum(hashint8extended(seq, mark))::text FROM "
+    "(SELECT seq, mark FROM changes ORDER BY seq DESC LIMIT 100) AS newest), "
+    "(store.trimmed >= pg_snapshot_xmin(?1::pg_snapshot))::int, "
+    "(SELECT sum(hashint8extended(seq, mark))::text FROM "
     "(SELECT seq, mark FROM changes WHERE seq <= ?2::bigint AND pg_visible_in_snapshot(xid, ?1::pg_snapshot) "
-    "ORDER BY seq DESC LIMIT 100) AS newest) FROM store";
-
-/// By two indexes, one each.
-constexpr std::string_view kLogSql =
-    "SELECT kind, name, came, sha256, \"foreign\", old FROM ("
+    "ORDER BY seq DESC LIMIT 100) AS newest), "
+    "NULL::text, NULL::text, NULL::smallint, NULL::bytea, NULL::smallint, NULL::text FROM apikeyd.store "
+    "UNION ALL (SELECT seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, kind, name, came, sha256, "
+    "\"foreign\", old FROM ("
     "SELECT * FROM changes WHERE seq > ?2::bigint UNION ALL "
     "SELECT * FROM changes WHERE seq <= ?2::bigint AND xid >= pg_snapshot_xmin(?1::pg_snapshot) "
-    "AND NOT pg_visible_in_snapshot(xid, ?1::pg_snapshot)) AS unseen ORDER BY seq LIMIT ?3::bigint";
+    "AND NOT pg_visible_in_snapshot(xid, ?1::pg_snapshot)) AS unseen LIMIT ?3::bigint) ORDER BY seq";
+constexpr int kTrimmedColumn = 7;
+constexpr int kTailThenColumn = 8;
+constexpr int kLogColumn = 9;
 
-}  // namespace
-
-Result<PostgresPosition> read_position(const SqlKeyStore& store) {
-    const Result<SqlStatementPtr> prepared = store.connection->prepare(kPositionSql);
-    if (!prepared) {
-        return tl::unexpected(prepared.error());
-    }
-    SqlStatement& row = **prepared;
-    const SqlStep step = row.step();
-    if (step == SqlStep::kFailed) {
-        return store.failed(kDoing);
-    }
+/// Of a row whose columns from `first` on are those of kPositionSql.
+Result<PostgresPosition> position_of(const SqlKeyStore& store, const SqlStatement& row, int first) {
     const std::string named = store.connection->named();
-    if (step == SqlStep::kDone) {
-        return fail(named + ": its table 'store' is damaged; restore a copy");
+    if (row.column_int(first) != kVersion) {
+        return fail(named + ": has version " + std::to_string(row.column_int(first)) +
+                    ", this apikeyd knows " + std::to_string(kVersion) +
+                    "; run the apikeyd that the schema came with");
     }
-    if (row.column_int(0) != kVersion) {
-        return fail(named + ": has version " + std::to_string(row.column_int(0)) + ", this apikeyd knows " +
-                    std::to_string(kVersion) + "; run the apikeyd that the schema came with");
-    }
-    if (row.column_int(1) != 0) {
+    if (row.column_int(first + 1) != 0) {
         return fail(named +
                     ": is a standby, which cannot tell what changed; name the primary "
                     "(target_session_attrs=read-write finds it among several hosts)");
     }
-    return PostgresPosition{std::string(row.column_text(2)), std::string(row.column_text(3)),
-                            row.column_int(4), std::string(row.column_text(5))};
+    return PostgresPosition{std::string(row.column_text(first + 2)), std::string(row.column_text(first + 3)),
+                            row.column_int(first + 4), std::string(row.column_text(first + 5))};
 }
 
-Result<std::optional<ChangeLog>> log_since(const SqlKeyStore& store, const PostgresPosition& since,
-                                           const PostgresPosition& now) {
-    if (since.identity != now.identity) {
-        return std::nullopt;
-    }
-    const Result<SqlStatementPtr> then = store.connection->prepare(kThenSql);
-    const Result<SqlStatementPtr> prepared = store.connection->prepare(kLogSql);
-    if (!then || !prepared) {
-        return tl::unexpected(!then ? then.error() : prepared.error());
-    }
-    if ((*then)->bind(1, since.snapshot).bind(2, since.last).step() != SqlStep::kRow) {
-        return store.failed(kDoingChanges);
-    }
-    if ((*then)->column_int(0) != 0 || (*then)->column_text(1) != since.tail) {
-        return std::nullopt;
-    }
-    SqlStatement& rows = **prepared;
+/// The rows of kLookSql behind the first; nullopt where they cannot tell.
+Result<std::optional<ChangeLog>> log_of(const SqlKeyStore& store, SqlStatement& rows) {
     ChangeLog log;
     int64_t count = 0;
-    SqlStep step = rows.bind(1, since.snapshot).bind(2, since.last).bind(3, kLogRowsMax + 1).step();
-    for (; step == SqlStep::kRow; step = rows.step()) {
-        if (++count > kLogRowsMax || rows.column_text(0) == "all") {
-            return std::nullopt;
+    bool is_told = true;
+    SqlStep step = rows.step();
+    for (; step == SqlStep::kRow && is_told; step = rows.step()) {
+        is_told = ++count <= kLogRowsMax && rows.column_text(kLogColumn) != "all";
+        if (is_told) {
+            log.note(rows, kLogColumn);
         }
-        log.note(rows, 0);
     }
     if (step == SqlStep::kFailed) {
         return store.failed(kDoingChanges);
     }
-    return log;
+    return is_told ? std::optional(std::move(log)) : std::nullopt;
+}
+
+}  // namespace
+
+Result<PostgresLook> look(const SqlKeyStore& store, std::string_view begin, const PostgresPosition* since) {
+    const std::string sql =
+        std::string(begin).append("; ").append(since == nullptr ? kPositionSql : kLookSql);
+    const Result<SqlStatementPtr> prepared = store.connection->prepare(sql);
+    if (!prepared) {
+        return tl::unexpected(prepared.error());
+    }
+    SqlStatement& rows = **prepared;
+    if (since != nullptr) {
+        rows.bind(1, since->snapshot).bind(2, since->last).bind(3, kLogRowsMax + 1);
+    }
+    if (rows.step() == SqlStep::kFailed) {
+        return store.failed(kDoing);
+    }
+    const int first = since == nullptr ? 0 : 1;
+    if (rows.column_is_null(first)) {
+        return fail(store.connection->named() + ": its table 'store' is damaged; restore a copy");
+    }
+    Result<PostgresPosition> now = position_of(store, rows, first);
+    if (!now) {
+        return tl::unexpected(now.error());
+    }
+    PostgresLook seen{.now = *std::move(now)};
+    if (since != nullptr && since->identity == seen.now.identity && rows.column_int(kTrimmedColumn) == 0 &&
+        rows.column_text(kTailThenColumn) == since->tail) {
+        auto log = log_of(store, rows);
+        if (!log) {
+            return tl::unexpected(log.error());
+        }
+        seen.log = *std::move(log);
+    }
+    return seen;
 }
 
 const PostgresPosition* PostgresPositions::find(const Fingerprint& name) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "source/fingerprint.h"
@@ -29,15 +30,20 @@ struct PostgresPosition {
     std::string identity;  ///< of the server's start, the database, the log's file and the store
     std::string snapshot;  ///< pg_current_snapshot()
     int64_t last = 0;      ///< the highest number that is seen
-    std::string tail;      ///< of numbers and marks of the newest rows that are seen
+    std::string tail;      ///< a sum over numbers and marks of the newest rows that are seen
 };
 
-/// In an open transaction of one snapshot. An error where the store is of a newer version, or stands by.
-Result<PostgresPosition> read_position(const SqlKeyStore& store);
+struct PostgresLook {
+    PostgresPosition now;
+    /// What came since the position that was asked with; nullopt where none was, or it cannot be told.
+    std::optional<ChangeLog> log = std::nullopt;
+};
 
-/// What came since; nullopt where that cannot be told. In a transaction that stands at `now`.
-Result<std::optional<ChangeLog>> log_since(const SqlKeyStore& store, const PostgresPosition& since,
-                                           const PostgresPosition& now);
+/// Begins a transaction by `begin`, and reads where the store stands in it, and what came since `since`,
+/// which may be null: the server is asked once. The transaction goes on, also after an error: what is read in
+/// it is what `now` stands for, where it has one snapshot. An error where the store is of a newer version, or
+/// stands by.
+Result<PostgresLook> look(const SqlKeyStore& store, std::string_view begin, const PostgresPosition* since);
 
 /// The positions that were read last, under names that mean nothing to anybody else. One thread at a time.
 class PostgresPositions {

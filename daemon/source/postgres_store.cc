@@ -28,12 +28,10 @@ constexpr std::string_view kDoingTell = "telling the fleet what is in force";
 /// Of one snapshot, that is taken when the tables are locked: one that is truncated meanwhile would look
 /// empty. A lock that is not given in time is given up, and not left to wait on when this end has gone. Scans
 /// of a table begin at its beginning: which rows are left out for want of room is not left to chance.
-constexpr const char* kBeginRead =
+constexpr std::string_view kBeginRead =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, apikeyd; "
     "SET LOCAL synchronize_seqscans = off; SET LOCAL lock_timeout = '10s'; LOCK TABLE apikeyd.store, "
     "apikeyd.changes, apikeyd.keys, apikeyd.plans, apikeyd.owners, apikeyd.scopes IN ACCESS SHARE MODE";
-constexpr const char* kBeginTell =
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '1s'";
 /// Each statement sees what was committed before it: who waited for a row sees it as it has become.
 constexpr std::string_view kBeginChange =
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = pg_catalog, apikeyd; "
@@ -46,8 +44,10 @@ constexpr std::string_view kCopySql =
     "\"foreign\"::bigint, scopes, metadata, rowid FROM keys) TO STDOUT (FORMAT binary)";
 constexpr size_t kCopyColumns = 15;
 constexpr int64_t kPageRows = 1000;
+/// What changed nothing may be committed, too.
 constexpr std::string_view kTellSql =
-    "SELECT apikeyd.tell_in_force(?1, ?2, ?3, ?4::bigint, ?5, ?6::pg_snapshot)::int";
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '1s'; "
+    "SELECT apikeyd.tell_in_force(?1, ?2, ?3, ?4::bigint, ?5, ?6::pg_snapshot)::int; COMMIT";
 /// So often, in rows of the log, each daemon has the server shorten it.
 constexpr int64_t kTrimRows = 10'000;
 constexpr const char* kTrim =
@@ -70,7 +70,7 @@ KeyColumns columns_of(CopyFields fields) {
 struct Reading {
     SqlKeyStore* store;
     SqlTransaction transaction;
-    PostgresPosition now;
+    PostgresLook seen;
 };
 
 }  // namespace
@@ -133,22 +133,18 @@ struct PostgresStore::Impl {
         pause = std::min(2 * pause, kPauseMax);
     }
 
-    Result<Reading> begin_read() {
+    Result<Reading> begin_read(const PostgresPosition* since = nullptr) {
         const Result<SqlKeyStore*> store = current(reader, false);
         if (!store) {
             return tl::unexpected(store.error());
         }
-        Result<SqlTransaction> transaction =
-            SqlTransaction::begin(*(*store)->connection, kBeginRead, kDoingRead);
-        if (!transaction) {
-            return tl::unexpected(transaction.error());
-        }
-        Result<PostgresPosition> now = read_position(**store);
-        if (!now) {
-            return tl::unexpected(now.error());
+        SqlTransaction transaction = SqlTransaction::of(*(*store)->connection);
+        Result<PostgresLook> seen = look(**store, kBeginRead, since);
+        if (!seen) {
+            return tl::unexpected(seen.error());
         }
         (*store)->forget();
-        return Reading{*store, *std::move(transaction), *std::move(now)};
+        return Reading{*store, std::move(transaction), *std::move(seen)};
     }
 
     Result<void> tell(const Fingerprint& name);
@@ -174,26 +170,20 @@ PostgresStore::~PostgresStore() = default;
 
 Result<std::optional<SourceContent>> PostgresStore::load(const std::optional<Fingerprint>& unless,
                                                          const RowSink& sink) {
-    Result<Reading> reading = impl_->begin_read();
+    // The same content has one name.
+    Fingerprint name = unless.value_or(impl_->positions.latest());
+    Result<Reading> reading = impl_->begin_read(impl_->positions.find(name));
     if (!reading) {
         return tl::unexpected(reading.error());
     }
     SqlKeyStore& store = *reading->store;
-    // The same content has one name.
-    Fingerprint name = unless.value_or(impl_->positions.latest());
-    const PostgresPosition* then = impl_->positions.find(name);
-    if (then != nullptr) {
-        const auto log = log_since(store, *then, reading->now);
-        if (!log) {
-            return tl::unexpected(log.error());
-        }
-        then = *log && (*log)->empty() ? then : nullptr;
-    }
-    if (then != nullptr && unless && !impl_->overfull) {
-        impl_->positions.note(name, std::move(reading->now));
+    PostgresLook& seen = reading->seen;
+    const bool is_known = seen.log && seen.log->empty();
+    if (is_known && unless && !impl_->overfull) {
+        impl_->positions.note(name, std::move(seen.now));
         return std::nullopt;
     }
-    if (then == nullptr) {
+    if (!is_known) {
         name = unknown_fingerprint();
     }
     auto loaded = load_key_set(
@@ -202,7 +192,7 @@ Result<std::optional<SourceContent>> PostgresStore::load(const std::optional<Fin
         return tl::unexpected(loaded.error());
     }
     impl_->overfull = loaded->overfull;
-    impl_->positions.note(name, std::move(reading->now));
+    impl_->positions.note(name, std::move(seen.now));
     return std::move(loaded->content);
 }
 
@@ -211,26 +201,23 @@ Result<std::optional<SourceChanges>> PostgresStore::changes_since(const Fingerpr
     if (then == nullptr) {
         return std::nullopt;
     }
-    Result<Reading> reading = impl_->begin_read();
+    Result<Reading> reading = impl_->begin_read(then);
     if (!reading) {
         return tl::unexpected(reading.error());
     }
-    const auto log = log_since(*reading->store, *then, reading->now);
-    if (!log) {
-        return tl::unexpected(log.error());
-    }
-    if (!*log) {
+    PostgresLook& seen = reading->seen;
+    if (!seen.log) {
         return std::nullopt;
     }
-    if ((*log)->empty()) {
-        impl_->positions.note(since, std::move(reading->now));
+    if (seen.log->empty()) {
+        impl_->positions.note(since, std::move(seen.now));
         return SourceChanges{.fingerprint = since};
     }
     const Fingerprint name = unknown_fingerprint();
-    auto changes = read_changes(*reading->store, **log, name);
+    auto changes = read_changes(*reading->store, *seen.log, name);
     if (changes && *changes) {
-        impl_->trims |= then->last / kTrimRows != reading->now.last / kTrimRows;
-        impl_->positions.note(name, std::move(reading->now));
+        impl_->trims |= then->last / kTrimRows != seen.now.last / kTrimRows;
+        impl_->positions.note(name, std::move(seen.now));
     }
     return changes;
 }
@@ -247,10 +234,10 @@ Result<void> PostgresStore::Impl::tell(const Fingerprint& name) {
     }
     const SqlKeyStore& store = *reader.store;
     const ServingHost& self = *host;
-    Result<SqlTransaction> transaction = SqlTransaction::begin(*store.connection, kBeginTell, kDoingTell);
+    const SqlTransaction transaction = SqlTransaction::of(*store.connection);
     const Result<SqlStatementPtr> prepared = store.connection->prepare(kTellSql);
-    if (!transaction || !prepared) {
-        return tl::unexpected(!transaction ? transaction.error() : prepared.error());
+    if (!prepared) {
+        return tl::unexpected(prepared.error());
     }
     SqlStatement& row = **prepared;
     row.bind(1, self.name).bind(2, self.version).bind(3, self.place_id).bind(4, int64_t{self.silent_ms_max});
@@ -260,9 +247,6 @@ Result<void> PostgresStore::Impl::tell(const Fingerprint& name) {
     if (row.column_int(0) == 0) {
         return fail(store.connection->named() + ": another daemon tells the fleet as host '" + self.name +
                     "'; give one of them another name (host in its configuration)");
-    }
-    if (Result<void> committed = transaction->commit(kDoingTell); !committed) {
-        return committed;
     }
     told = position->snapshot;
     told_at = Clock::now();
@@ -330,15 +314,11 @@ Result<Rewrite> PostgresStore::change(const Edit& edit, const ChangeOptions& opt
     SqlKeyStore& store = **opened;
     const std::string begin =
         std::string(kBeginChange) + std::to_string(options.lock_wait_ms_max) + std::string(kTakeTurn);
-    Result<SqlTransaction> transaction =
-        SqlTransaction::begin(*store.connection, begin.c_str(), kDoingChange);
-    if (!transaction) {
-        return tl::unexpected(transaction.error());
-    }
-    store.forget();
-    if (const auto standing = read_position(store); !standing) {
+    SqlTransaction transaction = SqlTransaction::of(*store.connection);
+    if (const auto standing = look(store, begin, nullptr); !standing) {
         return tl::unexpected(standing.error());
     }
+    store.forget();
     Result<SqlKeySet> set = SqlKeySet::prepare(store);
     if (!set) {
         return tl::unexpected(set.error());
@@ -348,12 +328,12 @@ Result<Rewrite> PostgresStore::change(const Edit& edit, const ChangeOptions& opt
         done = set->read_whole();
     }
     if (done && set->rows_written() != 0) {
-        done = transaction->commit(kDoingChange);
+        done = transaction.commit(kDoingChange);
     }
     if (!done) {
         return tl::unexpected(done.error());
     }
-    transaction->roll_back();  // nothing, where nothing was written: others need not wait for the daemon
+    transaction.roll_back();  // nothing, where nothing was written: others need not wait for the daemon
     // No other's word for what was and is: each daemon knows its own.
     const Rewrite rewrite{unknown_fingerprint(), unknown_fingerprint(), set->rows_written() != 0};
     if (options.then_locked) {

@@ -22,8 +22,8 @@ Result<std::unique_ptr<SqlKeyStore>> SqlKeyStore::open(std::unique_ptr<SqlConnec
     const std::string select(kSelectKeySql);
     const std::string one =
         select + " WHERE id = ?1" + std::string(for_change ? dialect.for_update : std::string_view());
-    const std::string some = select + " WHERE id IN (" + std::string(dialect.list_before) + "?1" +
-                             std::string(dialect.list_behind) + ")";
+    const std::string some =
+        select + " WHERE id " + std::string(dialect.list_before) + "?1" + std::string(dialect.list_behind);
     const std::string column = store->scopes_indexed("scopes");
     const std::string scopes = "SELECT scopes FROM keys WHERE " + column + " > " +
                                store->scopes_indexed("?1") + " ORDER BY " + column + " LIMIT 1";

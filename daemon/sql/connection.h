@@ -64,7 +64,8 @@ struct SqlDialect {
     /// An expression of the column `keys.scopes`, and of a parameter that is compared with it, which an index
     /// of the keys has: before and behind it.
     std::string_view scopes_before, scopes_behind;
-    /// The strings of a JSON array that a parameter is, as rows of one column: before and behind it.
+    /// That what stands in front is one of the strings of a JSON array, which is a parameter: before and
+    /// behind it. By an index, also where the table is small.
     std::string_view list_before, list_behind;
 };
 
@@ -96,6 +97,8 @@ class SqlTransaction {
     /// `how`: the BEGIN of the kind of transaction that is wanted.
     static Result<SqlTransaction> begin(const SqlConnection& connection, const char* how,
                                         std::string_view doing);
+    /// Of one that a statement of the caller's is about to begin.
+    static SqlTransaction of(const SqlConnection& connection) { return SqlTransaction(connection); }
     SqlTransaction(SqlTransaction&& other) noexcept
         : connection_(std::exchange(other.connection_, nullptr)) {}
     SqlTransaction& operator=(SqlTransaction&&) = delete;

@@ -51,8 +51,8 @@ constexpr SqlDialect kDialect = {
     .for_update = "",  // who changes it has the whole of it
     .scopes_before = "",
     .scopes_behind = "",
-    .list_before = "SELECT value FROM json_each(",
-    .list_behind = ")",
+    .list_before = "IN (SELECT value FROM json_each(",
+    .list_behind = "))",
 };
 
 }  // namespace
