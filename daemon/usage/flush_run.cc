@@ -41,18 +41,21 @@ Result<FlushStatements> FlushStatements::prepare(const Database& database) {
     FlushStatements statements;
     Result<RecentRows> recent = RecentRows::prepare(database);
     Result<RollupRows> rollups = RollupRows::prepare(database);
+    Result<UnsentRows> unsent = UnsentRows::prepare(database);
     Result<void> prepared = database.prepare({{&statements.select_code_baseline, kSelectCodeBaselineSql},
                                               {&statements.raise_code_baseline, kRaiseCodeBaselineSql},
                                               {&statements.add_code, kAddCodeSql},
                                               {&statements.count_quarantined, kCountQuarantinedSql},
                                               {&statements.insert_quarantined, kInsertQuarantinedSql}});
-    if (!recent || !rollups || !prepared) {
+    if (!recent || !rollups || !unsent || !prepared) {
         return tl::unexpected(std::move(!recent    ? recent.error()
                                         : !rollups ? rollups.error()
+                                        : !unsent  ? unsent.error()
                                                    : prepared.error()));
     }
     statements.recent = std::move(*recent);
     statements.rollups = std::move(*rollups);
+    statements.unsent = std::move(*unsent);
     return statements;
 }
 
@@ -121,7 +124,8 @@ int FlushRun::add_code(const GenerationUid& uid, const CodeCount& code) {
                  .bind(3, clamped(code.total))
                  .run();
     rc = rc == SQLITE_OK ? statements_.add_code.bind(1, int64_t{code.code}).bind(2, difference).run() : rc;
-    return rc == SQLITE_OK ? statements_.rollups.add_code(code.code, difference, now_s_) : rc;
+    rc = rc == SQLITE_OK ? statements_.rollups.add_code(code.code, difference, now_s_) : rc;
+    return rc == SQLITE_OK ? statements_.unsent.note_code(now_s_) : rc;
 }
 
 int FlushRun::quarantine(const GenerationUid& uid, const KeyDigest& digest, uint64_t allowed,

@@ -7,6 +7,7 @@
 #include "sqlite/database.h"
 #include "usage/recent_rows.h"
 #include "usage/rollup_rows.h"
+#include "usage/unsent_rows.h"
 #include "usage/usage_store.h"
 
 namespace apikeyd {
@@ -17,6 +18,7 @@ struct FlushStatements {
 
     RecentRows recent;
     RollupRows rollups;
+    UnsentRows unsent;
     Statement select_code_baseline;
     Statement raise_code_baseline;
     Statement add_code;

@@ -52,6 +52,11 @@ constexpr std::string_view kOntoRollupsSql =
     "ORDER BY start_s - start_s % ?6, key_id ON CONFLICT(step_s, start_s, key_id) "
     "DO UPDATE SET allowed = min(allowed + excluded.allowed, 9223372036854775807), "
     "denied = min(denied + excluded.denied, 9223372036854775807)";
+constexpr std::string_view kToUnsentSql =
+    "INSERT INTO unsent(start_s, key_id, mark) SELECT start_s - start_s % 3600, key_id, ?6";
+constexpr std::string_view kOntoUnsentSql =
+    "ORDER BY start_s - start_s % 3600, key_id "
+    "ON CONFLICT(start_s, key_id) DO UPDATE SET mark = excluded.mark";
 
 GenerationUid last_uid() {
     GenerationUid uid;
@@ -71,6 +76,7 @@ Result<RecentRows> RecentRows::prepare(const Database& database) {
          {&rows.move_to_totals_, over_range(kToTotalsSql, kOntoTotalsSql)},
          {&rows.move_to_baselines_, over_range(kToBaselinesSql, kOntoBaselinesSql)},
          {&rows.move_to_rollups_, over_range(kToRollupsSql, kOntoRollupsSql)},
+         {&rows.move_to_unsent_, over_range(kToUnsentSql, kOntoUnsentSql)},
          {&rows.delete_, over_range("DELETE", "")}});
     if (!prepared) {
         return tl::unexpected(std::move(prepared.error()));
@@ -198,6 +204,9 @@ int RecentRows::move(const Range& range, bool with_baselines) {
     }
     for (size_t i = 0; rc == SQLITE_OK && i < kRollupSteps_s.size(); ++i) {
         rc = bound(move_to_rollups_).bind(6, kRollupSteps_s[i]).run();
+    }
+    if (rc == SQLITE_OK && mark_) {
+        rc = bound(move_to_unsent_).bind(6, *mark_).run();
     }
     return rc == SQLITE_OK ? bound(delete_).run() : rc;
 }

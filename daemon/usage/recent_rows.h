@@ -9,6 +9,7 @@
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "sqlite/database.h"
 #include "usage/usage_store.h"
@@ -37,6 +38,9 @@ class RecentRows {
     /// Adds the difference between the cell's sums and `before`, its baseline, to the minute of `now_s`; the
     /// baseline rises to these sums, which are not below it and at most 2^63 - 1.
     int add(const GenerationUid& uid, const KeyCount& key, const Baseline& before, int64_t now_s);
+
+    /// Hours of keys whose rows are moved from now on are marked as unsent with this; nullopt: with nothing.
+    void set_mark(std::optional<int64_t> mark) { mark_ = mark; }
 
     /// Moves rows of minutes that are not that of `now_s`, in a flush that changed so many keys. Flushes of
     /// one minute move at least as many rows as they add.
@@ -76,6 +80,7 @@ class RecentRows {
     Statement move_to_totals_;
     Statement move_to_baselines_;
     Statement move_to_rollups_;
+    Statement move_to_unsent_;
     Statement delete_;
 
     /// Of some cells what baseline_ would read.
@@ -83,6 +88,7 @@ class RecentRows {
     int64_t version_ = -1;  ///< of the database when that was true
     Cell folded_to_;        ///< in the pass over all rows
     bool in_pass_ = false;
+    std::optional<int64_t> mark_;
     int64_t pass_start_s_ = -1;  ///< the minute in which the last pass began; -1: none did
 };
 

@@ -124,10 +124,36 @@ PRAGMA user_version = 4;
 
 inline constexpr int64_t kUsageRecentVersion = 4;
 
+/// sending: how far the database of a fleet knows the hours of key_rollups and code_rollups. `uid` is the
+/// random identity under which it knows this store; `batch`: the number of the last batch that is
+/// known to be there. Keys' hours
+/// behind (resend_s, resend_key) are to be sent whether they changed or not, at first all; NULL: none are.
+/// Hours of codes from codes_from_s on are to be sent, the first of them perhaps anew. unsent: keys' hours
+/// that changed since they were sent. `mark` rises in the daemon's memory with each batch that is made: what
+/// changed since a batch was made has a higher one.
+inline constexpr char kUsageVersion5Sql[] = R"sql(
+CREATE TABLE sending(
+  one INTEGER NOT NULL PRIMARY KEY CHECK(one = 1),
+  uid BLOB NOT NULL CHECK(length(uid) = 16),
+  batch INTEGER NOT NULL,
+  resend_s INTEGER,
+  resend_key TEXT NOT NULL,
+  codes_from_s INTEGER NOT NULL
+) STRICT;
+INSERT INTO sending VALUES(1, randomblob(16), 0, 0, '', 0);
+CREATE TABLE unsent(
+  start_s INTEGER NOT NULL,
+  key_id TEXT NOT NULL,
+  mark INTEGER NOT NULL,
+  PRIMARY KEY(start_s, key_id)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 5;
+)sql";
+
 /// What makes a store of each version of one of the version before; of an empty file for the first.
 inline constexpr const char* kUsageVersionsSql[] = {kUsageVersion1Sql, kUsageVersion2Sql, kUsageVersion3Sql,
-                                                    kUsageVersion4Sql};
-static_assert(std::size(kUsageVersionsSql) == 4, "the SQL above says the same");
+                                                    kUsageVersion4Sql, kUsageVersion5Sql};
+static_assert(std::size(kUsageVersionsSql) == 5, "the SQL above says the same");
 
 inline constexpr DatabaseKind kUsageStore = {
     .noun = "usage store",

@@ -89,6 +89,7 @@ struct UsageStore::Impl {
             get(kRollback).run();
         }
         flushes.recent.rolled_back();
+        flushes.unsent.rolled_back();
         return tl::unexpected(std::move(error));
     }
 
@@ -118,8 +119,13 @@ struct UsageStore::Impl {
     }
 };
 
-UsageStore::UsageStore(std::string path, const Retention& retention, std::unique_ptr<Impl> impl, OwnedFd lock)
-    : path_(std::move(path)), retention_(retention), impl_(std::move(impl)), lock_(std::move(lock)) {}
+UsageStore::UsageStore(std::string path, const Retention& retention, bool sends, std::unique_ptr<Impl> impl,
+                       OwnedFd lock)
+    : path_(std::move(path)),
+      retention_(retention),
+      sends_(sends),
+      impl_(std::move(impl)),
+      lock_(std::move(lock)) {}
 UsageStore::UsageStore(UsageStore&&) noexcept = default;
 UsageStore& UsageStore::operator=(UsageStore&&) noexcept = default;
 UsageStore::~UsageStore() = default;
@@ -141,8 +147,8 @@ Result<OwnedFd> UsageStore::take_lock(const std::string& path) {
     return lock;
 }
 
-Result<UsageStore> UsageStore::open(const std::string& path, const Retention& retention) {
-    Result<std::unique_ptr<Impl>> impl = open_impl(path);
+Result<UsageStore> UsageStore::open(const std::string& path, const Retention& retention, bool sends) {
+    Result<std::unique_ptr<Impl>> impl = open_impl(path, sends);
     if (!impl) {
         return tl::unexpected(std::move(impl.error()));
     }
@@ -155,10 +161,10 @@ Result<UsageStore> UsageStore::open(const std::string& path, const Retention& re
         return fail(path +
                     ": has another name, under which another daemon could use it; remove that hard link");
     }
-    return UsageStore(path, retention, std::move(*impl), std::move(*lock));
+    return UsageStore(path, retention, sends, std::move(*impl), std::move(*lock));
 }
 
-Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path) {
+Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path, bool sends) {
     Result<Database> database = Database::open_writable(kUsageStore, path);
     if (!database) {
         return tl::unexpected(std::move(database.error()));
@@ -181,6 +187,10 @@ Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::strin
         return tl::unexpected(std::move(flushes.error()));
     }
     impl->flushes = std::move(*flushes);
+    if (impl->flushes.unsent.open(sends) != SQLITE_OK) {
+        return tl::unexpected(impl->database.last_error("reading what was sent"));
+    }
+    impl->flushes.recent.set_mark(impl->flushes.unsent.mark());
     return impl;
 }
 
@@ -191,7 +201,7 @@ Result<void> UsageStore::follow_name() {
         return {};
     }
     impl_.reset();  // first: a connection's end tidies up by name
-    Result<std::unique_ptr<Impl>> opened = open_impl(path_);
+    Result<std::unique_ptr<Impl>> opened = open_impl(path_, sends_);
     if (!opened) {
         return tl::unexpected(opened.error());
     }
@@ -212,7 +222,9 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
             rc = impl_->add_generation(run, generations[i], now_s);
         }
         rc = rc == SQLITE_OK ? statements.recent.fold(run.summary().keys_changed, now_s) : rc;
-        return rc == SQLITE_OK ? statements.rollups.forget_oldest(retention_, now_s) : rc;
+        rc = rc == SQLITE_OK ? statements.rollups.forget_oldest(retention_, now_s) : rc;
+        const int64_t hours_from_s = rollup_start_s(now_s, kRollupSteps_s[1]) - retention_.kept_s[1];
+        return rc == SQLITE_OK ? statements.unsent.tidy(hours_from_s) : rc;
     });
     if (!done) {
         return tl::unexpected(done.error());
@@ -246,6 +258,35 @@ Result<void> UsageStore::forget(const GenerationUid& uid, int64_t now_s) {
         }
         return rc == SQLITE_OK ? impl_->get(kDeleteCodeBaselines).bind(1, uid).run() : rc;
     });
+}
+
+Result<UsageBatch> UsageStore::unsent(size_t keys_max, int64_t now_s) {
+    if (const Result<void> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
+    UsageBatch batch;
+    UnsentRows& rows = impl_->flushes.unsent;
+    if (rows.take(keys_max, now_s, batch) != SQLITE_OK) {
+        return tl::unexpected(impl_->database.last_error("reading what is to be sent"));
+    }
+    impl_->flushes.recent.set_mark(rows.mark());
+    return batch;
+}
+
+Result<void> UsageStore::note_sent(const UsageBatch& batch, uint64_t number) {
+    if (const Result<void> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
+    return impl_->transact("noting what was sent",
+                           [&] { return impl_->flushes.unsent.note_sent(batch, number); });
+}
+
+Result<void> UsageStore::send_anew(const UsageBatch& batch, uint64_t number) {
+    if (const Result<void> there = follow_name(); !there) {
+        return tl::unexpected(there.error());
+    }
+    return impl_->transact("noting that all is to be sent",
+                           [&] { return impl_->flushes.unsent.begin_anew(batch, number); });
 }
 
 Result<bool> UsageStore::is_closed(const GenerationUid& uid) {

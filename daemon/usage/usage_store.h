@@ -23,6 +23,7 @@
 #include "base/owned_fd.h"
 #include "base/result.h"
 #include "shm/layout.h"
+#include "usage/usage_batch.h"
 
 namespace apikeyd {
 
@@ -116,7 +117,10 @@ class UsageStore {
     /// what to do: a missing directory, a symbolic link, a directory, no permission, a full disk, a file that
     /// is no store of ours or of a newer version (both left untouched). One daemon a store, told by a lock on
     /// `<path>.lock`: to each, the generations of another would be vanished ones.
-    static Result<UsageStore> open(const std::string& path, const Retention& retention = {});
+    /// `sends`: what is counted goes to the database of a fleet as well (unsent()); opened once without, all
+    /// of it is unsent.
+    static Result<UsageStore> open(const std::string& path, const Retention& retention = {},
+                                   bool sends = false);
 
     UsageStore(UsageStore&&) noexcept;
     UsageStore& operator=(UsageStore&&) noexcept;
@@ -159,15 +163,27 @@ class UsageStore {
     /// The generations that have baselines, in no order: at a start, those without files are to be forgotten.
     Result<std::vector<GenerationUid>> generations_with_baselines();
 
+    /// Hours that changed since they were noted as sent, of at most so many keys; empty where none did. Of
+    /// what a key was counted in the last minutes nothing is in it yet. Hours of codes are in it once a
+    /// minute at most. What no batch had when its hour was forgotten (Retention) will be in none.
+    Result<UsageBatch> unsent(size_t keys_max, int64_t now_s = unix_now_s());
+    /// The database has this batch, and calls it so (UsageBatch::number). What changed since it was made is
+    /// still unsent.
+    Result<void> note_sent(const UsageBatch& batch, uint64_t number);
+    /// The database does not have what was noted: all is unsent, and the last batch is called so.
+    Result<void> send_anew(const UsageBatch& batch, uint64_t number);
+
   private:
     struct Impl;
-    UsageStore(std::string path, const Retention& retention, std::unique_ptr<Impl> impl, OwnedFd lock);
+    UsageStore(std::string path, const Retention& retention, bool sends, std::unique_ptr<Impl> impl,
+               OwnedFd lock);
     static Result<OwnedFd> take_lock(const std::string& path);
-    static Result<std::unique_ptr<Impl>> open_impl(const std::string& path);
+    static Result<std::unique_ptr<Impl>> open_impl(const std::string& path, bool sends);
     Result<void> follow_name();
 
     std::string path_;
     Retention retention_;
+    bool sends_;
     std::unique_ptr<Impl> impl_;  // nullptr when the file was replaced by one that cannot be opened
     OwnedFd lock_;
     bool reopened_ = false;

@@ -156,9 +156,9 @@ TEST_P(UsageCrashTest, BringingUpAnOlderStore) {
         std::filesystem::copy_file(path_, path);
         killed = crashes_at(GetParam(), n, [&] { open_store(path); });
         const std::vector<std::string> versions = query_texts(path, "PRAGMA user_version");
-        const bool recent =
-            !query_texts(path, "SELECT name FROM sqlite_schema WHERE name = 'recent'").empty();
-        ASSERT_EQ(versions.at(0), recent ? "4" : "1") << "killed at point " << n;
+        const bool brought_up =
+            !query_texts(path, "SELECT name FROM sqlite_schema WHERE name = 'unsent'").empty();
+        ASSERT_EQ(versions.at(0), brought_up ? "5" : "1") << "killed at point " << n;
         recover(path);
         std::filesystem::remove_all(copy);
     }

@@ -232,7 +232,7 @@ void fold_all(const std::string& path) {
 
 void make_version(int version, const std::string& path) {
     fold_all(path);
-    execute(path, "DROP TABLE recent; PRAGMA user_version = 3");
+    execute(path, "DROP TABLE unsent; DROP TABLE sending; DROP TABLE recent; PRAGMA user_version = 3");
     if (version == 1) {
         execute(path,
                 "DROP TABLE key_rollups; DROP TABLE code_rollups; DROP TABLE quotas; "

@@ -96,10 +96,10 @@ TEST_F(UsageOpenTest, AStoreIsOneDaemons) {
 
 TEST_F(UsageOpenTest, ANewerStoreStaysAsItIs) {
     make_store(path_);
-    execute(path_, "PRAGMA user_version = 5; PRAGMA wal_checkpoint(TRUNCATE)");
+    execute(path_, "PRAGMA user_version = 6; PRAGMA wal_checkpoint(TRUNCATE)");
     const std::string before = bytes_of(path_);
-    expect_words(refusal(path_), path_, "has version 5");
-    expect_words(reader_refusal(path_), path_, "has version 5");
+    expect_words(refusal(path_), path_, "has version 6");
+    expect_words(reader_refusal(path_), path_, "has version 6");
     EXPECT_EQ(bytes_of(path_), before);
 }
 
@@ -118,7 +118,7 @@ TEST_F(UsageOpenTest, AnOlderStoreIsReadAsItIsAndBroughtUpByWhoWrites) {
         UsageStore store = open_store(path_);
         EXPECT_EQ(flush_one(store, more).allowed_added, 2U) << "the baselines are there";
     }
-    EXPECT_EQ(query_int(path_, "PRAGMA user_version"), 4);
+    EXPECT_EQ(query_int(path_, "PRAGMA user_version"), 5);
     EXPECT_EQ(tables(path_), wanted);
     EXPECT_EQ(open_reader(path_).total("one").value(), (KeyTotal{"one", 7, 1, 1000}));
 }
