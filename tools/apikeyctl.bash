@@ -24,7 +24,7 @@ _apikeyctl_options() {
         'owner create') echo --plan ;;
         'owner update') echo --plan --clear ;;
         explain) echo --scope --address --environment --cost ;;
-        usage) echo --owner --plan --code --group-by --since --until --by --chart --no-flush ;;
+        usage) echo --owner --plan --code --group-by --since --until --by --chart --no-flush --fleet ;;
         reload) echo --force ;;
         top) echo --interval --iterations --keys --sort ;;
         capacity) echo --text --owners --limits ;;
@@ -42,7 +42,7 @@ _apikeyctl_values() {
         'import --form' | 'export --form') echo csv jsonl ;;
         'update --clear') echo owner name expires metadata plan scopes addresses tags ;;
         'owner update --clear') echo plan ;;
-        'usage --group-by') echo key owner plan code ;;
+        'usage --group-by') echo key owner plan code host ;;
         'usage --by') echo minute hour day ;;
         'top --sort') echo total allowed denied ;;
     esac
@@ -51,7 +51,7 @@ _apikeyctl_values() {
 _apikeyctl() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
     local nouns='plan owner scope' flags=' --help --version --merge --allow-weak --replace --keep-revoked --accept-revoked
-        --chart --no-flush --force '
+        --chart --no-flush --fleet --force '
     local verbs="issue list show update disable enable revoke rotate regenerate delete import export migrate backup restore
         $nouns verify explain usage reload status top doctor fleet capacity gen"
     COMPREPLY=()

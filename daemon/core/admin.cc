@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "core/usage_sender.h"
 
 namespace apikeyd {
 
@@ -83,6 +84,7 @@ DaemonStatus Admin::status() const {
     status.snapshot_problem = reloader_.snapshot_problem();
     status.flushed_s = control.usage_flushed_ns.load(std::memory_order_relaxed) / 1000000000;
     status.flush_error = flusher_.last_error();
+    status.usage_send_error = usage_sender_ != nullptr ? usage_sender_->last_error() : "";
     status.quarantined = flusher_.quarantined();
     status.log_dropped = log_.dropped_lines();
     status.audit_problem = audit_.problem();

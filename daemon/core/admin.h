@@ -16,6 +16,8 @@
 
 namespace apikeyd {
 
+class UsageSender;
+
 class Admin {
   public:
     /// `fixed` holds what does not change while the daemon runs.
@@ -34,6 +36,8 @@ class Admin {
     void handle(const Peer& peer, const std::string& line, const Responder& responder);
 
     void set_watch_problem(std::string problem) { fixed_.watch_problem = std::move(problem); }
+    /// nullptr, as at first: there is none.
+    void set_usage_sender(const UsageSender* sender) { usage_sender_ = sender; }
 
   private:
     bool may_operate(const Peer& peer) const;
@@ -52,6 +56,7 @@ class Admin {
     Flusher& flusher_;
     gid_t operators_group_;
     DaemonStatus fixed_;
+    const UsageSender* usage_sender_ = nullptr;
     AuditLog& audit_;
     const DenialLog& denials_;
     Log& log_;

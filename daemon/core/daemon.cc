@@ -13,6 +13,7 @@
 #include "core/bus_guard.h"
 #include "core/preflight.h"
 #include "core/store_watch.h"
+#include "core/usage_sender.h"
 #include "runtime/file_watch.h"
 #include "runtime/signals.h"
 
@@ -48,6 +49,7 @@ class Daemon {
 
     Result<void> open_workers();
     Result<void> open_instance();
+    Result<void> open_sender();
     Result<void> restore_quotas();
     Result<void> open_notices();
     void first_load();
@@ -66,10 +68,12 @@ class Daemon {
     std::unique_ptr<Worker> builder_;
     std::unique_ptr<Worker> flush_worker_;
     std::unique_ptr<Worker> snapshot_worker_;
-    std::shared_ptr<Snapshot> snapshot_;  // nullptr where none is kept
+    std::unique_ptr<Worker> send_worker_;  // nullptr where there is no fleet, as sender_
+    std::shared_ptr<Snapshot> snapshot_;   // nullptr where none is kept
     std::unique_ptr<Publisher> publisher_;
     std::unique_ptr<Reloader> reloader_;
     std::unique_ptr<Flusher> flusher_;
+    std::unique_ptr<UsageSender> sender_;
     std::unique_ptr<DenialLog> denials_;
     std::unique_ptr<Admin> admin_;
     std::unique_ptr<SignalWatch> signals_;
@@ -163,7 +167,8 @@ Result<void> Daemon::open_instance() {
     if (!directory) {
         return tl::unexpected(directory.error());
     }
-    auto store = UsageStore::open(config_.usage_path, retention_of(config_.retention));
+    const bool in_fleet = config_.source.kind == StoreKind::kPostgres;
+    auto store = UsageStore::open(config_.usage_path, retention_of(config_.retention), in_fleet);
     if (!store) {
         return tl::unexpected(store.error());
     }
@@ -196,6 +201,18 @@ Result<void> Daemon::open_instance() {
     flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
     admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(),
                                      audit_, *denials_, *log_);
+    return in_fleet ? open_sender() : Result<void>();
+}
+
+Result<void> Daemon::open_sender() {
+    auto worker = Worker::start(*loop_);
+    if (!worker) {
+        return tl::unexpected(worker.error());
+    }
+    send_worker_ = std::move(*worker);
+    sender_ = std::make_unique<UsageSender>(flusher_->store(), *flush_worker_, *send_worker_,
+                                            config_.source.place, serving_host(config_).name, *log_);
+    admin_->set_usage_sender(sender_.get());
     return {};
 }
 
@@ -284,8 +301,13 @@ void Daemon::start_timers() {
         loop_->every(kSnapshotInterval,
                      [this] { reloader_->request(false, [](const Result<ReloadReport>&) {}); });
     }
-    loop_->every(milliseconds(config_.flush_interval_ms),
-                 [this] { flusher_->flush([](const Result<FlushSummary>&) {}); });
+    loop_->every(milliseconds(config_.flush_interval_ms), [this] {
+        flusher_->flush([this](const Result<FlushSummary>& flushed) {
+            if (flushed && sender_ != nullptr) {
+                sender_->send();
+            }
+        });
+    });
     loop_->every(kRetireInterval, [this] {
         publisher_->replace_spoilt();
         flusher_->retire_unused();
@@ -353,8 +375,14 @@ Result<void> Daemon::run() {
     }
     door_.reset();
     reloader_->stop();
-    for (Worker* worker : {loader_.get(), builder_.get(), flush_worker_.get(), snapshot_worker_.get()}) {
-        worker->stop();
+    if (sender_ != nullptr) {
+        sender_->stop();
+    }
+    for (Worker* worker :
+         {loader_.get(), builder_.get(), flush_worker_.get(), snapshot_worker_.get(), send_worker_.get()}) {
+        if (worker != nullptr) {
+            worker->stop();
+        }
     }
     reloader_->close_snapshot();
     if (const Result<FlushSummary> flushed = flusher_->flush_now(); !flushed) {

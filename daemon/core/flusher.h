@@ -37,6 +37,9 @@ class Flusher {
         before_retiring_ = std::move(look);
     }
 
+    /// For jobs on the worker, between flushes.
+    const std::shared_ptr<UsageStore>& store() const { return store_; }
+
     /// Empty, or why the last flush failed; counts wait in shared memory meanwhile.
     const std::string& last_error() const { return last_error_; }
     uint64_t quarantined() const { return quarantined_; }

@@ -347,6 +347,7 @@ std::string format_status(const DaemonStatus& status) {
                                         {"snapshot_problem", status.snapshot_problem},
                                         {"flushed", status.flushed_s},
                                         {"flush_error", status.flush_error},
+                                        {"usage_send_error", status.usage_send_error},
                                         {"quarantined", status.quarantined},
                                         {"watch_problem", status.watch_problem},
                                         {"log_dropped", status.log_dropped},
@@ -395,6 +396,7 @@ Result<DaemonStatus> parse_status(std::string_view line) {
     status.snapshot_problem = reader.text("snapshot_problem");
     status.flushed_s = reader.count("flushed");
     status.flush_error = reader.text("flush_error");
+    status.usage_send_error = reader.text("usage_send_error");
     status.quarantined = reader.count("quarantined");
     status.watch_problem = reader.text("watch_problem");
     status.log_dropped = reader.count("log_dropped");

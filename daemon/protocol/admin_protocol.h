@@ -101,6 +101,8 @@ struct DaemonStatus {
     std::string snapshot_problem;   ///< why it could not be written; empty when it could
     uint64_t flushed_s = 0;
     std::string flush_error;
+    std::string
+        usage_send_error;  ///< why the fleet's database lacks what was counted; empty when it does not
     uint64_t quarantined = 0;
     std::string watch_problem;    ///< why the source is only polled
     uint64_t log_dropped = 0;     ///< lines that could not be logged, and that the log does not tell of yet

@@ -362,3 +362,6 @@ GRANT INSERT, UPDATE, DELETE ON keys, plans, owners, scopes TO apikeyd_writer;
 GRANT DELETE ON hosts TO apikeyd_writer;
 
 COMMIT;
+
+-- What hosts counted; it has a transaction of its own, and stands beside this file.
+\ir postgres_usage.sql

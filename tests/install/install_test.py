@@ -27,6 +27,7 @@ FILES = {
     "share/doc/apikeyd/examples/apikeyd.yaml.example": 0o644,
     "share/doc/apikeyd/examples/keys.yaml.example": 0o644,
     "share/apikeyd/postgres_schema.sql": 0o644,
+    "share/apikeyd/postgres_usage.sql": 0o644,
     "share/bash-completion/completions/apikeyctl": 0o644,
     "share/man/man1/apikeyctl.1": 0o644,
     "share/man/man1/apikey-bench.1": 0o644,

@@ -39,7 +39,7 @@ VERDICT_FIELDS = ["code", "id", "owner", "environment", "name", "expires", "stal
 STATUS_FIELDS = [
     "daemon", "pid", "version", "started", "instance", "directory", "source", "usage", "event_loop", "attached",
     "heartbeat_age_ms", "generation", "keys", "slots", "dead", "bytes", "huge_bytes", "superseded", "superseded_bytes",
-    "unread", "building", "position", "fingerprint", "loaded", "load_error", "snapshot", "flushed", "flush_error", "quarantined", "watch_problem",
+    "unread", "building", "position", "fingerprint", "loaded", "load_error", "snapshot", "flushed", "flush_error", "usage_send_error", "quarantined", "watch_problem",
     "log_dropped", "audit_problem", "denials_problem",
 ]  # fmt: skip
 COMMENTED_KEYS = """\

@@ -812,8 +812,10 @@ class Rights(Store):
                 "SELECT 1 FROM apikeyd.{} FOR KEY SHARE"]  # fmt: skip
     COLUMNS = {"store": "one", "environment_turn": "one", "known_environments": "name", "scopes": "name",
                "plans": "name", "owners": "name", "keys": "id", "changes": "name", "environments": "name",
-               "hosts": "name"}  # fmt: skip
+               "hosts": "name", "usage_stores": "host", "usage_keys": "key_id", "usage_codes": "code",
+               "usage": "host"}  # fmt: skip
     CHANGED = ("scopes", "plans", "owners", "keys")
+    DELETED = {("hosts", "DELETE"), ("usage_keys", "DELETE"), ("usage_codes", "DELETE")}
 
     def attempts(self, user, may):
         """`may`: whether it may do this to this table."""
@@ -842,7 +844,7 @@ class Rights(Store):
         def may(table, verb, statement):
             if table in self.CHANGED:
                 return verb != "TRUNCATE"
-            return verb == "SELECT" and "FOR KEY SHARE" not in statement or (table, verb) == ("hosts", "DELETE")
+            return verb == "SELECT" and "FOR KEY SHARE" not in statement or (table, verb) in self.DELETED
 
         self.attempts("tool_user", may)
         self.sql(
@@ -896,7 +898,8 @@ class Making(Store):
     def content(self, db):
         """Each table's rows, and what an owner or a right is."""
         tables = (
-            "store", "environment_turn", "known_environments", "scopes", "plans", "owners", "keys", "changes", "hosts"
+            "store", "environment_turn", "known_environments", "scopes", "plans", "owners", "keys", "changes", "hosts",
+            "usage_stores", "usage_keys", "usage_codes",
         )
         content = {table: sorted(self.server.psql(f"SELECT t::text FROM apikeyd.{table} t", db)) for table in tables}
         content["acl"] = sorted(map(str, self.server.psql(

@@ -157,6 +157,10 @@ void check_usage_store(const Context& context, const tl::expected<DaemonStatus, 
                       "start apikeyd before the machine is shut down");
         return;
     }
+    if (!status->usage_send_error.empty()) {
+        findings.warn("fleet usage", status->usage_send_error,
+                      "counts are in this host's usage store, and are sent when this is mended");
+    }
     if (!status->flush_error.empty()) {
         findings.fail("flush", status->flush_error, "counts wait in shared memory until this is mended");
         return;

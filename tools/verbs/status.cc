@@ -70,6 +70,7 @@ Record record_of(const Shown& shown) {
             {"snapshot", snapshot_of(status)},
             {"flushed", seconds(status.flushed_s)},
             {"flush_error", text_or_none(status.flush_error)},
+            {"usage_send_error", text_or_none(status.usage_send_error)},
             {"quarantined", when_up(status.quarantined)},
             {"watch_problem", text_or_none(status.watch_problem)},
             {"log_dropped", when_up(status.log_dropped)},

@@ -9,6 +9,7 @@
 #include "tools/read_store.h"
 #include "tools/usage_access.h"
 #include "tools/usage_chart.h"
+#include "tools/usage_fleet.h"
 #include "tools/usage_period.h"
 #include "tools/usage_report.h"
 #include "tools/validator.h"
@@ -25,10 +26,22 @@ struct UsageOptions {
     std::string group_by;
     bool chart = false;
     bool no_flush = false;
+    bool fleet = false;
     UsagePeriodOptions period;
 
     [[nodiscard]] bool of_codes() const { return !code.empty() || group_by == "code"; }
 };
+
+/// What the fleet's database cannot tell.
+Outcome check_fleet_options(const UsageOptions& options) {
+    if (options.chart || options.filter.plan || !options.code.empty() || options.group_by == "plan" ||
+        options.no_flush || options.period.by == "minute") {
+        return failed(Exit::kUsage,
+                      "--fleet: is summed up by the hour, key, owner, host and code (want it without --plan, "
+                      "--code, --chart, --no-flush, --group-by plan and --by minute)");
+    }
+    return {};
+}
 
 /// What cannot be asked, with what can.
 Outcome check(const UsageOptions& options, OutputForm form) {
@@ -41,7 +54,17 @@ Outcome check(const UsageOptions& options, OutputForm form) {
                       "--chart: draws one sum (want it without --group-by; an ID, --owner, "
                       "--plan or --code says of what)");
     }
-    if (!options.id.empty() && (options.filter.given() || !options.group_by.empty())) {
+    const bool by_host = options.group_by == "host";
+    if (by_host && !options.fleet) {
+        return failed(Exit::kUsage,
+                      "--group-by host: is for --fleet; all that is counted here is this host's");
+    }
+    if (options.fleet) {
+        if (Outcome known = check_fleet_options(options); !known) {
+            return known;
+        }
+    }
+    if (!options.id.empty() && (options.filter.given() || !(options.group_by.empty() || by_host))) {
         return failed(Exit::kUsage,
                       "usage: want either the ID of one key, or --owner, --plan and --group-by");
     }
@@ -221,12 +244,33 @@ Outcome answer(const Context& context, const UsageOptions& options, std::optiona
     return print_usage(usage->reader, question, notes, context.output());
 }
 
+/// What hosts sent to the fleet's database; no daemon is asked.
+Outcome fleet_usage(const Context& context, const UsageOptions& options) {
+    std::optional<RollupQuery> stretch;
+    if (options.period.given()) {
+        const Result<RollupQuery> parsed = parse_usage_period(options.period, unix_now_s());
+        if (!parsed) {
+            return failed(Exit::kUsage, parsed.error());
+        }
+        if (parsed->step_s < kRollupSteps_s[1]) {
+            return failed(Exit::kUsage,
+                          "--fleet: is summed up by the hour (want --since and --until at full hours)");
+        }
+        stretch = *parsed;
+    }
+    return print_fleet_usage(
+        context, {options.id, options.filter.owner, options.group_by, !options.period.by.empty()}, stretch);
+}
+
 Outcome usage(const Context& context, UsageOptions options) {
     if (Outcome sensible = check(options, context.output()); !sensible) {
         return sensible;
     }
     if (options.chart && !options.period.given()) {
         options.period = {.since = "24h", .by = "hour"};
+    }
+    if (options.fleet) {
+        return fleet_usage(context, options);
     }
     const auto path = context.usage_path();
     if (!path) {
@@ -249,7 +293,7 @@ Verb add_usage(CommandLine& line) {
     command.add_option("--owner", options->filter.owner, "only this owner's keys");
     command.add_option("--plan", options->filter.plan, "only keys with this plan");
     command.add_choice("--code", options->code, code_names(), "only how often the host answered this");
-    command.add_choice("--group-by", options->group_by, {"key", "owner", "plan", "code"},
+    command.add_choice("--group-by", options->group_by, {"key", "owner", "plan", "code", "host"},
                        "one sum for each of these");
     command.add_option("--since", options->period.since,
                        "from this time on, 2026-11-01, or as long ago as 30d");
@@ -257,6 +301,7 @@ Verb add_usage(CommandLine& line) {
     command.add_choice("--by", options->period.by, {"minute", "hour", "day"}, "one line for each of these");
     command.add_flag("--chart", options->chart, "draw it by time, the last 24 hours unless told otherwise");
     command.add_flag("--no-flush", options->no_flush, "leave out what was counted since the last flush");
+    command.add_flag("--fleet", options->fleet, "of all hosts of the fleet, as they sent it to its database");
     command.set_example(
         "apikeyctl usage --since 2026-11-01 --until 2026-12-01 --group-by owner --output csv > november.csv");
     return {command, [options](const Context& context) { return usage(context, *options); }};

@@ -1,0 +1,94 @@
+-- What the hosts of a fleet counted, beside the key store that they read (postgres_schema.sql, which runs this):
+-- where that was made before this came, run it alone, as the role that owns the tables. Run again it changes nothing.
+--
+-- Each host sends whole sums by the hour, out of the usage store that it has itself: sent twice, they change nothing.
+-- To ask, the view `usage`:
+--
+--   SELECT owner, sum(allowed) FROM apikeyd.usage WHERE start >= '2026-11-01' GROUP BY owner
+--
+-- Nothing here is ever deleted but by whoever is apikeyd_writer:
+--
+--   DELETE FROM apikeyd.usage_keys WHERE start_s < extract(epoch FROM timestamptz '2025-01-01')
+
+BEGIN;
+SET LOCAL client_min_messages = warning;
+
+-- A usage store, by its random identity: also after the host got another name. Whoever knows a store's `uid` can write
+-- its rows, so readers of the tables do not see it. batch: see UsageBatch::number.
+CREATE TABLE IF NOT EXISTS apikeyd.usage_stores(
+  store bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  uid bytea NOT NULL UNIQUE CHECK(octet_length(uid) = 16),
+  host text COLLATE "C" NOT NULL CHECK(octet_length(host) BETWEEN 1 AND 100),
+  batch bigint NOT NULL DEFAULT 0,
+  told timestamptz NOT NULL
+);
+-- start_s: when the hour began, Unix seconds. Rows are changed in place, once a minute in their hour.
+CREATE TABLE IF NOT EXISTS apikeyd.usage_keys(
+  start_s bigint NOT NULL,
+  key_id text COLLATE "C" NOT NULL,
+  store bigint NOT NULL REFERENCES apikeyd.usage_stores(store),
+  allowed bigint NOT NULL,
+  denied bigint NOT NULL,
+  PRIMARY KEY(start_s, key_id, store)
+) WITH (fillfactor = 70);
+-- How often a host answered a verdict code (enum apikey_code), for whatever key.
+CREATE TABLE IF NOT EXISTS apikeyd.usage_codes(
+  start_s bigint NOT NULL,
+  code smallint NOT NULL,
+  store bigint NOT NULL REFERENCES apikeyd.usage_stores(store),
+  total bigint NOT NULL,
+  PRIMARY KEY(start_s, code, store)
+) WITH (fillfactor = 70);
+
+-- owner: as the key set has it now; NULL of a key that has left it.
+CREATE OR REPLACE VIEW apikeyd.usage(host, start, key_id, owner, allowed, denied) AS
+  SELECT s.host, to_timestamp(u.start_s), u.key_id, k.owner, u.allowed, u.denied
+  FROM apikeyd.usage_keys u JOIN apikeyd.usage_stores s USING (store) LEFT JOIN apikeyd.keys k ON k.id = u.key_id;
+
+-- Takes a batch, and answers the number that it has now; see UsageBatch::number for one that it does not take. -1:
+-- another host sent for this store in the last ten minutes, more than this one knows: one of the two is a copy of the
+-- other. Of a host that got another name all is known.
+CREATE OR REPLACE FUNCTION apikeyd.send_usage(host_name text, store_uid bytea, before bigint, starts bigint[],
+  ids text[], alloweds bigint[], denieds bigint[], code_starts bigint[], codes smallint[], totals bigint[])
+  RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, apikeyd, pg_temp AS $$
+DECLARE
+  known record;
+  is_other boolean;
+  number bigint;
+BEGIN
+  SELECT * INTO known FROM usage_stores WHERE uid = store_uid FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    INSERT INTO usage_stores(uid, host, told) VALUES(store_uid, host_name, clock_timestamp()) RETURNING * INTO known;
+  END IF;
+  is_other := known.host <> host_name AND known.told > clock_timestamp() - interval '10 minutes';
+  IF known.batch = before OR known.batch = before + 1 AND NOT is_other THEN
+    number := known.batch + 1;
+    INSERT INTO usage_keys AS u(start_s, key_id, store, allowed, denied)
+      SELECT s, i, known.store, a, d FROM unnest(starts, ids, alloweds, denieds) AS sent(s, i, a, d)
+      ON CONFLICT (start_s, key_id, store) DO UPDATE SET allowed = EXCLUDED.allowed, denied = EXCLUDED.denied
+      WHERE (u.allowed, u.denied) IS DISTINCT FROM (EXCLUDED.allowed, EXCLUDED.denied);
+    INSERT INTO usage_codes AS u(start_s, code, store, total)
+      SELECT s, c, known.store, t FROM unnest(code_starts, codes, totals) AS sent(s, c, t)
+      ON CONFLICT (start_s, code, store) DO UPDATE SET total = EXCLUDED.total
+      WHERE u.total IS DISTINCT FROM EXCLUDED.total;
+  ELSIF is_other THEN
+    RETURN -1;
+  ELSE
+    number := greatest(known.batch, before) + 3;
+  END IF;
+  UPDATE usage_stores SET host = host_name, batch = number, told = clock_timestamp() WHERE store = known.store;
+  RETURN number;
+END;
+$$;
+
+REVOKE ALL ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage FROM PUBLIC;
+REVOKE ALL ON FUNCTION apikeyd.send_usage(text, bytea, bigint, bigint[], text[], bigint[], bigint[], bigint[],
+  smallint[], bigint[]) FROM PUBLIC;
+GRANT SELECT ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage TO apikeyd_reader, apikeyd_writer;
+GRANT SELECT(store, host, batch, told) ON apikeyd.usage_stores TO apikeyd_reader, apikeyd_writer;
+GRANT DELETE ON apikeyd.usage_keys, apikeyd.usage_codes TO apikeyd_writer;
+GRANT EXECUTE ON FUNCTION apikeyd.send_usage(text, bytea, bigint, bigint[], text[], bigint[], bigint[], bigint[],
+  smallint[], bigint[]) TO apikeyd_reader, apikeyd_writer;
+
+COMMIT;
