@@ -77,7 +77,8 @@ void say_made(const StoreName& store) {
 }
 
 Outcome recorded_only(const StoreName& store, const Failure& why) {
-    return failed(Exit::kUnreachable, store.shown() + ": recorded, not in force: " + why.message);
+    return failed(Exit::kUnreachable, Cause::kRecorded,
+                  store.shown() + ": recorded, not in force: " + why.message);
 }
 
 Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
@@ -146,9 +147,15 @@ Outcome change_keys(const Context& context, const KeyEdit& edit, bool create, Un
         request.changes = *std::move(changes);
         return request;
     };
-    const Outcome changed = change_set(context, edit_set, create);
+    Outcome changed = change_set(context, edit_set, create);
     // Where it was recorded, other hosts may have it though this one does not.
-    return changed && until == Until::kFleet ? wait_for_fleet(context) : changed;
+    if (changed && until == Until::kFleet) {
+        changed = wait_for_fleet(context);
+        if (!changed) {
+            changed.error().cause = Cause::kRecorded;
+        }
+    }
+    return changed;
 }
 
 Outcome change_policies(const Context& context, const PolicyEdit& edit, bool create) {
@@ -213,7 +220,8 @@ tl::expected<KeyRow, Failure> find_key(const Context& context, KeySet& set, cons
     if (*found) {
         return **std::move(found);
     }
-    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store()->shown()};
+    Failure missing{Exit::kNo, id + ": no key with this id in " + context.store()->shown(), Daemon::kDown,
+                    Cause::kMissing};
     if (const auto status = context.ask_status(); status && !status->load_error.empty()) {
         missing.message +=
             "\nThe daemon refused this key set, so a key that was in the one before may still be "

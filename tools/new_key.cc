@@ -80,10 +80,9 @@ Outcome NewKey::print(OutputForm form, const std::string& id) const {
         between = ",";
         after = "\r\n";
     }
-    const std::string_view text(text_.data(), length_);
     const bool alone = form == OutputForm::table;
     for (const std::string_view part :
-         {before, alone ? std::string_view() : std::string_view(id), between, text, after}) {
+         {before, alone ? std::string_view() : std::string_view(id), between, text(), after}) {
         if (const int error = write_all(STDOUT_FILENO, part); error != 0) {
             return failed(Exit::kNo, "standard output: cannot write: " + errno_text(error) +
                                          " (nothing was recorded: a key that nobody has seen is of no use)");

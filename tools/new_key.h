@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "shm/key_form.h"
 #include "source/key_row.h"
@@ -32,6 +33,9 @@ class NewKey {
     /// Draws `ak_<environment>_…` with random bytes from the kernel, and puts id, digest and environment into
     /// `row`.
     Outcome draw(const std::string& environment, KeyRow& row);
+
+    /// The plaintext: to be put where it is wiped as well.
+    [[nodiscard]] std::string_view text() const { return {text_.data(), length_}; }
 
     /// Prints the key: alone on a line, or {"id":…,"key":…}, or CSV. The bytes go straight from this object
     /// to the descriptor.

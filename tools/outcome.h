@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <tl/expected.hpp>
 #include <utility>
@@ -25,12 +26,23 @@ enum class Daemon : int {
     kSilent,     ///< it took the request and did not answer in time
 };
 
+/// What is in the way, for who has more to tell than an exit status.
+enum class Cause : uint8_t {
+    kOther,
+    kMissing,   ///< there is nothing of this id or name
+    kConflict,  ///< it is in a state, or others use it, so that this cannot be
+    kWanted,    ///< what was wanted cannot be: `field`, where one is at fault
+    kRecorded,  ///< durable, and not in force everywhere that it was to be
+};
+
 /// A verb's failure: what main() prints on standard error, and the status it exits with. The text starts with
 /// the place (a path, an id, an option) and holds no secret. An empty text: all has been said already.
 struct Failure {
     Exit exit;
     std::string message;
     Daemon daemon = Daemon::kDown;  ///< of kUnreachable: what the daemon's door was like
+    Cause cause = Cause::kOther;
+    std::string field = {};  ///< as key sets call it; then the text stands behind its name
 };
 
 using Outcome = tl::expected<void, Failure>;
@@ -41,6 +53,9 @@ inline tl::unexpected<Failure> failed(Exit exit, std::string message) {
 /// kUnreachable, whatever `exit` says, where the store failed.
 inline tl::unexpected<Failure> failed(Exit exit, const Error& error) {
     return failed(error.of_store ? Exit::kUnreachable : exit, error.message);
+}
+inline tl::unexpected<Failure> failed(Exit exit, Cause cause, std::string message, std::string field = {}) {
+    return tl::unexpected<Failure>(Failure{exit, std::move(message), Daemon::kDown, cause, std::move(field)});
 }
 
 }  // namespace apikeyd

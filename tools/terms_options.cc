@@ -1,6 +1,7 @@
 #include "tools/terms_options.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "source/limit_option.h"
 #include "source/limit_text.h"
@@ -107,23 +108,19 @@ Outcome change_limits(std::vector<LimitRow>& limits, const std::vector<LimitRow>
     return {};
 }
 
-Outcome check_terms(const KeyTerms& terms, const PolicySet& set, const KeyTerms& given) {
-    const auto fault = terms_fault(terms, set);
-    if (!fault) {
-        return {};
+Outcome by_option(Outcome outcome, const TermsOptions& given) {
+    if (outcome || outcome.error().field.empty()) {
+        return outcome;
     }
-    // It begins with the field of a key set that says the same.
-    const size_t colon = fault->find(':');
-    const std::string field = fault->substr(0, colon);
-    if (field == "limits" && given.overrides.empty()) {
-        return failed(Exit::kNo, "--plan" + fault->substr(colon) + "; see --drop-limit");
+    Failure failure = std::move(outcome.error());
+    const std::string field = std::exchange(failure.field, {});
+    if (field == "limits" && given.limits.empty()) {
+        failure.message = "--plan: " + failure.message + "; see --drop-limit";
+    } else {
+        const std::string option = field == "limits" ? "limit" : field == "scopes" ? "scope" : field;
+        failure.message = "--" + option + ": " + failure.message;
     }
-    const std::string option = field == "limits" ? "limit" : field == "scopes" ? "scope" : field;
-    return failed(Exit::kNo, "--" + option + fault->substr(colon));
-}
-
-std::shared_ptr<const KeyTerms> row_terms(KeyTerms terms) {
-    return terms.empty() ? nullptr : std::make_shared<const KeyTerms>(std::move(terms));
+    return tl::unexpected(std::move(failure));
 }
 
 }  // namespace apikeyd

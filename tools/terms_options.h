@@ -33,11 +33,7 @@ tl::expected<std::vector<LimitRow>, Failure> read_limits(const std::vector<std::
 Outcome change_limits(std::vector<LimitRow>& limits, const std::vector<LimitRow>& put,
                       const std::vector<std::string>& dropped, const std::string& whose);
 
-/// Exit::kNo with the option's name for what `set` does not define. `given`: what the options said of it;
-/// what else is at fault the key had before.
-Outcome check_terms(const KeyTerms& terms, const PolicySet& set, const KeyTerms& given);
-
-/// The terms as a row has them.
-std::shared_ptr<const KeyTerms> row_terms(KeyTerms terms);
+/// An operation's outcome in the words of the command line: where it names a field, the option that set it.
+Outcome by_option(Outcome outcome, const TermsOptions& given);
 
 }  // namespace apikeyd

@@ -2,28 +2,10 @@
 
 #include <memory>
 
-#include "tools/key_change.h"
+#include "tools/operations/key_operations.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
-
-namespace {
-
-Outcome delete_key(const Context& context, const std::string& id) {
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
-        const auto row = find_key(context, set, id);
-        if (!row) {
-            return tl::unexpected(row.error());
-        }
-        if (const Result<bool> erased = set.erase(id); !erased) {
-            return failed(Exit::kUnreachable, erased.error());
-        }
-        return std::vector<Change>{{Change::Kind::kRemove, *row}};
-    };
-    return change_keys(context, edit);
-}
-
-}  // namespace
 
 Verb add_delete(CommandLine& line) {
     auto id = std::make_shared<std::string>();

@@ -4,8 +4,8 @@
 
 #include "source/json_text.h"
 #include "tools/duration.h"
-#include "tools/key_change.h"
-#include "tools/new_key.h"
+#include "tools/operations/key_operations.h"
+#include "tools/operations/key_terms.h"
 #include "tools/tags.h"
 #include "tools/terms_options.h"
 #include "tools/verbs/registry.h"
@@ -71,23 +71,10 @@ Outcome issue(const Context& context, const IssueOptions& options) {
         return guarded;
     }
     NewKey key;
-    if (Outcome drawn = key.draw(options.environment, *row); !drawn) {
-        return drawn;
-    }
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
-        if (Outcome defined = check_terms(terms_of(*row), set.policies(), terms_of(*row)); !defined) {
-            return tl::unexpected(defined.error());
-        }
-        if (const Result<void> added = set.upsert(*row); !added) {
-            return failed(Exit::kUsage, added.error());
-        }
-        // Printed before it is recorded: a key that could not be shown must not stand in the set.
-        if (Outcome printed = key.print(context.output(), row->id); !printed) {
-            return tl::unexpected(printed.error());
-        }
-        return std::vector<Change>{{Change::Kind::kUpsert, *row}};
+    const ShowKey print_key = [&](const NewKey& drawn, const KeyRow& issued) {
+        return drawn.print(context.output(), issued.id);
     };
-    return change_keys(context, edit, true);
+    return by_option(issue_key(context, options.environment, *row, key, print_key), options.terms);
 }
 
 }  // namespace

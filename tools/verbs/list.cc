@@ -5,15 +5,12 @@
 #include <memory>
 #include <utility>
 
-#include "base/hex.h"
 #include "source/key_set_limits.h"
-#include "source/store_page.h"
 #include "source/yaml_events.h"
 #include "tools/duration.h"
 #include "tools/key_view.h"
-#include "tools/policy_view.h"
+#include "tools/operations/key_query.h"
 #include "tools/read_store.h"
-#include "tools/tags.h"
 #include "tools/usage_access.h"
 #include "tools/verbs/registry.h"
 
@@ -22,11 +19,7 @@ namespace apikeyd {
 namespace {
 
 struct ListOptions {
-    std::string owner;
-    std::string state;
-    std::string environment;
-    std::string plan;
-    std::vector<std::string> tags;
+    KeyQuery query;
     std::optional<std::string> unused;
     std::optional<std::string> expiring;
     uint64_t limit = 0;  ///< 0: none
@@ -90,17 +83,6 @@ Outcome read_all(const Context& context, const RowSink& sink) {
     return read ? Outcome() : tl::unexpected(read.error());
 }
 
-/// In the order of ids: a key that goes does not move the next page.
-Outcome read_page(const Context& context, const ListOptions& options,
-                  const std::function<bool(const KeyRow& row)>& visit) {
-    const auto store = context.store();
-    if (!store) {
-        return tl::unexpected(store.error());
-    }
-    const Result<void> read = visit_keys(*store, options.after, visit);
-    return read ? Outcome() : failed(Exit::kUnreachable, read.error());
-}
-
 Outcome list(const Context& context, const ListOptions& options) {
     const auto unused_s = duration_of("--unused", options.unused);
     const auto expiring_s = duration_of("--expiring", options.expiring);
@@ -117,14 +99,9 @@ Outcome list(const Context& context, const ListOptions& options) {
     }
     std::vector<Record> records;
     const int64_t now = now_s();
-    const auto matches = [](const std::string& wanted, std::string_view found) {
-        return wanted.empty() || wanted == found;
-    };
     const auto add = [&](const KeyRow& row) {
         const std::optional<int64_t> last_used_s = uses.of(row.id);
-        if (!matches(options.owner, row.owner) || !matches(options.environment, row.environment) ||
-            !matches(options.state, shown_state(row, now)) || !matches(options.plan, terms_of(row).plan) ||
-            !has_tags(row.metadata, options.tags) ||
+        if (!options.query.matches(row, now) ||
             (*unused_s && !is_unused(row, last_used_s, now - **unused_s)) ||
             (*expiring_s && !expires_within(row, now, **expiring_s))) {
             return;
@@ -135,7 +112,7 @@ Outcome list(const Context& context, const ListOptions& options) {
         }
     };
     const Outcome read = options.paged()
-                             ? read_page(context, options,
+                             ? read_page(context, options.after,
                                          [&](const KeyRow& row) {
                                              add(row);
                                              return options.limit == 0 || records.size() < options.limit;
@@ -148,34 +125,10 @@ Outcome list(const Context& context, const ListOptions& options) {
     return read ? print(format_list(context.output(), names, records)) : read;
 }
 
-/// What the usage store knows of the key; nothing where it cannot be read.
-void append_usage(const Context& context, const std::string& id, Record& record) {
-    KeyTotal total;
-    bool known = false;
-    if (const auto path = context.usage_path(); path) {
-        if (auto reader = UsageReader::open(*path); reader) {
-            const auto found = reader->total(id);
-            known = found.has_value();
-            total = known ? found->value_or(KeyTotal{}) : KeyTotal{};
-        }
-    }
-    record.push_back({"allowed", known ? Value(total.allowed) : Value()});
-    record.push_back({"denied", known ? Value(total.denied) : Value()});
-    record.push_back({"last_used", total.last_used_s != 0 ? Value(Time{total.last_used_s}) : Value()});
-}
-
 Outcome show(const Context& context, const std::string& id) {
-    const auto read = find_row(context, id);
-    if (!read) {
-        return tl::unexpected(read.error());
-    }
-    const std::optional<KeyRow>& found = *read;
-    if (!found) {
-        return failed(Exit::kNo, id + ": no key with this id in " + context.store()->place);
-    }
-    Record record = full_record(*found, now_s());
-    append_usage(context, id, record);
-    return print(format_record(context.output(), record));
+    const auto row = read_key(context, id);
+    return row ? print(format_record(context.output(), known_record(context, *row)))
+               : tl::unexpected(row.error());
 }
 
 }  // namespace
@@ -183,12 +136,13 @@ Outcome show(const Context& context, const std::string& id) {
 Verb add_list(CommandLine& line) {
     auto options = std::make_shared<ListOptions>();
     Command command = line.add_verb("list", "list keys");
-    command.add_option("--owner", options->owner, "only this owner's");
-    command.add_choice("--state", options->state, {"active", "disabled", "revoked", "expired"},
+    command.add_option("--owner", options->query.owner, "only this owner's");
+    command.add_choice("--state", options->query.state, {"active", "disabled", "revoked", "expired"},
                        "only active, disabled, revoked or expired ones");
-    command.add_option("--environment", options->environment, "only those of this environment");
-    command.add_option("--plan", options->plan, "only those with this plan");
-    command.add_list("--tag", options->tags, "only those that have this tag, and each other that is given");
+    command.add_option("--environment", options->query.environment, "only those of this environment");
+    command.add_option("--plan", options->query.plan, "only those with this plan");
+    command.add_list("--tag", options->query.tags,
+                     "only those that have this tag, and each other that is given");
     command.add_option("--unused", options->unused, "only those neither used nor made for so long, as 90d");
     command.add_option("--expiring", options->expiring, "only those that expire within so long, as 30d");
     command.add_number("--limit", options->limit, 0, kKeySetRowsMax,

@@ -1,13 +1,11 @@
 // plan list, show, create, update, delete: named sets of limits, changed for all who have them at once.
 
 #include <algorithm>
-#include <map>
 #include <memory>
 
 #include "source/yaml_events.h"
 #include "tools/key_change.h"
-#include "tools/policy_view.h"
-#include "tools/read_store.h"
+#include "tools/operations/owner_operations.h"
 #include "tools/terms_options.h"
 #include "tools/verbs/registry.h"
 
@@ -17,32 +15,7 @@ namespace {
 
 const Noun kPlan = {"plan", "limits that keys and owners have by the plan's name"};
 
-/// The plans of the store, with the number of keys and owners that have each.
-tl::expected<std::vector<Record>, Failure> plan_records(const Context& context) {
-    std::map<std::string, uint64_t, std::less<>> keys;
-    const auto content = read_store(context, [&](const KeyRow& row) { ++keys[terms_of(row).plan]; });
-    if (!content) {
-        return tl::unexpected(content.error());
-    }
-    std::map<std::string, uint64_t, std::less<>> owners;
-    for (const OwnerRow& owner : content->policies.owners) {
-        ++owners[owner.plan];
-    }
-    std::vector<Record> records;
-    for (const PlanRow& plan : content->policies.plans) {
-        records.push_back({{"name", plan.name},
-                           {"limits", limits_value(plan.limits)},
-                           {"keys", keys[plan.name]},
-                           {"owners", owners[plan.name]}});
-    }
-    return records;
-}
-
 const std::vector<std::string_view> kPlanNames = {"name", "limits", "keys", "owners"};
-
-Failure no_plan(const Context& context, const std::string& name) {
-    return {Exit::kNo, yaml_quote(name) + ": no plan with this name in " + context.store()->place};
-}
 
 const PlanRow* find_plan(const KeySet& set, const std::string& name) {
     const std::vector<PlanRow>& plans = set.policies().plans;
@@ -58,15 +31,8 @@ Outcome list_plans(const Context& context) {
 }
 
 Outcome show_plan(const Context& context, const std::string& name) {
-    const auto records = plan_records(context);
-    if (!records) {
-        return tl::unexpected(records.error());
-    }
-    const auto found = std::find_if(records->begin(), records->end(), [&](const Record& record) {
-        return std::get<std::string>(record.front().value) == name;
-    });
-    return found != records->end() ? print(format_record(context.output(), *found))
-                                   : tl::unexpected(no_plan(context, name));
+    const auto record = plan_record(context, name);
+    return record ? print(format_record(context.output(), *record)) : tl::unexpected(record.error());
 }
 
 struct PlanOptions {

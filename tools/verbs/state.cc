@@ -2,30 +2,12 @@
 
 #include <memory>
 
-#include "tools/key_change.h"
+#include "tools/operations/key_operations.h"
 #include "tools/verbs/registry.h"
 
 namespace apikeyd {
 
 namespace {
-
-Outcome set_state(const Context& context, const std::string& id, KeyState state, Until until) {
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
-        auto row = find_key(context, set, id);
-        if (!row) {
-            return tl::unexpected(row.error());
-        }
-        if (row->state == KeyState::kRevoked && state != KeyState::kRevoked) {
-            return failed(Exit::kNo, id + ": is revoked, and that is for ever (issue another key)");
-        }
-        row->state = state;
-        if (const Result<void> changed = set.upsert(*row); !changed) {
-            return failed(Exit::kUnreachable, changed.error());
-        }
-        return std::vector<Change>{{Change::Kind::kUpsert, *row}};
-    };
-    return change_keys(context, edit, false, until);
-}
 
 Verb add_state_verb(CommandLine& line, const std::string& name, const std::string& summary, KeyState state) {
     auto id = std::make_shared<std::string>();
@@ -35,7 +17,7 @@ Verb add_state_verb(CommandLine& line, const std::string& name, const std::strin
     command.add_choice("--wait", *wait, {"host", "fleet"}, "where it is in force when the verb has ended");
     command.set_example("apikeyctl " + name + " 2RkT9pQwX4Za");
     return {command, [id, wait, state](const Context& context) {
-                return set_state(context, *id, state, *wait == "fleet" ? Until::kFleet : Until::kHost);
+                return set_key_state(context, {*id, state, *wait == "fleet" ? Until::kFleet : Until::kHost});
             }};
 }
 

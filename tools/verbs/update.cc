@@ -5,7 +5,8 @@
 
 #include "source/json_text.h"
 #include "tools/duration.h"
-#include "tools/key_change.h"
+#include "tools/operations/key_operations.h"
+#include "tools/operations/key_terms.h"
 #include "tools/tags.h"
 #include "tools/terms_options.h"
 #include "tools/verbs/registry.h"
@@ -140,28 +141,13 @@ Outcome change_row(KeyRow& row, const UpdateOptions& options, const Update& upda
     return {};
 }
 
-Outcome update_key(const Context& context, const UpdateOptions& options) {
-    const auto update = read_options(options);
-    if (!update) {
-        return tl::unexpected(update.error());
+Outcome update(const Context& context, const UpdateOptions& options) {
+    const auto wanted = read_options(options);
+    if (!wanted) {
+        return tl::unexpected(wanted.error());
     }
-    const KeyEdit edit = [&](KeySet& set) -> tl::expected<std::vector<Change>, Failure> {
-        auto row = find_key(context, set, options.id);
-        if (!row) {
-            return tl::unexpected(row.error());
-        }
-        if (Outcome changed = change_row(*row, options, *update); !changed) {
-            return tl::unexpected(changed.error());
-        }
-        if (Outcome defined = check_terms(terms_of(*row), set.policies(), update->terms); !defined) {
-            return tl::unexpected(defined.error());
-        }
-        if (const Result<void> changed = set.upsert(*row); !changed) {
-            return failed(Exit::kUsage, changed.error());
-        }
-        return std::vector<Change>{{Change::Kind::kUpsert, *row}};
-    };
-    return change_keys(context, edit);
+    const EditRow edit = [&](KeyRow& row) { return change_row(row, options, *wanted); };
+    return by_option(update_key(context, options.id, edit), options.terms);
 }
 
 }  // namespace
@@ -179,7 +165,7 @@ Verb add_update(CommandLine& line) {
     command.add_list("--drop-limit", options->dropped_limits, "the name of a limit of its own that ends");
     command.add_choices("--clear", options->cleared, kClearable, "what it is to have no more");
     command.set_example("apikeyctl update 2RkT9pQwX4Za --plan team --limit daily=5000/day --clear expires");
-    return {command, [options](const Context& context) { return update_key(context, *options); }};
+    return {command, [options](const Context& context) { return update(context, *options); }};
 }
 
 }  // namespace apikeyd
