@@ -29,6 +29,8 @@ sockaddr_un address_of(const std::string& path) {
     return address;
 }
 
+}  // namespace
+
 Result<Peer> peer_of(int fd) {
     ucred credentials{};
     socklen_t bytes = sizeof(credentials);
@@ -50,10 +52,35 @@ Result<Peer> peer_of(int fd) {
     }
 }
 
-}  // namespace
-
 bool Peer::in_group(gid_t group) const {
     return gid == group || std::find(groups.begin(), groups.end(), group) != groups.end();
+}
+
+Result<OwnedFd> listen_on(const std::string& path, mode_t mode, std::optional<gid_t> gid) {
+    OwnedFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!listener.is_open()) {
+        return fail(fmt::format("{}: socket: {}", path, errno_text(errno)));
+    }
+    // Linux makes the file with the socket's own mode less the umask (unix_bind()): owner only, until group
+    // and mode are right. umask() would be felt by the other threads.
+    const sockaddr_un address = address_of(path);
+    if (::fchmod(listener.get(), 0600) != 0 ||
+        ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+        return fail(fmt::format("{}: cannot create the socket: {}", path, errno_text(errno)));
+    }
+    std::string problem;
+    if (gid && ::lchown(path.c_str(), static_cast<uid_t>(-1), *gid) != 0) {
+        problem = fmt::format("{}: cannot give it to group {}: {}", path, *gid, errno_text(errno));
+    } else if (::chmod(path.c_str(), mode) != 0) {
+        problem = fmt::format("{}: cannot set mode {:04o}: {}", path, mode, errno_text(errno));
+    } else if (::listen(listener.get(), SOMAXCONN) != 0) {
+        problem = fmt::format("{}: listen: {}", path, errno_text(errno));
+    }
+    if (!problem.empty()) {
+        ::unlink(path.c_str());
+        return fail(problem);
+    }
+    return listener;
 }
 
 std::string describe_fault(ServerFault fault) {
@@ -137,33 +164,17 @@ Result<void> UnixServer::bind_and_listen() {
     if (auto removed = remove_stale_socket(); !removed) {
         return removed;
     }
-    listener_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!listener_.is_open()) {
-        return fail(fmt::format("{}: socket: {}", path_, errno_text(errno)));
+    auto listener = listen_on(path_, options_.mode, options_.gid);
+    if (!listener) {
+        return tl::unexpected<Error>(listener.error());
     }
-    // Linux makes the file with the socket's own mode less the umask (unix_bind()): owner only, until group
-    // and mode are right. umask() would be felt by the other threads.
-    const sockaddr_un address = address_of(path_);
-    if (::fchmod(listener_.get(), 0600) != 0 ||
-        ::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-        return fail(fmt::format("{}: cannot create the socket: {}", path_, errno_text(errno)));
-    }
+    listener_ = std::move(*listener);
     struct stat status {};
     if (::lstat(path_.c_str(), &status) != 0) {
         return fail(fmt::format("{}: {}", path_, errno_text(errno)));
     }
     socket_device_ = status.st_dev;
     socket_inode_ = status.st_ino;
-    if (options_.gid && ::lchown(path_.c_str(), static_cast<uid_t>(-1), *options_.gid) != 0) {
-        return fail(
-            fmt::format("{}: cannot give it to group {}: {}", path_, *options_.gid, errno_text(errno)));
-    }
-    if (::chmod(path_.c_str(), options_.mode) != 0) {
-        return fail(fmt::format("{}: cannot set mode {:04o}: {}", path_, options_.mode, errno_text(errno)));
-    }
-    if (::listen(listener_.get(), SOMAXCONN) != 0) {
-        return fail(fmt::format("{}: listen: {}", path_, errno_text(errno)));
-    }
     return {};
 }
 

@@ -34,6 +34,13 @@ struct Peer {
     bool in_group(gid_t group) const;
 };
 
+/// Of the peer of a connected Unix socket.
+Result<Peer> peer_of(int fd);
+
+/// Makes the socket file `path`, which nobody but its owner may open until group and mode are right, and
+/// listens on it without blocking. Nothing is left of it where that fails.
+Result<OwnedFd> listen_on(const std::string& path, mode_t mode, std::optional<gid_t> gid);
+
 /// Answers one request, once, at any later time on the loop's thread. A handle only: copies are free, and it
 /// may outlive the connection and the server. Copying and destroying it is safe on any thread, sending is
 /// not.

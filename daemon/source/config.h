@@ -64,6 +64,15 @@ struct SnapshotConfig {
     uint32_t max_age_h = kSnapshotAgeDefault_h;  ///< one that is older is not used
 };
 
+/// Where the admin door (tools/door/) listens besides its Unix socket.
+struct DoorConfig {
+    std::string address;      ///< of an interface, IPv4 or IPv6; empty: not on TCP
+    uint16_t port = 0;        ///< 0: any that is free
+    bool tls = true;          ///< false only on a loopback address
+    std::string certificate;  ///< absolute, of a PEM file; with its chain
+    std::string key;          ///< absolute, of a PEM file
+};
+
 struct Config {
     std::string instance = apikey::shm::kInstanceDefault;
     std::string host;             ///< what a fleet calls this host; empty: as the kernel does
@@ -78,6 +87,7 @@ struct Config {
     ReloadConfig reload;
     SnapshotConfig snapshot;
     RetentionConfig retention;
+    DoorConfig door;
     uint32_t flush_interval_ms = kFlushDefault_ms;
     uint32_t heartbeat_interval_ms = kHeartbeatDefault_ms;
     uint64_t capacity_keys = 0;  ///< room that each table has at least; 0: by what is loaded

@@ -1,5 +1,7 @@
 #include "source/config_yaml.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -152,6 +154,26 @@ Taken take_host(const YamlScalar& value, Config& config) {
     return {};
 }
 
+/// `192.0.2.1:8443` or `[2001:db8::1]:8443`: an address of this host, no name.
+Taken take_listen(const YamlScalar& value, DoorConfig& door) {
+    const std::string_view text = value.text;
+    const size_t colon = text.rfind(':');
+    const std::string_view port = text.substr(colon == std::string_view::npos ? text.size() : colon + 1);
+    std::string address(text.substr(0, colon));
+    const bool v6 = address.size() > 2 && address.front() == '[' && address.back() == ']';
+    if (v6) {
+        address = address.substr(1, address.size() - 2);
+    }
+    in6_addr parsed{};
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), door.port);
+    if (inet_pton(v6 ? AF_INET6 : AF_INET, address.c_str(), &parsed) != 1 || error != std::errc{} ||
+        end != port.data() + port.size()) {
+        return yaml_quote(text) + " (want ADDRESS:PORT, as 127.0.0.1:8443 or [::1]:8443)";
+    }
+    door.address = address;
+    return {};
+}
+
 std::vector<Field> config_fields(const std::filesystem::path& base) {
     const auto path = [base](auto member) {
         return [=](const YamlScalar& v, Config& c) { return take_path(v.text, base, member(c)); };
@@ -201,6 +223,13 @@ std::vector<Field> config_fields(const std::filesystem::path& base) {
          in_section(&Config::retention, &RetentionConfig::hours_d, kHoursMin_d, kHoursMax_d)},
         {"retention.days_d",
          in_section(&Config::retention, &RetentionConfig::days_d, kDaysMin_d, kDaysMax_d)},
+        {"door.listen", [](const YamlScalar& v, Config& c) { return take_listen(v, c.door); }},
+        {"door.certificate", path([](Config& c) -> std::string& { return c.door.certificate; })},
+        {"door.key", path([](Config& c) -> std::string& { return c.door.key; })},
+        {"door.tls",
+         [](const YamlScalar& v, Config& c) {
+             return choose<bool>(v, {{"on", true}, {"off", false}}, c.door.tls);
+         }},
         {"flush_interval_ms", number(&Config::flush_interval_ms, kFlushMin_ms, kFlushMax_ms)},
         {"heartbeat_interval_ms", number(&Config::heartbeat_interval_ms, kHeartbeatMin_ms, kHeartbeatMax_ms)},
         {"capacity", number(&Config::capacity_keys, 0, kCapacityMax_keys)},
@@ -392,6 +421,35 @@ std::string shared_file(const Config& config, const std::string& config_path) {
     return {};
 }
 
+bool is_loopback(const std::string& address) {
+    return address == "::1" || address.starts_with("127.");
+}
+
+/// Keys go over TCP in the clear only where no network is. Empty: they do not.
+std::string door_fault(const Config& config) {
+    const DoorConfig& door = config.door;
+    if (door.address.empty()) {
+        const bool given = config.places.find("door.certificate") != config.places.end() ||
+                           config.places.find("door.key") != config.places.end() ||
+                           config.places.find("door.tls") != config.places.end();
+        return given ? "door.listen: missing (required with the rest of door)" : "";
+    }
+    if (!door.tls) {
+        return is_loopback(door.address)
+                   ? ""
+                   : config.named("door.tls") +
+                         ": off, and door.listen is no loopback address (want a certificate and a key)";
+    }
+    for (const auto& [field, path] :
+         {std::pair("door.certificate", &door.certificate), {"door.key", &door.key}}) {
+        if (path->empty()) {
+            return config.named("door.listen") + ": " + field +
+                   " is missing (required; on a loopback address tls: off does without)";
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 std::string Config::named(std::string_view field) const {
@@ -417,6 +475,9 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     }
     if (std::string shared = shared_file(config, absolute.string()); !shared.empty()) {
         return fail(std::move(shared));
+    }
+    if (std::string fault = door_fault(config); !fault.empty()) {
+        return fail(std::move(fault));
     }
     return config;
 }

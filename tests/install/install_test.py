@@ -21,7 +21,9 @@ FILES = {
     "bin/apikeyctl": 0o755,
     "bin/apikey-bench": 0o755,
     "sbin/apikeyd": 0o755,
+    "sbin/apikeyd-door": 0o755,
     "etc/logrotate.d/apikeyd": 0o644,
+    "lib/systemd/system/apikeyd-door.service": 0o644,
     "lib/systemd/system/apikeyd.service": 0o644,
     "lib/sysusers.d/apikeyd.conf": 0o644,
     "share/doc/apikeyd/examples/apikeyd.yaml.example": 0o644,
@@ -33,6 +35,7 @@ FILES = {
     "share/man/man1/apikey-bench.1": 0o644,
     "share/man/man3/libapikey.3": 0o644,
     "share/man/man5/apikeyd.yaml.5": 0o644,
+    "share/man/man8/apikeyd-door.8": 0o644,
     "share/man/man8/apikeyd.8": 0o644,
 }
 STRANGERS_PROGRAM = r"""

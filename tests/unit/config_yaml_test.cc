@@ -167,11 +167,53 @@ TEST(source_ConfigYaml, ALogHasAFileOfItsOwn) {
               at + "19: audit_log.file: is the file of log.file as well (want a file of its own)");
 }
 
+TEST(source_ConfigYaml, Door) {
+    const auto none = parse_config(kRequired, "/etc/apikeyd/c.yaml");
+    ASSERT_TRUE(none) << none.error().message;
+    EXPECT_EQ(none->door.address, "");
+    const auto tls = parse_config(
+        kRequired + "door: {listen: '[2001:db8::1]:8443', certificate: tls/c.pem, key: tls/k.pem}\n",
+        "/etc/apikeyd/c.yaml");
+    ASSERT_TRUE(tls) << tls.error().message;
+    EXPECT_EQ(tls->door.address, "2001:db8::1");
+    EXPECT_EQ(tls->door.port, 8443);
+    EXPECT_TRUE(tls->door.tls);
+    EXPECT_EQ(tls->door.certificate, "/etc/apikeyd/tls/c.pem");
+    EXPECT_EQ(tls->door.key, "/etc/apikeyd/tls/k.pem");
+    for (const char* loopback : {"127.0.0.1:0", "127.9.8.7:80", "'[::1]:8443'"}) {
+        const auto clear = parse_config(kRequired + "door: {listen: " + loopback + ", tls: off}\n", "c.yaml");
+        ASSERT_TRUE(clear) << clear.error().message;
+        EXPECT_FALSE(clear->door.tls);
+    }
+}
+
+TEST(source_ConfigYaml, DoorsThatWouldSendKeysInTheClear) {
+    const std::string at = "/etc/apikeyd/c.yaml:3:";
+    for (const char* wrong : {"localhost:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:80x",
+                              "::1:80", "127.1:80", "[127.0.0.1]:80", ":80"}) {
+        EXPECT_EQ(
+            field_error("door: {listen: '" + std::string(wrong) + "', tls: off}"),
+            at + "16: door.listen: '" + wrong + "' (want ADDRESS:PORT, as 127.0.0.1:8443 or [::1]:8443)");
+    }
+    EXPECT_EQ(
+        field_error("door: {tls: off, listen: 0.0.0.0:80}"),
+        at + "13: door.tls: off, and door.listen is no loopback address (want a certificate and a key)");
+    EXPECT_EQ(field_error("door: {listen: 127.0.0.1:80, key: k.pem}"),
+              at + "16: door.listen: door.certificate is missing (required; on a loopback address tls: off "
+                   "does without)");
+    EXPECT_EQ(field_error("door: {listen: 127.0.0.1:80, certificate: c.pem}"),
+              at + "16: door.listen: door.key is missing (required; on a loopback address tls: off does "
+                   "without)");
+    EXPECT_EQ(field_error("door: {tls: off}"), "door.listen: missing (required with the rest of door)");
+    EXPECT_EQ(field_error("door: {listen: 127.0.0.1:80, tls: maybe}"),
+              at + "35: door.tls: 'maybe' (want one of on, off)");
+}
+
 TEST(source_ConfigYaml, WrongShapes) {
     const std::string at = "/etc/apikeyd/c.yaml:3:";
     EXPECT_EQ(field_error("colour: [red, {a: b}]"),
               at + "1: unknown field 'colour' (want one of audit_log, capacity, clients_group, denial_log, "
-                   "directory, "
+                   "directory, door, "
                    "event_loop, "
                    "flush_interval_ms, heartbeat_interval_ms, host, instance, log, operators_group, reload, "
                    "retention, snapshot, source, usage)");
