@@ -92,6 +92,8 @@ class Install(unittest.TestCase):
         config = "--config /etc/apikeyd/apikeyd.yaml"
         self.assertIn(f"ExecStart={options.prefix}/sbin/apikeyd {config}\n", unit)
         self.assertIn(f"ExecReload={options.prefix}/bin/apikeyctl {config} reload\n", unit)
+        door = (self.root / "lib/systemd/system/apikeyd-door.service").read_text()
+        self.assertIn(f"ExecStart={options.prefix}/sbin/apikeyd-door {config}\n", door)
         tool = subprocess.run([self.root / "bin/apikeyctl", "--help"], capture_output=True, text=True, check=True)
         self.assertIn("[/etc/apikeyd/apikeyd.yaml]", tool.stdout)
 

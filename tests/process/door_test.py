@@ -141,12 +141,10 @@ class EveryOperation(DoorCase):
         self.good("revokeKey", revoked)
         for name in "enableKey", "disableKey", "rotateKey":
             self.problem(409, name, revoked)
-        self.conflicts()
+        self.problem(409, "createOwner", body={"name": "acme"})
+        self.problem(409, "deleteOwner", "acme")
         self.while_the_store_is_away()
         self.assertEqual(self.document.unseen(), [])
-
-    def conflicts(self):
-        """Of what slices that come later declare."""
 
     def ask_in_every_way(self, operation, unknown, nothing, spent):
         name, subject = operation.name, self.subject_of(operation)
@@ -303,6 +301,83 @@ class Lifecycle(DoorCase):
             self.problem(404, "showKey", NO_SUCH_ID, connection=connection)
 
 
+class OwnersPlansUsage(DoorCase):
+    def test_an_owner_with_a_name_that_a_path_has_to_quote(self):
+        for name in "a/b c", "ключ", "50%?#", "..":
+            with self.subTest(name):
+                status, headers, body = self.call("createOwner", body={"name": name, "plan": "free"})
+                self.assertEqual((status, body), (201, {"name": name, "plan": "free"}))
+                self.assertEqual(self.door.ask("GET", headers["Location"])[0], 200)
+                self.fresh(owner=name)
+                shown = self.good("showOwner", name)
+                self.assertEqual(shown, {"name": name, "plan": "free", "keys": 1})
+                self.assertEqual(shown, json.loads(self.door.tool("owner", "show", name, "--output", "json")))
+                self.assertEqual(self.good("changeOwner", name, body={"plan": None})["plan"], None)
+                self.problem(409, "deleteOwner", name)
+                for key in self.good("listKeys", query="?owner=" + urllib.parse.quote(name, safe=""))["keys"]:
+                    self.good("revokeKey", key["id"])
+                self.assertEqual(self.call("deleteOwner", name)[0], 204)
+                self.problem(404, "showOwner", name)
+
+    def test_owners_that_cannot_be_so(self):
+        before = self.key_set()
+        bodies = [
+            ({"name": ""}, "/name"), ({}, "/name"), ({"name": None}, "/name"), ({"name": 5}, "/name"), ({"name": "a\nb"}, "/name"),
+            ({"name": "x" * 256}, "/name"), ({"name": "x", "plan": "none-such"}, "/plan"), ({"name": "x", "plan": "No"}, "/plan"),
+            ({"name": "x", "plan": []}, "/plan"), ({"name": "x", "keys": 1}, "/keys"),
+        ]  # fmt: skip
+        for body, pointer in bodies:
+            with self.subTest(body=str(body)[:40]):
+                found = self.problem(422, "createOwner", body=body)
+                self.assertEqual([error["pointer"] for error in found["errors"]], [pointer])
+        for body in {}, {"plan": 5}, {"plan": "none-such"}:
+            self.assertEqual(self.problem(422, "changeOwner", "acme", body=body)["errors"][0]["pointer"], "/plan")
+        self.assertEqual(self.key_set(), before)
+
+    def test_owners_and_plans_are_what_the_tool_shows(self):
+        for operation, name in ("listOwners", "owner"), ("listPlans", "plan"):
+            shown = json.loads(self.door.tool(name, "list", "--output", "json"))
+            self.assertEqual(self.good(operation), {name + "s": shown})
+        self.assertEqual(self.good("showPlan", "free"), json.loads(self.door.tool("plan", "show", "free", "--output", "json")))
+
+    def test_usage_is_what_the_tool_shows(self):
+        used, key = self.door.issue("--owner", "users", scopes=["apikeyd.self"])
+        for _ in range(3):
+            self.assertEqual(self.verdict(key), "VALID")
+        self.door.tool("disable", used)
+        self.verdict(key)
+        self.door.tool("enable", used)
+        unused, _ = self.door.issue()
+        for one in used, unused:
+            for query, options in ("", ()), ("?since=1h", ("--since", "1h")), ("?by=minute", ("--by", "minute")):
+                shown = json.loads(self.door.tool("usage", one, "--output", "json", *options))
+                found = self.good("showUsage", one, query=query)
+                self.assertEqual({name: found[name] for name in found if name != "unflushed"},
+                                 {name: shown[name] for name in shown if name != "unflushed"})  # fmt: skip
+        self.assertEqual([self.good("showUsage", used)[count] for count in ("allowed", "denied")], [3, 1])
+        self.assertEqual(self.good("showOwnUsage", key=key)["allowed"], 4)  # and itself
+        steps = self.good("showOwnUsage", key=key, query="?since=1h&by=minute")["keys"]
+        self.assertEqual((sum(step["allowed"] for step in steps), {step["id"] for step in steps}), (5, {used}))
+        other, _ = self.door.issue("--owner", "others")
+        theirs = [self.problem(404, "showUsage", one, key=key) for one in (other, NO_SUCH_ID)]
+        self.assertEqual(theirs[0], theirs[1])
+        self.problem(404, "showUsage", NO_SUCH_ID)
+
+    def test_periods_that_cannot_be(self):
+        key, _ = self.door.issue()
+        queries = {
+            "since=x": "since", "until=x": "until", "since=": "since", "by=week": "by", "by=": None,
+            "since=2100-01-01": "since", "since=2026-11-01&until=2026-10-01": "since", "since=2026-11-01T00:00:01Z": "since",
+        }  # fmt: skip
+        for query, parameter in queries.items():
+            with self.subTest(query):
+                if parameter is None:
+                    self.good("showUsage", key, query="?" + query)
+                else:
+                    found = self.problem(400, "showUsage", key, query="?" + query)
+                    self.assertEqual(found["errors"][0]["parameter"], parameter)
+
+
 class Callers(DoorCase):
     def test_keys_that_are_not_accepted_get_one_and_the_same_answer(self):
         revoked, revoked_key = self.door.issue(scopes=DOOR_SCOPES)
@@ -376,7 +451,7 @@ class Callers(DoorCase):
         self.problem(404, "showKey", other, key=key)
 
     def test_who_has_no_key_has_no_self(self):
-        for name in "showSelf", "rotateSelf":
+        for name in "showSelf", "rotateSelf", "showOwnUsage":
             self.problem(403, name)
 
     def test_changes_are_logged_with_who_made_them_and_no_plaintext_is(self):
@@ -580,7 +655,7 @@ class Tls(DoorCase):
         _, key = self.door.issue(scopes=["apikeyd.keys.read"])
         for sent in b"GET /v1/keys HTTP/1.1\r\nHost: h\r\n\r\n", b"\x16\x03\x01\x40\x00" + b"x" * 100000, b"":
             with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as peer:
-                with contextlib.suppress(ConnectionError):
+                with contextlib.suppress(OSError):
                     peer.sendall(sent)
                     peer.shutdown(socket.SHUT_WR)
                     self.assertNotIn(b"HTTP/1.1", peer.makefile("rb").read())

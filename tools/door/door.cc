@@ -15,10 +15,6 @@ constexpr std::string_view kDocument = "/v1/openapi.json";
 tl::expected<std::multimap<std::string, std::string>, HttpAnswer> parameters_of(std::string_view query,
                                                                                 const Route& route) {
     std::multimap<std::string, std::string> parameters;
-    const auto wrong = [](const std::string& name, std::string detail) {
-        return tl::unexpected(problem(400, "A parameter of the query cannot be used.",
-                                      {.errors = {{.detail = std::move(detail), .parameter = name}}}));
-    };
     while (!query.empty()) {
         const std::string_view one = query.substr(0, query.find('&'));
         query.remove_prefix(std::min(query.size(), one.size() + 1));
@@ -30,13 +26,14 @@ tl::expected<std::multimap<std::string, std::string>, HttpAnswer> parameters_of(
         const auto value =
             percent_decoded(equals == std::string_view::npos ? "" : one.substr(equals + 1), true);
         if (!name || !value) {
-            return wrong(std::string(one.substr(0, equals)), "want %XX that make UTF-8");
+            return tl::unexpected(
+                wrong_parameter(std::string(one.substr(0, equals)), "want %XX that make UTF-8"));
         }
         if (std::find(route.parameters.begin(), route.parameters.end(), *name) == route.parameters.end()) {
-            return wrong(*name, "no such parameter");
+            return tl::unexpected(wrong_parameter(*name, "no such parameter"));
         }
         if (*name != "tag" && parameters.count(*name) != 0) {
-            return wrong(*name, "want it once");
+            return tl::unexpected(wrong_parameter(*name, "want it once"));
         }
         parameters.emplace(*name, *value);
     }

@@ -23,25 +23,6 @@ constexpr uint64_t kPageMax = 1000;
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kMergePatch = "application/merge-patch+json";
 
-HttpAnswer fields_at_fault(std::vector<ProblemPart> faults) {
-    return problem(422, "The body has fields that cannot be so.", {.errors = std::move(faults)});
-}
-
-HttpAnswer wrong_parameter(const std::string& name, std::string detail) {
-    return problem(400, "A parameter of the query cannot be used.",
-                   {.errors = {{.detail = std::move(detail), .parameter = name}}});
-}
-
-/// What the caller may see and touch under `scope`: all keys, or those of their own owner.
-bool may(const Caller& caller, std::string_view scope, const KeyRow& row) {
-    return caller.holds(scope) || (caller.holds(door_scope::kSelf) && caller.owns(row));
-}
-
-/// A key of another owner's is as if it were not there.
-Outcome check_theirs(const Caller& caller, std::string_view scope, const KeyRow& row) {
-    return may(caller, scope, row) ? Outcome() : failed(Exit::kNo, Cause::kMissing, row.id + ": not theirs");
-}
-
 /// To be looked at where nobody else changes the key: whose it is may have changed since it was read.
 CheckKey check_may(const Caller& caller, std::string_view scope) {
     return [&caller, scope](const KeyRow& row) { return check_theirs(caller, scope, row); };
@@ -147,7 +128,7 @@ HttpAnswer list(const Call& call) {
     std::string last;
     const int64_t now = now_s();
     const Outcome read = read_page(call.context, after, [&](const KeyRow& row) {
-        if (may(call.caller, door_scope::kKeysRead, row) && query.matches(row, now)) {
+        if (check_theirs(call.caller, door_scope::kKeysRead, row) && query.matches(row, now)) {
             records.push_back(short_record(row, now));
             last = row.id;
         }
@@ -275,12 +256,6 @@ HttpAnswer rotate_id(const Call& call, const std::string& id) {
 
 HttpAnswer rotate(const Call& call) {
     return rotate_id(call, call.subject);
-}
-
-/// Who has come without a key has none to ask about.
-HttpAnswer of_own_key(const Call& call, HttpAnswer (*answer)(const Call& call, const std::string& id)) {
-    return call.caller.is_operator ? problem(403, "No API key was sent: there is no key to be told of.")
-                                   : answer(call, call.caller.key_id);
 }
 
 HttpAnswer show_self(const Call& call) {

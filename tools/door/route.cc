@@ -1,6 +1,7 @@
 #include "tools/door/route.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/hex.h"
 #include "base/utf8.h"
@@ -36,7 +37,7 @@ bool is_utf8(std::string_view text) {
 const std::vector<Route>& routes() {
     static const std::vector<Route> all = [] {
         std::vector<Route> joined = key_routes();
-        for (const std::vector<Route>& more : {self_routes()}) {
+        for (const std::vector<Route>& more : {self_routes(), usage_routes(), owner_routes()}) {
             joined.insert(joined.end(), more.begin(), more.end());
         }
         return joined;
@@ -69,6 +70,39 @@ HttpAnswer failure_answer(const Call& call, const Failure& failure) {
         answer.headers.emplace_back("Retry-After", "1");
     }
     return answer;
+}
+
+HttpAnswer of_own_key(const Call& call, HttpAnswer (*answer)(const Call& call, const std::string& id)) {
+    return call.caller.is_operator ? problem(403, "No API key was sent: there is no key to be told of.")
+                                   : answer(call, call.caller.key_id);
+}
+
+HttpAnswer wrong_parameter(const std::string& name, std::string detail) {
+    return problem(400, "A parameter of the query cannot be used.",
+                   {.errors = {{.detail = std::move(detail), .parameter = name}}});
+}
+
+HttpAnswer fields_at_fault(std::vector<ProblemPart> faults) {
+    return problem(422, "The body has fields that cannot be so.", {.errors = std::move(faults)});
+}
+
+Outcome check_theirs(const Caller& caller, std::string_view scope, const KeyRow& row) {
+    const bool theirs = caller.holds(scope) || (caller.holds(door_scope::kSelf) && caller.owns(row));
+    return theirs ? Outcome() : failed(Exit::kNo, Cause::kMissing, row.id + ": not theirs");
+}
+
+std::string percent_encoded(std::string_view text) {
+    std::string encoded;
+    for (const char c : text) {
+        const auto byte = static_cast<uint8_t>(c);
+        if (isalnum(byte) != 0 || std::string_view("-._~").find(c) != std::string_view::npos) {
+            encoded += c;
+        } else {
+            encoded += '%';
+            append_hex(encoded, {&byte, 1});
+        }
+    }
+    return encoded;
 }
 
 std::optional<std::string> percent_decoded(std::string_view text, bool query) {

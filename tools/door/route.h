@@ -47,11 +47,25 @@ struct Route {
 const std::vector<Route>& routes();
 std::vector<Route> key_routes();
 std::vector<Route> self_routes();
+std::vector<Route> usage_routes();
+std::vector<Route> owner_routes();
 
 /// A failed operation as an answer: 404, 409, 422 with the field, or 503, which says whether the change is
 /// recorded. What only the operator of the host is to know, as paths, goes to the log.
 HttpAnswer failure_answer(const Call& call, const Failure& failure);
 
+/// What a path about the caller's own key answers. Who has come without one has none to ask about.
+HttpAnswer of_own_key(const Call& call, HttpAnswer (*answer)(const Call& call, const std::string& id));
+
+/// Answers about faults that several paths have.
+HttpAnswer wrong_parameter(const std::string& name, std::string detail);
+HttpAnswer fields_at_fault(std::vector<ProblemPart> faults);
+/// The caller may see and touch all of something by `scope`, or this key as its owner: else it is as if it
+/// were not there.
+Outcome check_theirs(const Caller& caller, std::string_view scope, const KeyRow& row);
+
+/// The text as a part of a path (RFC 3986).
+std::string percent_encoded(std::string_view text);
 /// The text with its %XX decoded, and in a query each + a blank. nullopt: they are broken, or make no UTF-8.
 std::optional<std::string> percent_decoded(std::string_view text, bool query);
 

@@ -6,6 +6,7 @@
 
 #include "source/rfc3339.h"
 #include "source/yaml_events.h"
+#include "tools/operations/key_usage.h"
 #include "tools/read_store.h"
 #include "tools/usage_access.h"
 #include "tools/usage_chart.h"
@@ -132,48 +133,26 @@ tl::expected<std::unique_ptr<KeyGroups>, Failure> read_groups(const Context& con
     return keys;
 }
 
-/// For a key without counts: whether the key set has it.
-Outcome check_known(const Context& context, const std::string& id) {
-    const auto found = find_row(context, id);
-    if (!found) {
-        return tl::unexpected(found.error());
-    }
-    return *found ? Outcome()
-                  : failed(Exit::kNo, id + ": no key with this id in " + context.store()->place +
-                                          ", and no counts of one");
-}
-
-/// What was ever counted for one key: a record of its own.
-Outcome print_total(const Context& context, const KeyTotal& total) {
-    return print(
-        format_record(context.output(),
-                      {{"id", total.key_id},
-                       {"allowed", total.allowed},
-                       {"denied", total.denied},
-                       {"last_used", total.last_used_s != 0 ? Value(Time{total.last_used_s}) : Value()}}));
-}
-
 /// Sums of a stretch that began before what is kept would be taken for whole. Without --since what is asked
 /// for is what there is, unless it ends before that. A chart begins there then.
 tl::expected<bool, Failure> is_partial(UsageReader& reader, const UsageOptions& options,
                                        RollupQuery& stretch) {
-    const auto kept = reader.kept(stretch);
-    if (!kept) {
-        return failed(Exit::kUnreachable, kept.error());
-    }
-    const int64_t first_s = kept->first_s.value_or(stretch.until_s);
     // Of steps, those that are kept are what was asked for where nobody said since when; of a sum, all are.
     const bool asked_from = options.period.since || (options.period.by.empty() && !options.chart);
-    const bool partial = kept->lost && (asked_from ? stretch.since_s < first_s : stretch.until_s <= first_s);
+    const auto kept = kept_of(reader, stretch, asked_from);
+    if (!kept) {
+        return tl::unexpected(kept.error());
+    }
+    const int64_t first_s = kept->first_s.value_or(stretch.until_s);
     if (options.chart && !options.period.since) {
         stretch.since_s = std::min(first_s, stretch.until_s);
     }
-    if (partial) {
+    if (kept->partial) {
         say("usage: this is not all of the stretch: counts by " + std::string(step_name(stretch.step_s)) +
             " are kept from " + (kept->first_s ? format_rfc3339(first_s) : "later") +
             " on (see retention in apikeyd.yaml(5))");
     }
-    return partial;
+    return kept->partial;
 }
 
 /// The keys that the options name; nullptr: all, and each by itself.
@@ -183,18 +162,6 @@ tl::expected<std::unique_ptr<KeyGroups>, Failure> wanted_keys(const Context& con
         return read_groups(context, options);
     }
     return nullptr;
-}
-
-/// One key's counts in all, or a failure where nobody knows it.
-tl::expected<KeyTotal, Failure> total_of(const Context& context, UsageReader& reader, const std::string& id) {
-    const auto total = reader.total(id);
-    if (!total) {
-        return failed(Exit::kUnreachable, total.error());
-    }
-    if (Outcome known = *total ? Outcome() : check_known(context, id); !known) {
-        return tl::unexpected(known.error());
-    }
-    return total->value_or(KeyTotal{.key_id = id});
 }
 
 UsageQuestion question_of(const UsageOptions& options, const KeyGroups* keys) {
@@ -224,7 +191,7 @@ Outcome answer(const Context& context, const UsageOptions& options, std::optiona
             return tl::unexpected(total.error());
         }
         if (!stretch) {
-            return print_total(context, *total);
+            return print(format_record(context.output(), total_record(*total)));
         }
         stretch->key_id = options.id;
     }
