@@ -50,6 +50,12 @@ bool Context::own_directory() const {
     return options_.directory.empty() && !config_ && directory_ != default_directory(0);
 }
 
+Context Context::on_behalf_of(std::string whom) const {
+    Context context = *this;
+    context.whom_ = std::move(whom);
+    return context;
+}
+
 Outcome Context::check_config() const {
     if (!config_ && !options_.config_path.empty()) {
         return failed(Exit::kUnreachable, config_error_);

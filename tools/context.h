@@ -56,6 +56,11 @@ class Context {
     [[nodiscard]] std::string instance_directory() const { return directory_ + '/' + instance_; }
     [[nodiscard]] std::string socket_path() const { return instance_directory() + "/admin.sock"; }
 
+    /// The same for somebody else, of whom the audit log is to tell beside the caller; at most
+    /// kBehalfBytesMax bytes.
+    [[nodiscard]] Context on_behalf_of(std::string whom) const;
+    [[nodiscard]] const std::string& whom() const { return whom_; }
+
     /// Fails when a configuration was named and cannot be used: the daemon's place is not known then.
     [[nodiscard]] Outcome check_config() const;
 
@@ -70,6 +75,7 @@ class Context {
     std::string config_error_;
     std::string directory_;
     std::string instance_;
+    std::string whom_;  // empty: nobody else
 };
 
 /// Unix seconds now.

@@ -118,6 +118,7 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
                 return fail(refusal->message);
             }
             request = *std::move(changed);
+            request.on_behalf_of = context.whom();
             return {};
         },
         options);

@@ -158,13 +158,13 @@ std::vector<AuditEntry> Admin::audited(const ApplyRequest& request) const {
 
 void Admin::answer(const Peer& peer, const Responder& responder, const ApplyRequest& request) {
     const auto answer_all = [this, &peer, responder, learned_ns = monotonic_now_ns(),
-                             entries = audited(request)](const auto& changes) {
-        return [this, peer, responder, learned_ns, changes, entries](const Result<void>& result) {
+                             entries = audited(request), behalf = request.on_behalf_of](const auto& changes) {
+        return [this, peer, responder, learned_ns, changes, entries, behalf](const Result<void>& result) {
             for (const auto& change : changes) {
                 note_change(change, result);
             }
             for (const AuditEntry& entry : entries) {
-                audit_.changed(&peer, entry, result);
+                audit_.changed(&peer, entry, result, behalf);
             }
             responder.send(result ? format_applied(learned_ns) : format_failure(result.error().message));
         };

@@ -75,11 +75,15 @@ class AuditLog::Line {
     std::vector<LogField> fields_;
 };
 
-void AuditLog::changed(const Peer* by, const AuditEntry& entry, const Result<void>& result) {
+void AuditLog::changed(const Peer* by, const AuditEntry& entry, const Result<void>& result,
+                       std::string_view on_behalf_of) {
     if (!on()) {
         return;
     }
     Line line(entry.action, by, by != nullptr ? kOperator : kSource);
+    if (!on_behalf_of.empty()) {
+        line.add("on_behalf_of", on_behalf_of);
+    }
     line.add("id", entry.id);
     line.add_result(result);
     for (const auto& [name, value] : entry.fields) {

@@ -21,8 +21,9 @@ class AuditLog {
     bool on() const { return log_.on(); }
 
     /// To be told before the action is answered. `by` is who asked for it by the socket; nullptr: whoever
-    /// edited the source.
-    void changed(const Peer* by, const AuditEntry& entry, const Result<void>& result);
+    /// edited the source. `on_behalf_of`: whom they acted for, as they say; empty: nobody.
+    void changed(const Peer* by, const AuditEntry& entry, const Result<void>& result,
+                 std::string_view on_behalf_of = {});
     /// A reload that was asked for by the socket.
     void reloaded(const Peer& by, bool force, const Result<ReloadReport>& result);
     /// The end of a load, behind the lines of its changes, of which `load.audit` left some out.

@@ -154,6 +154,10 @@ Result<AdminRequest> parse_apply(Reader& reader) {
     ApplyRequest request;
     request.before = reader.hash("before");
     request.after = reader.hash("after");
+    request.on_behalf_of = reader.text("on_behalf_of");
+    if (request.on_behalf_of.size() > kBehalfBytesMax) {
+        return fail("on_behalf_of: want at most " + std::to_string(kBehalfBytesMax) + " bytes");
+    }
     const json::array* changes = reader.array("changes");
     if (changes == nullptr) {
         return fail(reader.problem());
@@ -233,11 +237,15 @@ struct Formatter {
         for (const PolicyChange& change : request.policies) {
             policies.push_back(policy_change_to_json(change));
         }
-        return {{"verb", "apply"},
-                {"before", to_hex(request.before)},
-                {"after", to_hex(request.after)},
-                {"changes", std::move(changes)},
-                {"policies", std::move(policies)}};
+        json::object object{{"verb", "apply"},
+                            {"before", to_hex(request.before)},
+                            {"after", to_hex(request.after)},
+                            {"changes", std::move(changes)},
+                            {"policies", std::move(policies)}};
+        if (!request.on_behalf_of.empty()) {
+            object["on_behalf_of"] = request.on_behalf_of;
+        }
+        return object;
     }
 };
 

@@ -5,6 +5,7 @@
 //   {"verb":"reload","force":false}
 //   {"verb":"flush"}
 //   {"verb":"apply","before":"<hex>","after":"<hex>","changes":[{"op":"upsert","row":{…}},{"op":"remove","row":{…}}]}
+//   {"verb":"apply",…,"on_behalf_of":"key 2RkT9pQwX4Za"}
 //   {"verb":"apply",…,"policies":[{"op":"upsert","plan":{…}},{"op":"remove","owner":{…}},{"op":"upsert","scope":"…"}]}
 //
 // Answers: {"ok":true,…} or {"ok":false,"error":"<one or more lines for people>"}. No plaintext key ever
@@ -24,6 +25,9 @@
 
 namespace apikeyd {
 
+/// Whom the peer of an apply acts for, in its own words: `key 2RkT9pQwX4Za`.
+inline constexpr size_t kBehalfBytesMax = 64;
+
 struct StatusRequest {};
 struct FlushRequest {};
 struct ReloadRequest {
@@ -36,6 +40,7 @@ struct ApplyRequest {
     Fingerprint after{};
     std::vector<Change> changes = {};
     std::vector<PolicyChange> policies = {};  ///< then there are no changes
+    std::string on_behalf_of = {};            ///< for the audit log; empty: of the peer's own accord
 };
 using AdminRequest = std::variant<StatusRequest, ReloadRequest, FlushRequest, ApplyRequest>;
 

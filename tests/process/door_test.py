@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import pathlib
 import random
 import signal
@@ -103,7 +104,7 @@ class DoorCase(unittest.TestCase):
                 memory.seek(begin)
                 held = memory.read(end - begin)
                 for key in [*made, caller]:
-                    self.assertNotIn(key[-39:].encode(), held, line)
+                    self.assertFalse(key[-39:].encode() in held, f"{key_id(key)} stands in {line}")
 
     def key_set(self):
         return self.door.daemon.key_set.read_bytes()
@@ -379,6 +380,8 @@ class OwnersPlansUsage(DoorCase):
 
 
 class Callers(DoorCase):
+    more = "audit_log: {{file: {home}/audit.log}}\n"
+
     def test_keys_that_are_not_accepted_get_one_and_the_same_answer(self):
         revoked, revoked_key = self.door.issue(scopes=DOOR_SCOPES)
         disabled, disabled_key = self.door.issue(scopes=DOOR_SCOPES)
@@ -463,8 +466,23 @@ class Callers(DoorCase):
         lines = [line for line in log.splitlines() if "event=door.change" in line]
         self.assertTrue(any(f"actor={actor}" in line and "revoke" in line and made["id"] in line for line in lines), log)
         self.assertTrue(any("uid=" in line and "status=404" in line for line in lines), log)
+        self.problem(404, "deleteOwner", key)
         for secret in key, made["key"]:
-            self.assertNotIn(secret[-39:], log)
+            self.assertNotIn(secret[-39:], self.door.log.read_text())
+
+    def test_the_daemons_audit_log_tells_who_the_door_acted_for(self):
+        actor, key = self.door.issue(scopes=["apikeyd.keys.write"])
+        made = self.good("issueKey", key=key, body={})["id"]
+        self.good("disableKey", made)
+        self.good("createOwner", body={"name": "audited"})
+        told = [line for line in (self.door.daemon.home / "audit.log").read_text().splitlines()]
+        for event, who, what in (
+            ("key.create", f"key {actor}", made), ("key.disable", f"uid {os.getuid()}", made),
+            ("owner.create", f"uid {os.getuid()}", "audited"),
+        ):  # fmt: skip
+            wanted = f'on_behalf_of="{who}" id={what} result=ok'
+            self.assertEqual(len([line for line in told if f"event={event} " in line and wanted in line]), 1, told)
+        self.assertNotIn("on_behalf_of", next(line for line in told if f"id={actor} " in line))
 
 
 class BadInput(DoorCase):
@@ -504,6 +522,27 @@ class BadInput(DoorCase):
                 self.assertTrue(answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200])
                 self.assertIn(b"\r\nConnection: close\r\n", answer)
                 self.assertEqual(json.loads(answer.partition(b"\r\n\r\n")[2])["status"], status)
+
+    def test_torn_and_twisted_requests(self):
+        dice = random.Random(7)
+        body = json.dumps({"metadata": {"a": [1, {"b": "c"}]}, "limits": [{"name": "a", "rate": "1/s"}], "tags": ["x"]}).encode()
+        head = f"PATCH /v1/keys/{NO_SUCH_ID} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n".encode()
+        whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        for _ in range(500):
+            sent = bytearray(whole)
+            for _ in range(dice.randint(1, 4)):
+                at = dice.randrange(len(sent))
+                kind = dice.randrange(4)
+                if kind == 0:
+                    sent[at] = dice.randrange(256)
+                elif kind == 1:
+                    del sent[at : at + dice.randint(1, 8)]
+                elif kind == 2:
+                    sent[at:at] = sent[at : at + dice.randint(1, 40)]
+                else:
+                    sent[at:at] = dice.choice([b"\0", b"\r\n", b'"', b"{", b"}", b"[", b"]", b"\\u", b",", b"%", b":"])
+            answer = self.door.send(bytes(sent))
+            self.assertRegex(answer[:13], rb"^(HTTP/1.1 4\d\d )?$", sent)
 
     def test_bodies_that_are_no_json_object(self):
         bodies = {

@@ -184,6 +184,10 @@ TEST_F(AuditLogFile, TellsWhoWhatAndHowItWent) {
     EXPECT_EQ(told(),
               "level=info event=key.revoke actor=operator uid=3999999999 gid=5 pid=77 id=AAAAAAAAAAAA "
               "result=ok before.state=active after.state=revoked");
+    audit.changed(&peer_, {"key.delete", "AAAAAAAAAAAA", {}}, {}, "key BBBBBBBBBBBB\nresult=no");
+    EXPECT_EQ(told(),
+              "level=info event=key.delete actor=operator uid=3999999999 gid=5 pid=77 "
+              "on_behalf_of=\"key BBBBBBBBBBBB\\nresult=no\" id=AAAAAAAAAAAA result=ok");
     peer_.uid = 0;
     audit.changed(&peer_, {"plan.delete", "team", {}}, fail("no room\nresult=ok"));
     EXPECT_EQ(told(),

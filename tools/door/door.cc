@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/without_secrets.h"
 #include "tools/door/openapi.h"
 #include "tools/door/route.h"
 
@@ -57,14 +58,20 @@ std::string methods_of(std::string_view path) {
     return methods;
 }
 
+/// Who asks, in words.
+std::string named(const Caller& caller) {
+    return caller.is_operator ? "uid " + std::to_string(caller.uid) : "key " + caller.key_id;
+}
+
 void log_change(Log& log, const Route& route, const Caller& caller, const std::string& subject,
                 const HttpAnswer& answer) {
     const bool by_key = !caller.is_operator;
     const LogField actor = by_key ? LogField("actor", caller.key_id) : LogField("uid", uint64_t{caller.uid});
+    const std::string shown = without_secrets(subject);  // somebody may have put a key there
     const LogField fields[] = {actor,
                                {"method", route.method},
                                {"path", route.path},
-                               {"subject", subject},
+                               {"subject", shown},
                                {"status", uint64_t{answer.status}}};
     constexpr unsigned kRefused = 400;
     log.write(answer.status < kRefused ? LogLevel::info : LogLevel::warn, "door.change", fields);
@@ -96,7 +103,8 @@ HttpAnswer Door::answer(const HttpRequest& request) const try {
         if (!query) {
             return query.error();
         }
-        const Call call{context_, request, *caller, log_, *subject, *std::move(query)};
+        const Context context = context_.on_behalf_of(named(*caller));
+        const Call call{context, request, *caller, log_, *subject, *std::move(query)};
         HttpAnswer answer = route.answer(call);
         if (route.changes) {
             log_change(log_, route, *caller, *subject, answer);

@@ -5,6 +5,7 @@
 
 #include "base/hex.h"
 #include "base/utf8.h"
+#include "base/without_secrets.h"
 #include "source/key_rules.h"
 #include "tools/door/json_body.h"
 
@@ -61,10 +62,11 @@ HttpAnswer failure_answer(const Call& call, const Failure& failure) {
             break;
     }
     const bool recorded = failure.cause == Cause::kRecorded;
-    call.log.error(recorded ? "door.not_in_force" : "door.store_away", {{"reason", failure.message}});
+    call.log.error(recorded ? "door.not_in_force" : "door.store_away",
+                   {{"reason", without_secrets(failure.message)}});
     HttpAnswer answer = problem(503,
                                 recorded ? "The change is recorded, and not in force everywhere yet."
-                                         : "The keys cannot be read or changed now; nothing was done.",
+                                         : "The keys cannot be read or changed now.",
                                 {.recorded = recorded});
     if (!recorded) {
         answer.headers.emplace_back("Retry-After", "1");

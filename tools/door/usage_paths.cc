@@ -27,7 +27,7 @@ HttpAnswer wrong_period(const std::string& message) {
                            message.substr(colon + kBehindName.size()));
 }
 
-HttpAnswer of_stretch(const Call& call, OpenUsage& usage, RollupQuery stretch, bool from_its_start,
+HttpAnswer of_stretch(const Call& call, OpenUsage& usage, const RollupQuery& stretch, bool from_its_start,
                       bool each_step) {
     const auto kept = kept_of(usage.reader, stretch, from_its_start);
     if (!kept) {
