@@ -236,7 +236,7 @@ class Server {
                     std::to_string(endpoint.port());
         }
         asio::co_spawn(io_, keep_house(), asio::detached);
-        asio::co_spawn(io_, obey_signals(), asio::detached);
+        obey_signals();
         options_.on_ready(where);
         io_.run();
         handlers_.join();
@@ -421,20 +421,30 @@ class Server {
         }
     }
 
-    asio::awaitable<void> obey_signals() {
-        while (!ending_) {
-            error_code error;
-            const int number = co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, error));
+    void obey_signals() {
+        signals_.async_wait([this](error_code error, int number) {
+            if (error) {
+                return;
+            }
             if (number != SIGHUP) {
                 end();
-            } else if (tls_ != nullptr) {
-                auto context = read_certificate(options_.tcp);
-                if (context) {
-                    tls_ = *std::move(context);  // for connections from now on
-                } else {
-                    options_.on_problem("door.certificate_kept", context.error().message);
-                }
+                return;
             }
+            renew_certificate();
+            obey_signals();
+        });
+    }
+
+    /// For connections from now on; one that cannot be used changes nothing.
+    void renew_certificate() {
+        if (tls_ == nullptr) {
+            return;
+        }
+        auto context = read_certificate(options_.tcp);
+        if (context) {
+            tls_ = *std::move(context);
+        } else {
+            options_.on_problem("door.certificate_kept", context.error().message);
         }
     }
 
