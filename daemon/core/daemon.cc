@@ -210,8 +210,9 @@ Result<void> Daemon::open_sender() {
         return tl::unexpected(worker.error());
     }
     send_worker_ = std::move(*worker);
-    sender_ = std::make_unique<UsageSender>(flusher_->store(), *flush_worker_, *send_worker_,
-                                            config_.source.place, serving_host(config_).name, *log_);
+    sender_ =
+        std::make_unique<UsageSender>(flusher_->store(), *flush_worker_, *send_worker_, config_.source.place,
+                                      serving_host(config_, publisher_->control().control()).name, *log_);
     admin_->set_usage_sender(sender_.get());
     return {};
 }
