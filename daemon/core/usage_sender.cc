@@ -85,8 +85,12 @@ void UsageSender::note(const std::shared_ptr<Job>& job) {
     }
     sending_ = flushes_.submit(
         [job, store = store_, taken] {
-            job->noted = taken ? store->note_sent(*job->batch, *job->number)
-                               : store->send_anew(*job->batch, *job->number);
+            try {
+                job->noted = taken ? store->note_sent(*job->batch, *job->number)
+                                   : store->send_anew(*job->batch, *job->number);
+            } catch (const std::bad_alloc&) {
+                job->noted = fail("no memory to note what was sent");
+            }
         },
         [this, job, taken] {
             sending_ = false;

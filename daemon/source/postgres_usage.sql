@@ -2,6 +2,7 @@
 -- where that was made before this came, run it alone, as the role that owns the tables. Run again it changes nothing.
 --
 -- Each host sends whole sums by the hour, out of the usage store that it has itself: sent twice, they change nothing.
+-- Whoever may read the keys can send usage: of hosts that it makes up, too. No row of another store.
 -- To ask, the view `usage`:
 --
 --   SELECT owner, sum(allowed) FROM apikeyd.usage WHERE start >= '2026-11-01' GROUP BY owner
@@ -12,6 +13,7 @@
 
 BEGIN;
 SET LOCAL client_min_messages = warning;
+SET LOCAL search_path = pg_catalog, pg_temp;  -- no operator or function of anybody else's
 
 -- A usage store, by its random identity: also after the host got another name. Whoever knows a store's `uid` can write
 -- its rows, so readers of the tables do not see it. batch: see UsageBatch::number.
@@ -24,25 +26,25 @@ CREATE TABLE IF NOT EXISTS apikeyd.usage_stores(
 );
 -- start_s: when the hour began, Unix seconds. Rows are changed in place, once a minute in their hour.
 CREATE TABLE IF NOT EXISTS apikeyd.usage_keys(
-  start_s bigint NOT NULL,
-  key_id text COLLATE "C" NOT NULL,
+  start_s bigint NOT NULL CHECK(start_s % 3600 = 0),
+  key_id text COLLATE "C" NOT NULL CHECK(octet_length(key_id) BETWEEN 1 AND 64),
   store bigint NOT NULL REFERENCES apikeyd.usage_stores(store),
-  allowed bigint NOT NULL,
-  denied bigint NOT NULL,
+  allowed bigint NOT NULL CHECK(allowed >= 0),
+  denied bigint NOT NULL CHECK(denied >= 0),
   PRIMARY KEY(start_s, key_id, store)
 ) WITH (fillfactor = 70);
 -- How often a host answered a verdict code (enum apikey_code), for whatever key.
 CREATE TABLE IF NOT EXISTS apikeyd.usage_codes(
-  start_s bigint NOT NULL,
-  code smallint NOT NULL,
+  start_s bigint NOT NULL CHECK(start_s % 3600 = 0),
+  code smallint NOT NULL CHECK(code BETWEEN 0 AND 255),
   store bigint NOT NULL REFERENCES apikeyd.usage_stores(store),
-  total bigint NOT NULL,
+  total bigint NOT NULL CHECK(total >= 0),
   PRIMARY KEY(start_s, code, store)
 ) WITH (fillfactor = 70);
 
 -- owner: as the key set has it now; NULL of a key that has left it.
 CREATE OR REPLACE VIEW apikeyd.usage(host, start, key_id, owner, allowed, denied) AS
-  SELECT s.host, to_timestamp(u.start_s), u.key_id, k.owner, u.allowed, u.denied
+  SELECT s.host, to_timestamp(u.start_s::double precision), u.key_id, k.owner, u.allowed, u.denied
   FROM apikeyd.usage_keys u JOIN apikeyd.usage_stores s USING (store) LEFT JOIN apikeyd.keys k ON k.id = u.key_id;
 
 -- Takes a batch, and answers the number that it has now; see UsageBatch::number for one that it does not take. -1:
@@ -82,7 +84,7 @@ BEGIN
 END;
 $$;
 
-REVOKE ALL ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage FROM PUBLIC;
+REVOKE ALL ON apikeyd.usage_stores, apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage FROM PUBLIC;
 REVOKE ALL ON FUNCTION apikeyd.send_usage(text, bytea, bigint, bigint[], text[], bigint[], bigint[], bigint[],
   smallint[], bigint[]) FROM PUBLIC;
 GRANT SELECT ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage TO apikeyd_reader, apikeyd_writer;

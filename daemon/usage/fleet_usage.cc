@@ -12,6 +12,7 @@ std::string sum_of(const std::string& column) {
     return "least(sum(u." + column + "), 9223372036854775807)::bigint";
 }
 
+/// Each operator by the very types that pg_catalog has it for: no schema of the search_path has a better one.
 std::string statement_of(const FleetUsageQuery& query) {
     using Of = FleetUsageQuery::Of;
     const bool codes = query.of == Of::kCode;
@@ -20,7 +21,7 @@ std::string statement_of(const FleetUsageQuery& query) {
                              : query.of == Of::kHost  ? "s.host"
                                                       : "u.code";
     const std::string start =
-        query.step_s == 0 ? "0" : "u.start_s - u.start_s % " + std::to_string(query.step_s);
+        query.step_s == 0 ? "0" : "u.start_s - u.start_s % " + std::to_string(query.step_s) + "::bigint";
     std::string sql = "SELECT " + start + ", " + name + ", ";
     sql += codes ? sum_of("total") + ", 0 FROM apikeyd.usage_codes u"
                  : sum_of("allowed") + ", " + sum_of("denied") +
