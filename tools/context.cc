@@ -56,6 +56,12 @@ Context Context::on_behalf_of(std::string whom) const {
     return context;
 }
 
+Context Context::waiting_at_most(uint32_t lock_wait_ms) const {
+    Context context = *this;
+    context.lock_wait_ms_ = lock_wait_ms;
+    return context;
+}
+
 Outcome Context::check_config() const {
     if (!config_ && !options_.config_path.empty()) {
         return failed(Exit::kUnreachable, config_error_);

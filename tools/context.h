@@ -24,6 +24,8 @@ struct GlobalOptions {
     OutputForm output = OutputForm::table;
 };
 
+/// Other operators may hold a store's lock, waiting for a daemon that builds a generation.
+inline constexpr uint32_t kLockWait_ms = 150'000;
 /// Time limits for an answer of the daemon. A change may have to wait for a new generation of the table to be
 /// built; a reload for the source to be parsed.
 inline constexpr int64_t kStatusWait_ms = 10'000;
@@ -59,6 +61,9 @@ class Context {
     /// The same for somebody else, of whom the audit log is to tell beside the caller; at most
     /// kBehalfBytesMax bytes.
     [[nodiscard]] Context on_behalf_of(std::string whom) const;
+    /// The same for who serves many: none of them is to wait longer for whoever is changing the store.
+    [[nodiscard]] Context waiting_at_most(uint32_t lock_wait_ms) const;
+    [[nodiscard]] uint32_t lock_wait_ms() const { return lock_wait_ms_; }
     [[nodiscard]] const std::string& whom() const { return whom_; }
 
     /// Fails when a configuration was named and cannot be used: the daemon's place is not known then.
@@ -76,6 +81,7 @@ class Context {
     std::string directory_;
     std::string instance_;
     std::string whom_;  // empty: nobody else
+    uint32_t lock_wait_ms_ = kLockWait_ms;
 };
 
 /// Unix seconds now.

@@ -93,7 +93,7 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     ApplyRequest request;
     Outcome in_force = failed(Exit::kUnreachable, "not told");
     ChangeOptions options;
-    options.lock_wait_ms_max = kLockWait_ms;
+    options.lock_wait_ms_max = context.lock_wait_ms();
     options.create = create;
     const bool missing = is_missing(*store);
     if (create && missing) {
@@ -181,7 +181,7 @@ Outcome change_store(const Context& context, const StoreName& store, const Store
     }
     std::optional<Failure> refusal;
     ChangeOptions options;
-    options.lock_wait_ms_max = kLockWait_ms;
+    options.lock_wait_ms_max = context.lock_wait_ms();
     options.create = true;
     const Result<Rewrite> rewritten = make_store(store)->change(
         [&](KeySet& set) -> Result<void> {

@@ -15,9 +15,6 @@
 
 namespace apikeyd {
 
-/// Other operators may hold a store's lock, waiting for a daemon that builds a generation.
-inline constexpr uint32_t kLockWait_ms = 150'000;
-
 /// More changes are not told one by one: the daemon reads them itself.
 inline constexpr size_t kToldMax = 1000;
 

@@ -438,6 +438,20 @@ class Callers(DoorCase):
         self.good("rotateKey", stronger, key=all_of_it)
         self.good("issueKey", key=all_of_it, body={"scopes": ["apikeyd.*"]})
 
+    def test_nobody_brings_back_what_they_do_not_hold(self):
+        """Its bounds, its end and its being disabled keep a stronger key from those who have its plaintext."""
+        _, writer = self.door.issue(scopes=["apikeyd.keys.write", "apikeyd.keys.read"])
+        stronger, _ = self.door.issue(scopes=["*"])
+        self.good("disableKey", stronger, key=writer)
+        before = self.key_set()
+        self.problem(403, "enableKey", stronger, key=writer)
+        for body in {"addresses": []}, {"expires": None}, {"owner": "victim"}, {"name": "x"}, {"scopes": []}:
+            self.problem(403, "changeKey", stronger, key=writer, body=body)
+        self.assertEqual(self.key_set(), before)
+        _, all_of_it = self.door.issue(scopes=["*"])
+        self.good("enableKey", stronger, key=all_of_it)
+        self.good("revokeKey", stronger, key=writer)
+
     def test_an_owner_sees_and_ends_its_own_keys_only(self):
         mine, key = self.door.issue("--owner", "mine", scopes=["apikeyd.self"])
         sister, _ = self.door.issue("--owner", "mine")
@@ -538,6 +552,19 @@ class BadInput(DoorCase):
                 self.assertTrue(answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200])
                 self.assertIn(b"\r\nConnection: close\r\n", answer)
                 self.assertEqual(json.loads(answer.partition(b"\r\n\r\n")[2])["status"], status)
+
+    def test_where_a_request_ends_is_plain(self):
+        """What Beast passes over, a proxy in front may not: no body is another's request."""
+        hidden = b"GET /v1/openapi.json HTTP/1.1\r\nHost: h\r\n\r\n"
+        for fields in (
+            b"Transfer-Encoding: xchunked\r\nContent-Length: 0\r\n", b"Transfer-Encoding: chunked, identity\r\n",
+            b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+            b"Transfer-Encoding: xchunked\r\nExpect: 100-continue\r\n",
+        ):  # fmt: skip
+            with self.subTest(fields):
+                answer = self.door.send(b"POST /v1/keys HTTP/1.1\r\nHost: h\r\n" + fields + b"\r\n" + hidden)
+                self.assertRegex(answer, rb"^HTTP/1.1 400 ")
+                self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
 
     def test_torn_and_twisted_requests(self):
         dice = random.Random(7)
@@ -664,6 +691,18 @@ class Process(DoorCase):
             self.addCleanup(one.close)
             one.connect()
             one.sock.sendall(b"GET /v1/ke")
+        for _ in range(3):
+            self.good("listKeys")
+
+    def test_those_who_do_not_take_their_answers_shut_nobody_out(self):
+        request = b"GET /v1/openapi.json HTTP/1.1\r\nHost: h\r\n\r\n"
+        for _ in range(64):
+            one = self.door.connect()
+            self.addCleanup(one.close)
+            one.connect()
+            one.sock.settimeout(PATIENCE_S)
+            one.sock.sendall(request * 100)
+            one.sock.recv(1)
         for _ in range(3):
             self.good("listKeys")
 

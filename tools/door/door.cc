@@ -10,6 +10,10 @@ namespace apikeyd {
 
 namespace {
 
+/// Four changes that wait are all that are made at once: the others, and who only looks, must not wait for
+/// long.
+constexpr uint32_t kDoorLockWait_ms = 5'000;
+
 constexpr std::string_view kDocument = "/v1/openapi.json";
 
 /// The query's parameters; else what is wrong with one.
@@ -103,7 +107,7 @@ HttpAnswer Door::answer(const HttpRequest& request) const try {
         if (!query) {
             return query.error();
         }
-        const Context context = context_.on_behalf_of(named(*caller));
+        const Context context = context_.on_behalf_of(named(*caller)).waiting_at_most(kDoorLockWait_ms);
         const Call call{context, request, *caller, log_, *subject, *std::move(query)};
         HttpAnswer answer = route.answer(call);
         if (route.changes) {

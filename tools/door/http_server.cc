@@ -46,15 +46,20 @@ constexpr size_t kDrainBytesMax = size_t{4} << 20;
 struct Slot {
     std::function<void()> close;
     steady_clock::time_point since = steady_clock::now();
-    bool owes = true;  ///< its request is not whole
+    enum class State : uint8_t {
+        kOwes,    ///< its request is not whole
+        kWaits,   ///< for its answer
+        kIsTold,  ///< its answer is not taken
+    };
+    State state = State::kOwes;
     bool displaced = false;
 };
 
 /// The connections of one listener.
 class Slots {
   public:
-    /// Ends the one that has owed its request longest, where all are taken. False when each waits for its
-    /// answer.
+    /// Ends the one that has owed its request longest, or not taken its answer, where all are taken. False
+    /// when each waits for its answer.
     bool make_room() {
         if (std::count_if(slots_.begin(), slots_.end(), [](const Slot& one) { return !one.displaced; }) <
             static_cast<ptrdiff_t>(kConnectionsMax)) {
@@ -62,7 +67,8 @@ class Slots {
         }
         Slot* slowest = nullptr;
         for (Slot& one : slots_) {
-            if (one.owes && !one.displaced && (slowest == nullptr || one.since < slowest->since)) {
+            if (one.state != Slot::State::kWaits && !one.displaced &&
+                (slowest == nullptr || one.since < slowest->since)) {
                 slowest = &one;
             }
         }
@@ -73,7 +79,7 @@ class Slots {
     }
     void end_idle() {
         for (Slot& one : slots_) {
-            if (one.owes) {
+            if (one.state == Slot::State::kOwes) {
                 displace(one);
             }
         }
@@ -143,6 +149,16 @@ HttpRequest request_of(http::request<Body, http::basic_fields<WipingAllocator<ch
     return request;
 }
 
+/// Whether there is no doubt where the request ends. Beast passes over a Transfer-Encoding that it does not
+/// know, and a proxy in front may not: the rest of the body would be read as another's request.
+template <typename Fields>
+bool has_plain_framing(const http::request<Body, Fields>& read) {
+    const auto count = read.count(http::field::transfer_encoding);
+    return count == 0 ||
+           (count == 1 && read.version() >= 11 && read.count(http::field::content_length) == 0 &&
+            beast::iequals(read[http::field::transfer_encoding], "chunked"));
+}
+
 /// What a peer is told whose request cannot be read; nullopt when there is nobody left to tell.
 std::optional<HttpAnswer> answer_for(const error_code& error) {
     if (error == http::error::body_limit) {
@@ -199,6 +215,9 @@ Result<std::shared_ptr<asio::ssl::context>> read_certificate(const DoorConfig& c
     auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
     SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
     SSL_CTX_set_options(context->native_handle(), SSL_OP_NO_RENEGOTIATION | SSL_OP_CLEANSE_PLAINTEXT);
+    // A key that wants a password is refused: nobody is there to be asked.
+    context->set_password_callback(
+        [](size_t, asio::ssl::context::password_purpose) { return std::string(); });
     error_code error;
     context->use_certificate_chain_file(config.certificate, error);
     if (error) {
@@ -209,6 +228,13 @@ Result<std::shared_ptr<asio::ssl::context>> read_certificate(const DoorConfig& c
         return fail(config.key + ": door.key: cannot be used with the certificate: " + error.message());
     }
     return context;
+}
+
+/// For what is to run as long as the door: without it nobody would be served, and nobody would know.
+void ends_the_door(const std::exception_ptr& error) {
+    if (error) {
+        std::rethrow_exception(error);
+    }
 }
 
 class Server {
@@ -226,16 +252,16 @@ class Server {
     }
 
     void run() {
-        asio::co_spawn(io_, accept_local(), asio::detached);
+        asio::co_spawn(io_, accept_local(), ends_the_door);
         std::string where;
         if (tcp_.is_open()) {
-            asio::co_spawn(io_, accept_tcp(), asio::detached);
+            asio::co_spawn(io_, accept_tcp(), ends_the_door);
             const tcp::endpoint endpoint = tcp_.local_endpoint();
             const std::string address = endpoint.address().to_string();
             where = (endpoint.address().is_v6() ? "[" + address + "]" : address) + ":" +
                     std::to_string(endpoint.port());
         }
-        asio::co_spawn(io_, keep_house(), asio::detached);
+        asio::co_spawn(io_, keep_house(), ends_the_door);
         obey_signals();
         options_.on_ready(where);
         io_.run();
@@ -352,7 +378,7 @@ class Server {
     asio::awaitable<bool> serve_requests(Stream& stream, Slot& slot, const Origin& origin) {
         Buffer buffer(kHeaderBytesMax + kBodyBytesMax);
         for (;;) {
-            slot.owes = true;
+            slot.state = Slot::State::kOwes;
             slot.since = steady_clock::now();
             beast::get_lowest_layer(stream).expires_after(kTimeout);
             Parser parser;
@@ -361,14 +387,15 @@ class Server {
             error_code error;
             co_await http::async_read_header(stream, buffer, parser,
                                              asio::redirect_error(asio::use_awaitable, error));
-            if (!error && beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+            const bool is_framed = error || has_plain_framing(parser.get());
+            if (!error && is_framed && beast::iequals(parser.get()[http::field::expect], "100-continue")) {
                 co_await asio::async_write(stream, asio::buffer(kContinue), asio::use_awaitable);
             }
-            if (!error) {
+            if (!error && is_framed) {
                 co_await http::async_read(stream, buffer, parser,
                                           asio::redirect_error(asio::use_awaitable, error));
             }
-            slot.owes = false;
+            slot.state = Slot::State::kWaits;
             if (slot.displaced) {
                 co_return false;
             }
@@ -377,6 +404,9 @@ class Server {
             bool with_body = true;
             if (error) {
                 answer = answer_for(error);
+            } else if (!is_framed) {
+                answer =
+                    problem(400, "Where the request ends cannot be told: want Content-Length, or chunked.");
             } else if (parser.get().version() >= 11 && parser.get().count(http::field::host) != 1) {
                 answer = problem(400, "The request has no Host header, or several.");
             } else {
@@ -390,10 +420,12 @@ class Server {
             }
             keep_alive = keep_alive && !ending_;
             const SecretText wire = wire_of(*answer, keep_alive, with_body);
+            slot.state = Slot::State::kIsTold;
+            slot.since = steady_clock::now();
             beast::get_lowest_layer(stream).expires_after(kTimeout);
             co_await asio::async_write(stream, asio::buffer(wire.data(), wire.size()), asio::use_awaitable);
             if (!keep_alive) {
-                co_return bool(error);
+                co_return error || !is_framed;
             }
             buffer.shrink_to_fit();  // wipes the request; what came behind it stays
         }

@@ -42,6 +42,18 @@ std::optional<HttpAnswer> check_grant(const Caller& caller, const std::vector<st
     return answer;
 }
 
+/// The same of a key that is to be used from now on as it was, by who can do all that it may: that it is the
+/// caller's to change, and what stands in its row then.
+CheckKey check_may_use(const Call& call, std::optional<HttpAnswer>& refusal) {
+    return [&call, &refusal](const KeyRow& row) -> Outcome {
+        if (Outcome theirs = check_theirs(call.caller, door_scope::kKeysWrite, row); !theirs) {
+            return theirs;
+        }
+        refusal = check_grant(call.caller, terms_of(row).scopes);
+        return refusal ? failed(Exit::kNo, Cause::kConflict, "not to be granted") : Outcome();
+    };
+}
+
 /// The one answer that a plaintext stands in.
 HttpAnswer key_answer(unsigned status, const KeyRow& row, const NewKey& key) {
     HttpAnswer answer = json_answer(status, "");
@@ -167,17 +179,26 @@ HttpAnswer update(const Call& call) {
     if (std::vector<ProblemPart> faults = body->faults(); !faults.empty()) {
         return fields_at_fault(std::move(faults));
     }
-    if (auto refusal = check_grant(call.caller, terms_of(alone).scopes)) {
+    std::optional<HttpAnswer> refusal = check_grant(call.caller, terms_of(alone).scopes);
+    if (refusal) {
         return *std::move(refusal);
     }
     std::vector<ProblemPart> faults;
     KeyRow after;
+    const CheckKey check = check_may_use(call, refusal);
     const EditRow edit = [&](KeyRow& row) -> Outcome {
+        // Its bounds, its end and its owner are what keeps others from what it may.
+        if (Outcome may = check(row); !may) {
+            return may;
+        }
         read_key_fields(*body, row, now);
         faults = body->faults();
         return faults.empty() ? Outcome() : failed(Exit::kUsage, Cause::kWanted, "");
     };
     const Outcome updated = update_key(call.context, call.subject, edit, &after);
+    if (refusal) {
+        return *std::move(refusal);
+    }
     if (!faults.empty()) {
         return fields_at_fault(std::move(faults));
     }
@@ -204,9 +225,14 @@ HttpAnswer set_state(const Call& call, KeyState state) {
         return *std::move(refusal);
     }
     KeyRow after;
-    const Outcome changed = set_key_state(
-        call.context, {call.subject, state, Until::kHost, check_may(call.caller, door_scope::kKeysWrite)},
-        &after);
+    std::optional<HttpAnswer> refusal;
+    // Whoever may change a key may end its use, also of one that can do more than they.
+    const CheckKey check = state == KeyState::kActive ? check_may_use(call, refusal)
+                                                      : check_may(call.caller, door_scope::kKeysWrite);
+    const Outcome changed = set_key_state(call.context, {call.subject, state, Until::kHost, check}, &after);
+    if (refusal) {
+        return *std::move(refusal);
+    }
     return changed ? record_answer(full_record(after, now_s())) : failure_answer(call, changed.error());
 }
 
@@ -237,13 +263,7 @@ HttpAnswer rotate_id(const Call& call, const std::string& id) {
     }
     // Who gets a successor's plaintext can do all that it may.
     std::optional<HttpAnswer> refusal;
-    const CheckKey check = [&](const KeyRow& row) -> Outcome {
-        if (Outcome theirs = check_theirs(call.caller, door_scope::kKeysWrite, row); !theirs) {
-            return theirs;
-        }
-        refusal = check_grant(call.caller, terms_of(row).scopes);
-        return refusal ? failed(Exit::kNo, Cause::kConflict, "not to be granted") : Outcome();
-    };
+    const CheckKey check = check_may_use(call, refusal);
     NewKey key;
     KeyRow successor;
     const Outcome rotated =
