@@ -54,6 +54,12 @@ inline tl::unexpected<Failure> failed(Exit exit, std::string message) {
 inline tl::unexpected<Failure> failed(Exit exit, const Error& error) {
     return failed(error.of_store ? Exit::kUnreachable : exit, error.message);
 }
+/// The same of what was wanted and cannot be.
+inline tl::unexpected<Failure> not_wanted(Exit exit, const Error& error) {
+    auto failure = failed(exit, error);
+    failure.value().cause = error.of_store ? Cause::kOther : Cause::kWanted;
+    return failure;
+}
 inline tl::unexpected<Failure> failed(Exit exit, Cause cause, std::string message, std::string field = {}) {
     return tl::unexpected<Failure>(Failure{exit, std::move(message), Daemon::kDown, cause, std::move(field)});
 }

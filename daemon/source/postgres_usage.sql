@@ -84,7 +84,7 @@ BEGIN
 END;
 $$;
 
-REVOKE ALL ON apikeyd.usage_stores, apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage FROM PUBLIC;
+REVOKE ALL ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage FROM PUBLIC;
 REVOKE ALL ON FUNCTION apikeyd.send_usage(text, bytea, bigint, bigint[], text[], bigint[], bigint[], bigint[],
   smallint[], bigint[]) FROM PUBLIC;
 GRANT SELECT ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage TO apikeyd_reader, apikeyd_writer;

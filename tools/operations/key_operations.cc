@@ -68,7 +68,7 @@ Outcome issue_key(const Context& context, const std::string& environment, KeyRow
             return tl::unexpected(defined.error());
         }
         if (const Result<void> added = set.upsert(row); !added) {
-            return failed(Exit::kUsage, Cause::kWanted, added.error().message);
+            return not_wanted(Exit::kUsage, added.error());
         }
         // Shown before it is recorded: a key that could not be shown must not stand in the set.
         if (Outcome shown = show(key, row); !shown) {
@@ -140,7 +140,7 @@ Outcome update_key(const Context& context, const std::string& id, const EditRow&
             return defined;
         }
         const Result<void> changed = set.upsert(row);
-        return changed ? Outcome() : failed(Exit::kUsage, Cause::kWanted, changed.error().message);
+        return changed ? Outcome() : not_wanted(Exit::kUsage, changed.error());
     });
 }
 

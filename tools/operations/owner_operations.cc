@@ -36,7 +36,7 @@ tl::expected<PolicyChange, Failure> put_owner(KeySet& set, const OwnerRow& owner
         return tl::unexpected(defined.error());
     }
     if (const Result<void> put = set.upsert_owner(owner); !put) {
-        return failed(Exit::kNo, Cause::kWanted, put.error().message);
+        return not_wanted(Exit::kNo, put.error());
     }
     return PolicyChange{Change::Kind::kUpsert, owner};
 }
