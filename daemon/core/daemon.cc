@@ -49,7 +49,7 @@ class Daemon {
 
     Result<void> open_workers();
     Result<void> open_instance();
-    Result<void> open_sender();
+    Result<void> open_sender(std::string host);
     Result<void> restore_quotas();
     Result<void> open_notices();
     void first_load();
@@ -183,8 +183,8 @@ Result<void> Daemon::open_instance() {
     if (table_taken_s == 0) {
         publisher_->control().beat(realtime_now_ns());
     }
-    std::shared_ptr<Source> source =
-        make_source(config_.source, serving_host(config_, publisher_->control().control()));
+    const ServingHost host = serving_host(config_, publisher_->control().control());
+    std::shared_ptr<Source> source = make_source(config_.source, host);
     if (!config_.snapshot.file.empty()) {
         constexpr int64_t kHour_s = 3600;
         snapshot_ = std::make_shared<Snapshot>(SnapshotOptions{config_.snapshot.file, config_.source.text(),
@@ -201,18 +201,17 @@ Result<void> Daemon::open_instance() {
     flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
     admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(),
                                      audit_, *denials_, *log_);
-    return in_fleet ? open_sender() : Result<void>();
+    return in_fleet ? open_sender(host.name) : Result<void>();
 }
 
-Result<void> Daemon::open_sender() {
+Result<void> Daemon::open_sender(std::string host) {
     auto worker = Worker::start(*loop_);
     if (!worker) {
         return tl::unexpected(worker.error());
     }
     send_worker_ = std::move(*worker);
-    sender_ =
-        std::make_unique<UsageSender>(flusher_->store(), *flush_worker_, *send_worker_, config_.source.place,
-                                      serving_host(config_, publisher_->control().control()).name, *log_);
+    sender_ = std::make_unique<UsageSender>(flusher_->store(), *flush_worker_, *send_worker_,
+                                            config_.source.place, std::move(host), *log_);
     admin_->set_usage_sender(sender_.get());
     return {};
 }

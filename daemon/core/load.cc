@@ -188,7 +188,7 @@ void Load::leave_revived_out() {
 void Load::keep_revocations() {
     const TableView& table = live->table().view();
     std::vector<Change> revocations;
-    for (Change& change : changes) {
+    for (const Change& change : changes) {
         if (change.kind != Change::Kind::kUpsert || change.row.state != KeyState::kRevoked) {
             continue;
         }
