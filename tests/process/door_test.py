@@ -4,6 +4,7 @@ nothing and is named."""
 
 import argparse
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -305,6 +306,18 @@ class Lifecycle(DoorCase):
         for key, name in (made, "later"), (rotated, "old"):
             wait_until(lambda: self.verdict(key["key"]) == "VALID", "what was recorded does not come in force")
             self.assertEqual(self.good("showKey", key["id"])["name"], name)
+
+    def test_nobody_waits_for_who_holds_the_store(self):
+        """Not as long as the tool does: four that wait are all that are served."""
+        old, _ = self.fresh()
+        before = self.key_set()
+        [lock] = self.door.daemon.home.glob("*keys.yaml.lock")
+        with lock.open("r+") as held:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            self.assertIs(self.problem(503, "issueKey", body={})["recorded"], False)
+            self.assertIs(self.problem(503, "revokeKey", old)["recorded"], False)
+        self.assertEqual(self.key_set(), before)
+        self.good("revokeKey", old)
 
     def test_one_connection_serves_many_requests(self):
         connection = self.door.connect()

@@ -270,6 +270,12 @@ class Usage(Fleet):
                 with self.assertRaises(SqlError, msg=refused) as caught:
                     self.server.psql(refused, self.database, user)
                 self.assertEqual(caught.exception.state, "42501", refused)
+        # What anybody may send is a count of an hour.
+        for sums in "'{3600}', '{x}', '{-1}', '{0}'", "'{3600}', '{x}', '{0}', '{-1}'", "'{3601}', '{x}', '{1}', '{0}'":
+            sent = f"SELECT apikeyd.send_usage('b', '{'0' * 16}', 0, {sums}, '{{}}', '{{}}', '{{}}')"
+            with self.assertRaises(SqlError, msg=sums) as caught:
+                self.server.psql(sent, self.database, "daemon_user")
+            self.assertEqual(caught.exception.state, "23514", sums)
         with self.assertRaises(SqlError):
             self.server.psql("DELETE FROM apikeyd.usage_keys", self.database, "daemon_user")
         self.server.psql("DELETE FROM apikeyd.usage_keys; DELETE FROM apikeyd.usage_codes", self.database, "tool_user")
