@@ -26,7 +26,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kRetireInterval{1000};
-constexpr milliseconds kDenialsInterval{250};  // a ring holds what a second gives room for
+constexpr milliseconds kDenialsInterval{250};  // a ring holds what the default gives all codes room for
 constexpr milliseconds kSecond{1000};
 constexpr milliseconds kSnapshotInterval{60000};  // of a quiet source nobody tells that it is still the same
 constexpr milliseconds kNamesInterval{10000};     // for the lock's name; control's is watched
