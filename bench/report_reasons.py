@@ -35,3 +35,14 @@ def of_an_unknown_key(figures, size):
         f"an unknown key takes {ns(miss - hit)} more, and {ns(unknown - known)} more where its lines are at hand, which is "
         f"computing: {ns(checksum)} the checksum that tells a typo from a key that nobody issued, the rest not told apart"
     )
+
+
+def of_a_writer(row, figure):
+    """What a change of the table takes from who reads it, by the row of a process beside the writer."""
+    if figure != "ratio" or not row["changes_per_s"]:
+        return ""
+    lost = (1 - row["ratio"] / row["floor"]) / row["changes_per_s"]
+    return (
+        f"beside a writer of another table it is {row['floor']:.2f}; what is lost beyond that is {ns(lost * 1e9)} a change, "
+        "which takes the line of its key out of the reader's cache"
+    )

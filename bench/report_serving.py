@@ -1,5 +1,7 @@
 """What the report says of `serving`: its targets, and the section "While the daemon works"."""
 
+import report_reasons
+
 # Table in serving's JSON -> (heading, what the figures are).
 TABLES = {
     "switch": ("Calls around a switch", "One call of one thread, timed alone"),
@@ -94,14 +96,17 @@ TARGETS = (
 
 
 def targets(raw):
-    """(what, the value or None without serving, at most or at least, what, the floor or None)."""
+    """(what, the value or None without serving, its quartiles or None, at most or at least, what, the floor or None, what
+    a miss is made of)."""
     for what, table, name, figure, unit, sign, bound in TARGETS:
         if raw is None:
-            yield what.replace("{keys} keys", name.partition(",")[0]), None, sign, bound, None
+            yield what.replace("{keys} keys", name.partition(",")[0]), None, None, sign, bound, None, ""
         else:
             row = next(row for row in raw["tables"][table] if row["what"] == name)
             what = what.format(keys=cell(row["keys"])) if "keys" in row else what
-            yield what, row[figure] / unit, sign, bound, row.get("floor") or None
+            spread = (row["lower_quartile"], row["upper_quartile"]) if "lower_quartile" in row else None
+            floor = row.get("floor") or None
+            yield what, row[figure] / unit, spread, sign, bound, floor, report_reasons.of_a_writer(row, figure)
 
 
 def cell(value):

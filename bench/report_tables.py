@@ -110,13 +110,15 @@ class Difference:
 
 
 class Value:
-    """Of one run of `serving`: no quartiles."""
+    """Of one run of `serving`, which tells the quartiles of some."""
 
-    def __init__(self, value):
+    def __init__(self, value, quartiles=None):
         self.median = value
+        self.low, self.high = quartiles or (None, None)
 
     def cells(self):
-        return f"{Ratio.number(self.median)} |"
+        spread = "" if self.low is None else f" {Ratio.number(self.low)} to {Ratio.number(self.high)}"
+        return f"{Ratio.number(self.median)} |{spread}"
 
 
 class Figures:
@@ -255,11 +257,11 @@ def judged_targets(figures):
         yield what, f"n/a: fewer than {grouped(LARGE_KEYS_MIN)} keys", AT_MOST, BYTES_A_KEY_MAX, None, None
     else:
         yield what, Value(size), AT_MOST, BYTES_A_KEY_MAX, None, keeps(size, AT_MOST, BYTES_A_KEY_MAX)
-    for what, value, sign, bound, floor in report_serving.targets(figures.serving):
+    for what, value, quartiles, sign, bound, floor, _ in report_serving.targets(figures.serving):
         if value is None:
             yield what, "n/a: --serving not asked for", sign, bound, None, None
         else:
-            yield what, Value(value), sign, bound, floor, keeps(value, sign, bound)
+            yield what, Value(value, quartiles), sign, bound, floor, keeps(value, sign, bound)
 
 
 def added_by_limits(figures, size, limits, way):
@@ -296,17 +298,16 @@ def targets_table(figures):
 def misses(figures):
     """What those that are missed are made of; empty when none is."""
     made_of = {what: reason for what, *_, reason in targets(figures)}
+    made_of |= {what: lambda reason=reason: reason for what, *_, reason in report_serving.targets(figures.serving)}
     rows = []
-    for what, ratio, _, bound, floor, held in judged_targets(figures):
+    for what, ratio, _, bound, _, held in judged_targets(figures):
         if held is not False:
             continue
         parts = []
         if what in made_of:
             parts.append(made_of[what]())
-        if isinstance(ratio, Value):
+        if ratio.low is None:
             parts.append("one figure of this run, without quartiles")
-            if floor is not None:
-                parts.append(f"the floor is {Ratio.number(floor)}")
         elif ratio.low <= bound <= ratio.high:
             parts.append(f"the target lies between the quartiles, {Ratio.number(ratio.low)} and {Ratio.number(ratio.high)}")
         rows.append([what, "; ".join(filter(None, parts))])

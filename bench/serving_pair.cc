@@ -8,8 +8,9 @@
 // read, or another one of the same size: what the latter takes is not the shared lines' doing.
 //
 // Cases alternate. `ratio` is to one process alone, both from the same repetition, `floor` the ratio of the
-// case that does the same without sharing; all are medians. Every verdict is compared with the right one,
-// every hash with one made before, and the total of VALID must grow by the number of answers.
+// case that does the same without sharing; all are medians, and of ratios the quartiles are told. Every
+// verdict is compared with the right one, every hash with one made before, and the total of VALID must grow
+// by the number of answers.
 
 #include <sched.h>
 
@@ -288,6 +289,7 @@ void Pair::measure() {
 
 void Pair::add_rows(const std::string& words, FigureTable* table) const {
     double ratios[kCaseCount];
+    Quartiles spread[kCaseCount];
     for (size_t number = 0; number < kCaseCount; ++number) {
         const std::vector<double>& alone = keys_per_s_[kCases[number].alone];
         std::vector<double> of_rounds;
@@ -295,6 +297,7 @@ void Pair::add_rows(const std::string& words, FigureTable* table) const {
             of_rounds.push_back(keys_per_s_[number][round] / alone[round]);
         }
         ratios[number] = median(of_rounds);
+        spread[number] = quartiles(of_rounds);
     }
     for (size_t number = 0; number < kCaseCount; ++number) {
         const uint32_t floor = kCases[number].floor;
@@ -303,6 +306,8 @@ void Pair::add_rows(const std::string& words, FigureTable* table) const {
                                 {"keys_per_s", median(keys_per_s_[number])},
                                 {"changes_per_s", median(changes_per_s_[number])},
                                 {"ratio", ratios[number]},
+                                {"lower_quartile", spread[number].lower},
+                                {"upper_quartile", spread[number].upper},
                                 {"floor", floor == kNone ? 0 : ratios[floor]}}});
     }
 }

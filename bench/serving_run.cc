@@ -40,6 +40,15 @@ double median(std::vector<double> values) {
     return *middle;
 }
 
+Quartiles quartiles(std::vector<double> values) {
+    if (values.empty()) {
+        return {};
+    }
+    std::sort(values.begin(), values.end());
+    const size_t quarter = (values.size() - 1) / 4;
+    return {values[quarter], values[values.size() - 1 - quarter]};
+}
+
 FigureRow percentile_row(std::string what, const Histogram& times, double unit_ns) {
     const auto ns = [&](uint64_t value) { return static_cast<double>(value) * unit_ns; };
     return {std::move(what),

@@ -72,6 +72,12 @@ std::string wrong_words(const char* when, const std::string& key, apikey_code co
 
 /// The value in the middle, of an even number the lower one; 0 of none.
 double median(std::vector<double> values);
+/// The values a quarter from both ends; 0 of none.
+struct Quartiles {
+    double lower = 0;
+    double upper = 0;
+};
+Quartiles quartiles(std::vector<double> values);
 
 /// Percentiles of times in units of `unit_ns`, as nanoseconds and with the number of samples.
 FigureRow percentile_row(std::string what, const Histogram& times, double unit_ns);

@@ -56,9 +56,15 @@ Context Context::on_behalf_of(std::string whom) const {
     return context;
 }
 
-Context Context::waiting_at_most(uint32_t lock_wait_ms) const {
+Context Context::waiting_at_most(uint32_t wait_ms) const {
     Context context = *this;
-    context.lock_wait_ms_ = lock_wait_ms;
+    context.wait_ms_max_ = wait_ms;
+    return context;
+}
+
+Context Context::checked_by(CheckSet check) const {
+    Context context = *this;
+    context.check_ = std::move(check);
     return context;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -12,6 +13,12 @@
 #include "tools/output.h"
 
 namespace apikeyd {
+
+class KeySet;
+
+/// Looks at a key set while nobody else changes it, before it is changed; what it refuses leaves all as it
+/// was.
+using CheckSet = std::function<Outcome(KeySet& set)>;
 
 inline constexpr const char* kConfigDefault = "/etc/apikeyd/apikeyd.yaml";
 
@@ -61,9 +68,13 @@ class Context {
     /// The same for somebody else, of whom the audit log is to tell beside the caller; at most
     /// kBehalfBytesMax bytes.
     [[nodiscard]] Context on_behalf_of(std::string whom) const;
-    /// The same for who serves many: none of them is to wait longer for whoever is changing the store.
-    [[nodiscard]] Context waiting_at_most(uint32_t lock_wait_ms) const;
-    [[nodiscard]] uint32_t lock_wait_ms() const { return lock_wait_ms_; }
+    /// The same for who serves many: none of them is to wait longer for whoever is changing the store, nor
+    /// for other hosts.
+    [[nodiscard]] Context waiting_at_most(uint32_t wait_ms) const;
+    /// The same for who may change keys by what these keys say themselves.
+    [[nodiscard]] Context checked_by(CheckSet check) const;
+    [[nodiscard]] uint32_t wait_ms_max() const { return wait_ms_max_; }
+    [[nodiscard]] Outcome check(KeySet& set) const { return check_ ? check_(set) : Outcome(); }
     [[nodiscard]] const std::string& whom() const { return whom_; }
 
     /// Fails when a configuration was named and cannot be used: the daemon's place is not known then.
@@ -81,7 +92,8 @@ class Context {
     std::string directory_;
     std::string instance_;
     std::string whom_;  // empty: nobody else
-    uint32_t lock_wait_ms_ = kLockWait_ms;
+    uint32_t wait_ms_max_ = kLockWait_ms;
+    CheckSet check_;  // empty: none
 };
 
 /// Unix seconds now.

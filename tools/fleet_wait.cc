@@ -68,7 +68,8 @@ Outcome wait_for_fleet(const Context& context) {
     if (!newest) {
         return failed(Exit::kUnreachable, newest.error());
     }
-    const Clock::time_point deadline = Clock::now() + kFleetWait;
+    const Clock::time_point deadline =
+        Clock::now() + std::min(kFleetWait, milliseconds(context.wait_ms_max()));
     for (;;) {
         const auto hosts = (*fleet)->hosts(*newest);
         if (!hosts) {

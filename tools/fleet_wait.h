@@ -15,8 +15,8 @@ tl::expected<std::unique_ptr<Fleet>, Failure> open_fleet(const Context& context)
 Outcome check_fleet(const Context& context);
 
 /// Until all that is committed by now is in force on every host that tells of itself. Exit::kUnreachable
-/// names those that do not have it after kFleetWait_ms, and those that are silent: what they serve nobody
-/// knows.
+/// names those that do not have it after half a minute, or as long as the context waits at most, and those
+/// that are silent: what they serve nobody knows.
 Outcome wait_for_fleet(const Context& context);
 
 }  // namespace apikeyd

@@ -93,7 +93,7 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     ApplyRequest request;
     Outcome in_force = failed(Exit::kUnreachable, "not told");
     ChangeOptions options;
-    options.lock_wait_ms_max = context.lock_wait_ms();
+    options.lock_wait_ms_max = context.wait_ms_max();
     options.create = create;
     const bool missing = is_missing(*store);
     if (create && missing) {
@@ -112,7 +112,8 @@ Outcome change_set(const Context& context, const SetEdit& edit, bool create) {
     };
     const Result<Rewrite> rewritten = make_store(*store)->change(
         [&](KeySet& set) -> Result<void> {
-            auto changed = edit(set);
+            const Outcome checked = context.check(set);
+            auto changed = checked ? edit(set) : tl::unexpected(checked.error());
             if (!changed) {
                 refusal = changed.error();
                 return fail(refusal->message);
@@ -181,7 +182,7 @@ Outcome change_store(const Context& context, const StoreName& store, const Store
     }
     std::optional<Failure> refusal;
     ChangeOptions options;
-    options.lock_wait_ms_max = context.lock_wait_ms();
+    options.lock_wait_ms_max = context.wait_ms_max();
     options.create = true;
     const Result<Rewrite> rewritten = make_store(store)->change(
         [&](KeySet& set) -> Result<void> {

@@ -49,7 +49,7 @@ class Daemon {
 
     Result<void> open_workers();
     Result<void> open_instance();
-    Result<void> open_sender(std::string host);
+    Result<void> open_sender(ServingHost host);
     Result<void> restore_quotas();
     Result<void> open_notices();
     void first_load();
@@ -201,10 +201,10 @@ Result<void> Daemon::open_instance() {
     flusher_->before_retiring([this](const GenerationPtr& generation) { denials_->finish(generation); });
     admin_ = std::make_unique<Admin>(*publisher_, *reloader_, *flusher_, operators_group_, fixed_status(),
                                      audit_, *denials_, *log_);
-    return in_fleet ? open_sender(host.name) : Result<void>();
+    return in_fleet ? open_sender(host) : Result<void>();
 }
 
-Result<void> Daemon::open_sender(std::string host) {
+Result<void> Daemon::open_sender(ServingHost host) {
     auto worker = Worker::start(*loop_);
     if (!worker) {
         return tl::unexpected(worker.error());

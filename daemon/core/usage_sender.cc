@@ -25,7 +25,7 @@ struct UsageSender::Job {
 };
 
 UsageSender::UsageSender(std::shared_ptr<UsageStore> store, Worker& flushes, Worker& worker,
-                         std::string place, std::string host, Log& log)
+                         std::string place, ServingHost host, Log& log)
     : store_(std::move(store)),
       usage_(std::make_shared<PostgresUsage>(std::move(place), std::move(host))),
       flushes_(flushes),

@@ -24,7 +24,7 @@ class UsageSender {
   public:
     /// `store`: the one that `flushes` writes, opened to send.
     UsageSender(std::shared_ptr<UsageStore> store, Worker& flushes, Worker& worker, std::string place,
-                std::string host, Log& log);
+                ServingHost host, Log& log);
 
     /// After each flush: sends what is unsent, in batches one behind the other, unless that is under way.
     void send();

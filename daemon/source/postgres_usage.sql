@@ -16,11 +16,13 @@ SET LOCAL client_min_messages = warning;
 SET LOCAL search_path = pg_catalog, pg_temp;  -- no operator or function of anybody else's
 
 -- A usage store, by its random identity: also after the host got another name. Whoever knows a store's `uid` can write
--- its rows, so readers of the tables do not see it. batch: see UsageBatch::number.
+-- its rows, so readers of the tables do not see it. batch: see UsageBatch::number; place and session: whose it was.
 CREATE TABLE IF NOT EXISTS apikeyd.usage_stores(
   store bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   uid bytea NOT NULL UNIQUE CHECK(octet_length(uid) = 16),
   host text COLLATE "C" NOT NULL CHECK(octet_length(host) BETWEEN 1 AND 100),
+  place text COLLATE "C" NOT NULL CHECK(octet_length(place) BETWEEN 1 AND 100),
+  session bigint NOT NULL DEFAULT 0,
   batch bigint NOT NULL DEFAULT 0,
   told timestamptz NOT NULL
 );
@@ -48,10 +50,14 @@ CREATE OR REPLACE VIEW apikeyd.usage(host, start, key_id, owner, allowed, denied
   FROM apikeyd.usage_keys u JOIN apikeyd.usage_stores s USING (store) LEFT JOIN apikeyd.keys k ON k.id = u.key_id;
 
 -- Takes a batch, and answers the number that it has now; see UsageBatch::number for one that it does not take. -1:
--- another host sent for this store in the last ten minutes, more than this one knows: one of the two is a copy of the
--- other. Of a host that got another name all is known.
-CREATE OR REPLACE FUNCTION apikeyd.send_usage(host_name text, store_uid bytea, before bigint, starts bigint[],
-  ids text[], alloweds bigint[], denieds bigint[], code_starts bigint[], codes smallint[], totals bigint[])
+-- another instance of apikeyd sent for this store in the last ten minutes, more than this one knows: one of the two
+-- has a copy of the other's. Where the same one goes on elsewhere, all is known.
+-- in_session: by this server's clock, when the sender's connection was made. A sender that gave up waiting asks again
+-- by another connection, and what it gave up may yet come to its turn, after that. As the batch that it is it would be
+-- taken for the next one's repetition; by its session it is known, and all is sent anew.
+CREATE OR REPLACE FUNCTION apikeyd.send_usage(host_name text, place_id text, in_session bigint, store_uid bytea,
+  before bigint, starts bigint[], ids text[], alloweds bigint[], denieds bigint[], code_starts bigint[],
+  codes smallint[], totals bigint[])
   RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, apikeyd, pg_temp AS $$
 DECLARE
@@ -61,10 +67,11 @@ DECLARE
 BEGIN
   SELECT * INTO known FROM usage_stores WHERE uid = store_uid FOR NO KEY UPDATE;
   IF NOT FOUND THEN
-    INSERT INTO usage_stores(uid, host, told) VALUES(store_uid, host_name, clock_timestamp()) RETURNING * INTO known;
+    INSERT INTO usage_stores(uid, host, place, told) VALUES(store_uid, host_name, place_id, clock_timestamp())
+      RETURNING * INTO known;
   END IF;
-  is_other := known.host <> host_name AND known.told > clock_timestamp() - interval '10 minutes';
-  IF known.batch = before OR known.batch = before + 1 AND NOT is_other THEN
+  is_other := known.place <> place_id AND known.told > clock_timestamp() - interval '10 minutes';
+  IF known.batch = before OR known.batch = before + 1 AND NOT is_other AND in_session >= known.session THEN
     number := known.batch + 1;
     INSERT INTO usage_keys AS u(start_s, key_id, store, allowed, denied)
       SELECT s, i, known.store, a, d FROM unnest(starts, ids, alloweds, denieds) AS sent(s, i, a, d)
@@ -79,18 +86,19 @@ BEGIN
   ELSE
     number := greatest(known.batch, before) + 3;
   END IF;
-  UPDATE usage_stores SET host = host_name, batch = number, told = clock_timestamp() WHERE store = known.store;
+  UPDATE usage_stores SET host = host_name, place = place_id, session = in_session, batch = number,
+    told = clock_timestamp() WHERE store = known.store;
   RETURN number;
 END;
 $$;
 
 REVOKE ALL ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage FROM PUBLIC;
-REVOKE ALL ON FUNCTION apikeyd.send_usage(text, bytea, bigint, bigint[], text[], bigint[], bigint[], bigint[],
-  smallint[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION apikeyd.send_usage(text, text, bigint, bytea, bigint, bigint[], text[], bigint[], bigint[],
+  bigint[], smallint[], bigint[]) FROM PUBLIC;
 GRANT SELECT ON apikeyd.usage_keys, apikeyd.usage_codes, apikeyd.usage TO apikeyd_reader, apikeyd_writer;
 GRANT SELECT(store, host, batch, told) ON apikeyd.usage_stores TO apikeyd_reader, apikeyd_writer;
 GRANT DELETE ON apikeyd.usage_keys, apikeyd.usage_codes TO apikeyd_writer;
-GRANT EXECUTE ON FUNCTION apikeyd.send_usage(text, bytea, bigint, bigint[], text[], bigint[], bigint[], bigint[],
-  smallint[], bigint[]) TO apikeyd_reader, apikeyd_writer;
+GRANT EXECUTE ON FUNCTION apikeyd.send_usage(text, text, bigint, bytea, bigint, bigint[], text[], bigint[], bigint[],
+  bigint[], smallint[], bigint[]) TO apikeyd_reader, apikeyd_writer;
 
 COMMIT;

@@ -13,13 +13,14 @@ namespace {
 constexpr std::string_view kDoing = "sending usage";
 constexpr int64_t kRefused = -1;
 
+/// And when this connection was made, in microseconds by the server's clock.
 constexpr std::string_view kIsThereSql =
-    "SELECT "
-    "(to_regprocedure('apikeyd.send_usage(text,bytea,bigint,bigint[],text[],bigint[],bigint[],bigint[],"
-    "smallint[],bigint[])') IS NOT NULL)::int";
+    "SELECT (to_regprocedure('apikeyd.send_usage(text,text,bigint,bytea,bigint,bigint[],text[],bigint[],"
+    "bigint[],bigint[],smallint[],bigint[])') IS NOT NULL)::int, "
+    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 constexpr std::string_view kSendSql =
-    "SELECT apikeyd.send_usage(?1, ?2, ?3::bigint, ?4::bigint[], ?5::text[], ?6::bigint[], ?7::bigint[], "
-    "?8::bigint[], ?9::smallint[], ?10::bigint[])";
+    "SELECT apikeyd.send_usage(?1, ?2, ?3::bigint, ?4, ?5::bigint, ?6::bigint[], ?7::text[], ?8::bigint[], "
+    "?9::bigint[], ?10::bigint[], ?11::smallint[], ?12::bigint[])";
 
 /// Any other is no key's of a fleet, whose keys come from its database; and needs no place in an array's
 /// text.
@@ -50,10 +51,11 @@ class ArrayText {
 
 struct PostgresUsage::Impl {
     std::string place;
-    std::string host;
+    ServingHost host;
     /// Relaxed: a flag that is looked at every 100 ms, and nothing goes with it.
     std::shared_ptr<std::atomic<bool>> stopping = std::make_shared<std::atomic<bool>>(false);
     std::unique_ptr<PostgresConnection> connection = nullptr;
+    int64_t session = 0;  ///< the connection's
 
     Result<void> connect() {
         if (connection != nullptr && !connection->broken()) {
@@ -78,12 +80,13 @@ struct PostgresUsage::Impl {
                         ": has no tables for usage; have the database's owner run "
                         "share/apikeyd/postgres_usage.sql of this release in it with psql");
         }
+        session = (*asked)->column_int(1);
         connection = *std::move(opened);
         return {};
     }
 };
 
-PostgresUsage::PostgresUsage(std::string place, std::string host)
+PostgresUsage::PostgresUsage(std::string place, ServingHost host)
     : impl_(std::make_unique<Impl>(Impl{std::move(place), std::move(host)})) {}
 PostgresUsage::~PostgresUsage() = default;
 
@@ -110,19 +113,21 @@ Result<uint64_t> PostgresUsage::send(const UsageBatch& batch) {
         totals.add(one.total);
     }
     SqlStatement& row = **prepared;
-    row.bind(1, impl_->host).bind(2, batch.uid).bind(3, static_cast<int64_t>(batch.number));
+    row.bind(1, impl_->host.name).bind(2, impl_->host.place_id).bind(3, impl_->session);
+    row.bind(4, batch.uid).bind(5, static_cast<int64_t>(batch.number));
     // Texts are copied.
-    row.bind(4, std::move(starts).end()).bind(5, std::move(ids).end()).bind(6, std::move(allowed).end());
-    row.bind(7, std::move(denied).end()).bind(8, std::move(code_starts).end());
-    row.bind(9, std::move(codes).end()).bind(10, std::move(totals).end());
+    row.bind(6, std::move(starts).end()).bind(7, std::move(ids).end()).bind(8, std::move(allowed).end());
+    row.bind(9, std::move(denied).end()).bind(10, std::move(code_starts).end());
+    row.bind(11, std::move(codes).end()).bind(12, std::move(totals).end());
     if (row.step() != SqlStep::kRow) {
         return tl::unexpected(impl_->connection->last_error(kDoing));
     }
     if (row.column_int(0) == kRefused) {
         return fail(
             impl_->connection->named() +
-            ": another host sends for this usage store; where it is a copy of that one's, stop apikeyd, "
-            "move the file away and start it again");
+            ": another instance of apikeyd sent for this usage store less than ten minutes ago; where it is "
+            "a copy of that one's, stop apikeyd, move the file away and start it again; where this host was "
+            "booted anew, wait");
     }
     return static_cast<uint64_t>(row.column_int(0));
 }

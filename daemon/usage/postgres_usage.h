@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "source/serving_host.h"
 #include "usage/usage_batch.h"
 
 namespace apikeyd {
@@ -14,8 +15,8 @@ namespace apikeyd {
 /// Connects when it has something to send, and keeps the connection. One thread at a time, but for stop().
 class PostgresUsage {
   public:
-    /// `place`: see postgres/place.h. `host`: what the fleet calls this one.
-    PostgresUsage(std::string place, std::string host);
+    /// `place`: see postgres/place.h. Of `host` its name and place_id tell who sends.
+    PostgresUsage(std::string place, ServingHost host);
     ~PostgresUsage();
 
     /// In one statement. Answers the number that the database has then: UsageBatch::number. An error tells

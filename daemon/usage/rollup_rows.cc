@@ -1,6 +1,5 @@
 #include "usage/rollup_rows.h"
 
-#include <optional>
 #include <utility>
 
 namespace apikeyd {
@@ -44,6 +43,7 @@ int RollupRows::add_code(uint8_t code, int64_t total, int64_t now_s) {
 }
 
 int RollupRows::forget_oldest(const Retention& retention, int64_t now_s) {
+    forgotten_hour_s_.reset();
     for (size_t i = 0; i < kRollupSteps_s.size(); ++i) {
         const int64_t step_s = kRollupSteps_s[i];
         std::optional<int64_t> start_s;
@@ -63,6 +63,7 @@ int RollupRows::forget_oldest(const Retention& retention, int64_t now_s) {
             if (rc != SQLITE_OK) {
                 return rc;
             }
+            forgotten_hour_s_ = step_s == kRollupSteps_s[1] ? start_s : forgotten_hour_s_;
         }
     }
     return SQLITE_OK;

@@ -16,7 +16,7 @@ constexpr std::string_view kHighestMarkSql = "SELECT coalesce(max(mark), 0) FROM
 constexpr std::string_view kReadSql =
     "SELECT uid, batch, coalesce(resend_s, -1), resend_key, codes_from_s FROM sending";
 constexpr std::string_view kLowerCodesSql = "UPDATE sending SET codes_from_s = ?1 WHERE codes_from_s > ?1";
-constexpr std::string_view kForgetBeforeSql = "DELETE FROM unsent WHERE start_s < ?1";
+constexpr std::string_view kForgetToSql = "DELETE FROM unsent WHERE start_s <= ?1";
 /// Of an hour that was forgotten since it was marked there is nothing to be sent.
 constexpr std::string_view kChangedSql =
     "SELECT unsent.start_s, unsent.key_id, coalesce(allowed, -1), denied FROM unsent "
@@ -64,7 +64,7 @@ Result<UnsentRows> UnsentRows::prepare(const Database& database) {
     Result<void> prepared = database.prepare({{&rows.highest_mark_, kHighestMarkSql},
                                               {&rows.read_, kReadSql},
                                               {&rows.lower_codes_, kLowerCodesSql},
-                                              {&rows.forget_before_, kForgetBeforeSql},
+                                              {&rows.forget_to_, kForgetToSql},
                                               {&rows.changed_, kChangedSql},
                                               {&rows.unseen_, kUnseenSql},
                                               {&rows.codes_end_, kCodesEndSql},
@@ -105,9 +105,9 @@ int UnsentRows::note_code(int64_t now_s) {
     return lower_codes_.bind(1, start_s).run();
 }
 
-int UnsentRows::tidy(int64_t start_s) {
+int UnsentRows::tidy(std::optional<int64_t> forgotten_hour_s) {
     if (mark_) {
-        return forget_before_.bind(1, start_s).run();
+        return forgotten_hour_s ? forget_to_.bind(1, *forgotten_hour_s).run() : SQLITE_OK;
     }
     int rc = is_reset_ ? SQLITE_OK : reset_.bind(1, nullptr).run();
     rc = is_reset_ || rc != SQLITE_OK ? rc : delete_all_.run();

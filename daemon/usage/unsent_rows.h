@@ -35,9 +35,10 @@ class UnsentRows {
         code_changes_noted_ = 0;
         is_reset_ = false;
     }
-    /// In each flush, inside its transaction: forgets marks of hours that begin before this; where nobody
-    /// wants any, all of them.
-    int tidy(int64_t start_s);
+    /// In each flush, inside its transaction: forgets marks up to the hour that begins then, of which nothing
+    /// is left to be sent; where nobody wants any, all of them. By what was forgotten and not by the clock,
+    /// which may be set ahead for a while.
+    int tidy(std::optional<int64_t> forgotten_hour_s);
 
     /// The next batch, of at most so many keys' hours. Changes nothing in the store.
     int take(size_t keys_max, int64_t now_s, UsageBatch& batch);
@@ -62,7 +63,7 @@ class UnsentRows {
     Statement highest_mark_;
     Statement read_;
     Statement lower_codes_;
-    Statement forget_before_;
+    Statement forget_to_;
     Statement changed_;
     Statement unseen_;
     Statement codes_end_;

@@ -223,8 +223,7 @@ Result<FlushSummary> UsageStore::flush(std::span<const GenerationCounts> generat
         }
         rc = rc == SQLITE_OK ? statements.recent.fold(run.summary().keys_changed, now_s) : rc;
         rc = rc == SQLITE_OK ? statements.rollups.forget_oldest(retention_, now_s) : rc;
-        const int64_t hours_from_s = rollup_start_s(now_s, kRollupSteps_s[1]) - retention_.kept_s[1];
-        return rc == SQLITE_OK ? statements.unsent.tidy(hours_from_s) : rc;
+        return rc == SQLITE_OK ? statements.unsent.tidy(statements.rollups.forgotten_hour_s()) : rc;
     });
     if (!done) {
         return tl::unexpected(done.error());

@@ -25,20 +25,18 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-class LiveDoor:
-    """Daemon, door and tool of one private instance; close() ends all and removes everything."""
+class Door:
+    """A door beside whatever daemon there is; `instance`: that one's directory, `options`: the door's."""
 
-    def __init__(self, daemon, tool, door, more=""):
-        self.tool_path, self.door_path = tool, door
-        self.daemon = LiveDaemon(daemon, more)
+    def __init__(self, binary, config, instance, log, *options):
+        self.command = [binary, "--config", config, *options]
+        self.log = log
+        self.socket = instance / "door.sock"
         self.process = None
-        self.log = self.daemon.home / "door.log"
-        self.socket = self.daemon.directory / self.daemon.instance / "door.sock"
-        self.daemon.start()
 
     def start(self):
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([self.door_path, "--config", self.daemon.config], stderr=log)
+            self.process = subprocess.Popen(self.command, stderr=log)
         wait_until(self._ready, "the door does not get ready")
 
     def _ready(self):
@@ -57,21 +55,6 @@ class LiveDoor:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        self.daemon.close()
-
-    def tool(self, *arguments):
-        """What apikeyctl prints; it must succeed."""
-        command = [self.tool_path, "--config", self.daemon.config, *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        if run.returncode != 0:
-            raise RuntimeError(f"{arguments}: {run.returncode}: {run.stderr}")
-        return run.stdout
-
-    def issue(self, *options, scopes=()):
-        """A key by the tool: (id, plaintext)."""
-        granted = [word for scope in scopes for word in ("--scope", scope)]
-        issued = json.loads(self.tool("issue", "--output", "json", *options, *granted))
-        return issued["id"], issued["key"]
 
     def tcp_port(self):
         return int(re.search(r"tcp=127\.0\.0\.1:(\d+)", self.log.read_text())[1])
@@ -110,3 +93,32 @@ class LiveDoor:
             except BrokenPipeError:
                 pass  # it has answered
             return peer.makefile("rb").read()
+
+
+class LiveDoor(Door):
+    """Daemon, door and tool of one private instance; close() ends all and removes everything."""
+
+    def __init__(self, daemon, tool, door, more=""):
+        self.tool_path = tool
+        self.daemon = LiveDaemon(daemon, more)
+        instance = self.daemon.directory / self.daemon.instance
+        super().__init__(door, self.daemon.config, instance, self.daemon.home / "door.log")
+        self.daemon.start()
+
+    def close(self):
+        super().close()
+        self.daemon.close()
+
+    def tool(self, *arguments):
+        """What apikeyctl prints; it must succeed."""
+        command = [self.tool_path, "--config", self.daemon.config, *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        if run.returncode != 0:
+            raise RuntimeError(f"{arguments}: {run.returncode}: {run.stderr}")
+        return run.stdout
+
+    def issue(self, *options, scopes=()):
+        """A key by the tool: (id, plaintext)."""
+        granted = [word for scope in scopes for word in ("--scope", scope)]
+        issued = json.loads(self.tool("issue", "--output", "json", *options, *granted))
+        return issued["id"], issued["key"]

@@ -17,7 +17,7 @@ from postgres_server import SqlError
 
 # By the hosts' clocks a minute is over in a second, since hours leave a host a minute after they were counted.
 SPEED = 60
-COPY = "another host sends for this usage store"
+COPY = "another instance of apikeyd sent for this usage store"
 
 
 class Usage(Fleet):
@@ -151,6 +151,24 @@ class Usage(Fleet):
         self.validate(host, key)
         self.arrives(host)
 
+    def test_a_send_that_was_given_up_and_comes_late(self):
+        """Older sums, by an earlier session of the sender's, do not come to stand in place of newer ones."""
+        send = ("SELECT apikeyd.send_usage('h', 'place', {session}, '0123456789abcdef', {before}, '{{3600}}', '{{a}}', "
+                "'{{{allowed}}}', '{{0}}', '{{}}', '{{}}', '{{}}')")  # fmt: skip
+        sum_now = "SELECT allowed, batch FROM apikeyd.usage_keys JOIN apikeyd.usage_stores USING (store)"
+        self.assertEqual(self.sql(send.format(session=1, before=0, allowed=5)), [("1",)])
+        self.assertEqual(self.sql(send.format(session=2, before=0, allowed=6)), [("2",)], "without a note, sent again")
+        self.assertEqual(self.sql(sum_now), [("6", "2")])
+        self.assertEqual(self.sql(send.format(session=4, before=2, allowed=8)), [("3",)])
+        given = int(self.sql(send.format(session=3, before=2, allowed=7))[0][0])
+        self.assertEqual(self.sql(sum_now), [("8", str(given))])
+        self.assertNotIn(given, (3, 4), "nobody takes it for taken")
+        # Who sent last knows nothing of it, and sends all anew.
+        again = int(self.sql(send.format(session=4, before=3, allowed=9))[0][0])
+        self.assertNotIn(again, (4, 5))
+        self.assertEqual(self.sql(send.format(session=4, before=again, allowed=9)), [(str(again + 1),)])
+        self.assertEqual(self.sql(sum_now), [("9", str(again + 1))])
+
     def test_a_server_that_is_away(self):
         hosts = [self.started("a"), self.started("b")]
         keys = [self.issue_to(*hosts)[1] for _ in range(3)]
@@ -218,8 +236,16 @@ class Usage(Fleet):
         self.assertEqual(self.sql("SELECT count(*) FROM apikeyd.usage_stores"), [("2",)])
 
     def test_a_copy_of_a_usage_store(self):
-        """Of two hosts that have one, only one writes its rows; and the other says so."""
+        self.copies_do_not_mix("b")
+
+    def test_a_copy_of_a_usage_store_on_a_host_of_the_same_name(self):
+        self.copies_do_not_mix("a")
+
+    def copies_do_not_mix(self, name):
+        """Of two hosts that have one usage store, only one writes its rows; and the other says so."""
         hosts = [self.started("a"), self.host("b")]
+        hosts[1].name = name
+        hosts[1].configure("")
         _, key = self.issue_to(hosts[0])
         self.validate(hosts[0], key, times=3)
         self.arrives(hosts[0])
@@ -272,7 +298,7 @@ class Usage(Fleet):
                 self.assertEqual(caught.exception.state, "42501", refused)
         # What anybody may send is a count of an hour.
         for sums in "'{3600}', '{x}', '{-1}', '{0}'", "'{3600}', '{x}', '{0}', '{-1}'", "'{3601}', '{x}', '{1}', '{0}'":
-            sent = f"SELECT apikeyd.send_usage('b', '{'0' * 16}', 0, {sums}, '{{}}', '{{}}', '{{}}')"
+            sent = f"SELECT apikeyd.send_usage('b', 'x', 1, '{'0' * 16}', 0, {sums}, '{{}}', '{{}}', '{{}}')"
             with self.assertRaises(SqlError, msg=sums) as caught:
                 self.server.psql(sent, self.database, "daemon_user")
             self.assertEqual(caught.exception.state, "23514", sums)

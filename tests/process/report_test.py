@@ -165,6 +165,7 @@ class Report(unittest.TestCase):
         pair = {row["what"]: row["ratio"] for row in figures["tables"]["pair"]}
         self.assertEqual(two[2], "≥ 1.90")
         self.assertEqual(two[3], f"{pair['large table, hashes, 2 processes']:.2f}")
+        self.assertRegex(two[1], r"^\d.* to \d")
         self.assertRegex(two[4], "held" if pair["large table, 2 processes"] >= 1.9 else "MISSED")
 
     def with_serving(self, lines):

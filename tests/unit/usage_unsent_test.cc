@@ -243,6 +243,23 @@ TEST_F(UsageUnsentTest, WhatIsForgottenIsNotWaitedFor) {
     EXPECT_EQ(fleet.sums, kept());
 }
 
+TEST_F(UsageUnsentTest, AClockThatIsAheadForAFlushForgetsNoHourThatIsKept) {
+    Retention retention;
+    retention.kept_s[1] = 10 * kHour_s;
+    UsageStore store = open_sending(true, retention);
+    for (int64_t hour = 0; hour < 5; ++hour) {
+        count(store, "a", 1, 0, kBegin_s + hour * kHour_s);
+    }
+    fold(store, kBegin_s + 5 * kHour_s);
+    const Sums before = kept();
+    fold(store, kBegin_s + 1000 * kHour_s);
+    ASSERT_LT(kept().size(), before.size()) << "one hour a flush is forgotten";
+    Fleet fleet;
+    send(store, fleet, kBegin_s + 5 * kHour_s);
+    EXPECT_EQ(fleet.sums, kept());
+    EXPECT_FALSE(fleet.sums.empty());
+}
+
 // A batch for one store, and another stands under its name when it is noted.
 TEST_F(UsageUnsentTest, ANoteIsForTheStoreOfTheBatch) {
     UsageStore store = open_sending();

@@ -86,6 +86,10 @@ Credential credential_of(const HttpRequest& request) {
     return credential;
 }
 
+bool is_usable(const KeyRow& row) {
+    return row.state == KeyState::kActive && (!row.expires_s || *row.expires_s > now_s());
+}
+
 struct FreeScopes {
     void operator()(apikey_scopes* scopes) const { apikey_scopes_free(scopes); }
 };
@@ -130,6 +134,23 @@ std::string_view Caller::not_to_grant(const std::vector<std::string>& scopes_gra
         std::find_if(scopes_granted.begin(), scopes_granted.end(),
                      [&](const std::string& one) { return is_door_scope(one) && !holds(one); });
     return found != scopes_granted.end() ? std::string_view(*found) : std::string_view();
+}
+
+std::optional<HttpAnswer> let_in_no_more(const Caller& caller, KeySet& set) {
+    if (caller.is_operator) {
+        return std::nullopt;
+    }
+    const Result<std::optional<KeyRow>> row = set.key(caller.key_id);
+    if (!row) {
+        say(row.error().message);
+        return cannot_check();
+    }
+    if (!*row || !is_usable(**row)) {
+        return not_accepted();
+    }
+    // What else it may now, they find out when they ask again.
+    const bool as_before = (*row)->owner == caller.owner && terms_of(**row).scopes == caller.scopes;
+    return as_before ? std::nullopt : std::optional(cannot_check());
 }
 
 Gate::Gate(const Context& context, gid_t operators)
@@ -211,7 +232,7 @@ tl::expected<Caller, HttpAnswer> Gate::caller_of(const apikey_verdict& verdict,
         return tl::unexpected(cannot_check());
     }
     // What the store says is never older than what is in force.
-    if (!*row || (*row)->state != KeyState::kActive) {
+    if (!*row || !is_usable(**row)) {
         return tl::unexpected(not_accepted());
     }
     Caller caller;

@@ -4,11 +4,13 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "source/store.h"
 #include "tools/context.h"
 #include "tools/door/http_message.h"
 #include "tools/validator.h"
@@ -45,6 +47,10 @@ struct Caller {
     /// themselves; "": none.
     [[nodiscard]] std::string_view not_to_grant(const std::vector<std::string>& scopes_granted) const;
 };
+
+/// The answer to who was let in by a key that is no longer so in `set`, where nobody else changes it now;
+/// nullopt: all is as it was, or they came without one.
+std::optional<HttpAnswer> let_in_no_more(const Caller& caller, KeySet& set);
 
 /// Lets callers in. Thread-safe once made; the context outlives it.
 class Gate {

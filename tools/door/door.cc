@@ -12,7 +12,7 @@ namespace {
 
 /// Four changes that wait are all that are made at once: the others, and who only looks, must not wait for
 /// long.
-constexpr uint32_t kDoorLockWait_ms = 5'000;
+constexpr uint32_t kDoorWait_ms = 5'000;
 
 constexpr std::string_view kDocument = "/v1/openapi.json";
 
@@ -107,9 +107,19 @@ HttpAnswer Door::answer(const HttpRequest& request) const try {
         if (!query) {
             return query.error();
         }
-        const Context context = context_.on_behalf_of(named(*caller)).waiting_at_most(kDoorLockWait_ms);
+        // A change may wait for others', one of which may be of the caller's key.
+        std::optional<HttpAnswer> refusal;
+        const CheckSet check = [&](KeySet& set) -> Outcome {
+            refusal = let_in_no_more(*caller, set);
+            return refusal ? failed(Exit::kNo, Cause::kConflict, "the caller's key was changed") : Outcome();
+        };
+        const Context context =
+            context_.on_behalf_of(named(*caller)).waiting_at_most(kDoorWait_ms).checked_by(check);
         const Call call{context, request, *caller, log_, *subject, *std::move(query)};
         HttpAnswer answer = route.answer(call);
+        if (refusal) {
+            answer = *std::move(refusal);
+        }
         if (route.changes) {
             log_change(log_, route, *caller, *subject, answer);
         }

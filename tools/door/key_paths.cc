@@ -9,6 +9,7 @@
 #include "tools/door/key_fields.h"
 #include "tools/door/route.h"
 #include "tools/duration.h"
+#include "tools/fleet_wait.h"
 #include "tools/key_view.h"
 #include "tools/operations/key_operations.h"
 #include "tools/operations/key_query.h"
@@ -220,7 +221,7 @@ std::optional<HttpAnswer> check_no_fields(const Call& call) {
     return faults.empty() ? std::nullopt : std::optional(fields_at_fault(std::move(faults)));
 }
 
-HttpAnswer set_state(const Call& call, KeyState state) {
+HttpAnswer set_state(const Call& call, KeyState state, Until until = Until::kHost) {
     if (auto refusal = check_no_fields(call)) {
         return *std::move(refusal);
     }
@@ -229,7 +230,7 @@ HttpAnswer set_state(const Call& call, KeyState state) {
     // Whoever may change a key may end its use, also of one that can do more than they.
     const CheckKey check = state == KeyState::kActive ? check_may_use(call, refusal)
                                                       : check_may(call.caller, door_scope::kKeysWrite);
-    const Outcome changed = set_key_state(call.context, {call.subject, state, Until::kHost, check}, &after);
+    const Outcome changed = set_key_state(call.context, {call.subject, state, until, check}, &after);
     if (refusal) {
         return *std::move(refusal);
     }
@@ -237,7 +238,14 @@ HttpAnswer set_state(const Call& call, KeyState state) {
 }
 
 HttpAnswer revoke(const Call& call) {
-    return set_state(call, KeyState::kRevoked);
+    if (call.query.count("wait") == 0) {
+        return set_state(call, KeyState::kRevoked);
+    }
+    if (call.parameter("wait") != "fleet") {
+        return wrong_parameter("wait", "want fleet");
+    }
+    return check_fleet(call.context) ? set_state(call, KeyState::kRevoked, Until::kFleet)
+                                     : wrong_parameter("wait", "this host is in no fleet");
 }
 HttpAnswer disable(const Call& call) {
     return set_state(call, KeyState::kDisabled);
@@ -300,7 +308,7 @@ std::vector<Route> key_routes() {
         {"GET", "/v1/keys/{id}", {kKeysRead, kSelf}, {}, show, false},
         {"PATCH", "/v1/keys/{id}", {kKeysWrite}, {}, update, true},
         {"DELETE", "/v1/keys/{id}", {kKeysWrite}, {}, erase, true},
-        {"POST", "/v1/keys/{id}/revoke", {kKeysWrite, kSelf}, {}, revoke, true},
+        {"POST", "/v1/keys/{id}/revoke", {kKeysWrite, kSelf}, {"wait"}, revoke, true},
         {"POST", "/v1/keys/{id}/disable", {kKeysWrite}, {}, disable, true},
         {"POST", "/v1/keys/{id}/enable", {kKeysWrite}, {}, enable, true},
         {"POST", "/v1/keys/{id}/rotate", {kKeysWrite, kSelf}, {}, rotate, true},

@@ -62,6 +62,9 @@ Result<void> run(const Context& context) {
     if (!context.config()) {
         return fail(context.config_error());
     }
+    if (const auto store = context.store(); !store) {
+        return fail(store.error().message);
+    }
     const Config& config = *context.config();
     const Result<Groups> groups = find_groups(config);
     const auto log = open_log(config.log);
@@ -112,6 +115,8 @@ int main(int argc, char** argv) {
     options.config_path = kConfigDefault;
     app.add_option("-c,--config", options.config_path, "the daemon's configuration file")
         ->capture_default_str();
+    app.add_option("--store", options.store,
+                   "the key set, yaml:PATH, sqlite:PATH or postgresql://... [what the configuration says]");
     app.set_version_flag("--version", "apikeyd-door " APIKEYD_VERSION);
     try {
         app.parse(argc, argv);
