@@ -33,11 +33,6 @@ constexpr size_t kGroup = 8;  // lookups timed together for percentiles, as liba
 constexpr uint64_t kSampleRows = 1000;
 constexpr Draw kPeerDraws[] = {Draw::kHitUniform, Draw::kMiss};
 
-struct StdHash {
-    using is_transparent = void;
-    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-};
-
 class StdMap {
   public:
     StdMap(uint64_t keys, FoundBy by) {
@@ -56,7 +51,7 @@ class StdMap {
     }
 
   private:
-    std::unordered_map<std::string, Row, StdHash, std::equal_to<>> map_;
+    std::unordered_map<std::string, Row, TextHash, std::equal_to<>> map_;
 };
 
 /// A server asked as a store is, one key at a time.

@@ -14,13 +14,19 @@ def of_the_floor(figures, hit, floor, hashing, words):
     )
 
 
-def of_a_peer(figures, hit, peer):
+def of_a_peer(figures, floor, peer, bound):
     """That hashes nothing, and counts nothing."""
-    digest = peer.replace("_key/", "_digest/")
-    if digest not in figures:
+    if floor not in figures:
         return ""
-    ratio = figures.median(hit) / figures.median(digest)
-    return f"{ratio:.2g} of the same peer when it is asked by SHA-256; it counts nothing"
+    wanted, least = figures.median(peer) * bound, figures.median(floor)
+    return (
+        f"the target is {ns(wanted)} here, the floor {ns(least)}"
+        f"{', so no library that hashes and counts can hold it' if least > wanted else ''}"
+    )
+
+
+def of_pages(figures, small, large):
+    return f"small pages take {ns(figures.median(small) - figures.median(large))} more" if large in figures else ""
 
 
 def of_an_unknown_key(figures, size):

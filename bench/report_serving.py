@@ -39,6 +39,11 @@ of two that validate is the ratio of two that hash, and that of one beside the w
 another table. *In a key store* are apikeyd, apikeyctl and a program that knows nothing but SQLite, each as it is, on a
 database on disk; two processes present the key. A commit is seen by a connection of its own, and counts from the last
 look that did not see it. On few CPUs the highest figures show the scheduler.
+
+What is repeated has three rounds, in which the cases take turns; of ratios beside another process there are nine. A
+switch is one call in a hundred thousand or fewer, so no percentile of the calls *around* shows it; those *at a switch*
+stand by themselves, and a percentile of a few is their worst. Revocations without a build take longer than
+those during one; between them the CPUs idle, and whether it is that was not measured.
 """
 
 HEADS = {
