@@ -26,7 +26,7 @@ def of_a_peer(figures, floor, peer, bound):
 
 
 def of_pages(figures, small, large):
-    return f"small pages take {ns(figures.median(small) - figures.median(large))} more" if large in figures else ""
+    return f"{ns(figures.median(small))} on 4 KiB pages, {ns(figures.median(large))} on 2 MiB" if large in figures else ""
 
 
 def of_an_unknown_key(figures, size):

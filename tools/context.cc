@@ -1,5 +1,6 @@
 #include "tools/context.h"
 
+#include <algorithm>
 #include <ctime>
 
 #include "base/instance_place.h"
@@ -76,7 +77,8 @@ Outcome Context::check_config() const {
 }
 
 tl::expected<std::string, Failure> Context::ask(const AdminRequest& request, int64_t wait_ms) const {
-    auto answer = apikeyd::request(socket_path(), format_request(request), wait_ms);
+    const int64_t at_most_ms = std::min(wait_ms, int64_t{wait_ms_max_.value_or(UINT32_MAX)});
+    auto answer = apikeyd::request(socket_path(), format_request(request), at_most_ms);
     if (!answer) {
         const RequestError& error = answer.error();
         const Daemon daemon = error.failure == RequestFailure::forbidden ? Daemon::kForbidden

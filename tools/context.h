@@ -73,7 +73,7 @@ class Context {
     [[nodiscard]] Context waiting_at_most(uint32_t wait_ms) const;
     /// The same for who may change keys by what these keys say themselves.
     [[nodiscard]] Context checked_by(CheckSet check) const;
-    [[nodiscard]] uint32_t wait_ms_max() const { return wait_ms_max_; }
+    [[nodiscard]] uint32_t wait_ms_max() const { return wait_ms_max_.value_or(kLockWait_ms); }
     [[nodiscard]] Outcome check(KeySet& set) const { return check_ ? check_(set) : Outcome(); }
     [[nodiscard]] const std::string& whom() const { return whom_; }
 
@@ -92,7 +92,7 @@ class Context {
     std::string directory_;
     std::string instance_;
     std::string whom_;  // empty: nobody else
-    uint32_t wait_ms_max_ = kLockWait_ms;
+    std::optional<uint32_t> wait_ms_max_;
     CheckSet check_;  // empty: none
 };
 

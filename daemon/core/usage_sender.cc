@@ -12,6 +12,9 @@ namespace {
 
 constexpr milliseconds kPauseMin{500};
 constexpr milliseconds kPauseMax{60'000};
+/// Where nothing is counted the store is told of all the same, so that nobody sends a copy of it
+/// (send_usage() looks back ten minutes).
+constexpr std::chrono::minutes kTellAgain{3};
 /// Read between two flushes in some 10 ms, and one statement.
 constexpr size_t kBatchKeysMax = 4096;
 
@@ -53,7 +56,7 @@ void UsageSender::take() {
             sending_ = false;
             if (!job->batch) {
                 failed(job->batch.error());
-            } else if (!job->batch->is_empty()) {
+            } else if (!job->batch->is_empty() || Clock::now() - told_ >= kTellAgain) {
                 give(job);
             }
         });
@@ -102,6 +105,7 @@ void UsageSender::note(const std::shared_ptr<Job>& job) {
                 log_.info("usage.send_recovered");
             }
             last_error_.clear();
+            told_ = Clock::now();
             pause_ = kPauseMin;
             if (job->batch->more || !taken) {
                 take();

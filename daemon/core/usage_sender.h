@@ -51,6 +51,7 @@ class UsageSender {
     bool sending_ = false;
     std::string last_error_;
     Clock::time_point again_{};
+    Clock::time_point told_{};  ///< when the database took the last one
     std::chrono::milliseconds pause_;
     std::minstd_rand chance_{std::random_device{}()};
 };

@@ -7,313 +7,38 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <functional>
 #include <mutex>
-#include <new>
+#include <span>
 #include <string_view>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/errno_text.h"
 #include "base/owned_fd.h"
-#include "source/file_lock.h"
 #include "source/key_columns.h"
 #include "source/rfc3339.h"
+#include "source/snapshot_fill.h"
+#include "source/snapshot_rows.h"
 #include "source/snapshot_schema.h"
 #include "source/sql_load.h"
-#include "source/temporary_file.h"
 #include "sqlite/sql_connection.h"
 
 namespace apikeyd {
 
+using namespace snapshot_rows;
+
 namespace {
 
-constexpr std::string_view kDoingRead = "reading it";
-constexpr std::string_view kDoingWrite = "writing it";
 /// So often the time is written when nothing else is.
 constexpr int64_t kTakenInterval_s = 60;
 /// After so many failures to write what changed another one is made: it may be damaged.
 constexpr int kFailuresMax = 3;
-/// So long after a failure the source is not read again for the snapshot alone.
-constexpr int64_t kRefillPause_ms = 600'000;
-
-constexpr std::string_view kPutKey =
-    "INSERT OR REPLACE INTO keys(id, sha256, state, expires, plan, limits, addresses, environment, owner, "
-    "name, "
-    "created, \"foreign\", scopes, metadata) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, "
-    "?14)";
 
 int64_t now_s() {
     return static_cast<int64_t>(realtime_now_ns() / 1'000'000'000);
 }
-
-std::string named(const std::string& path) {
-    return std::string(kSnapshot.noun) + " " + path;
-}
-
-std::span<const uint8_t> bytes_of(const std::array<uint8_t, 32>& digest) {
-    return digest;
-}
-
-/// Steps a statement that gives no rows.
-Result<void> run(const SqlConnection& connection, SqlStatement& statement) {
-    const SqlResetGuard guard(statement);
-    return statement.step() == SqlStep::kDone
-               ? Result<void>()
-               : Result<void>(tl::unexpected(connection.last_error(kDoingWrite)));
-}
-
-Result<void> run(const SqlConnection& connection, const char* sql) {
-    return connection.execute(sql) ? Result<void>()
-                                   : Result<void>(tl::unexpected(connection.last_error(kDoingWrite)));
-}
-
-Result<void> put_key(const SqlConnection& connection, SqlStatement& put, const KeyRow& row) {
-    const KeyText text(row);
-    bind_key(put, text.columns());
-    return run(connection, put);
-}
-
-Result<void> put_policies(const SqlConnection& connection, const PolicySet& policies) {
-    Result<void> done = run(connection, "DELETE FROM scopes; DELETE FROM plans; DELETE FROM owners");
-    SqlStatementPtr scope, plan, owner;
-    if (done) {
-        done = prepare(connection, {{&scope, "INSERT INTO scopes(name) VALUES(?1)"},
-                                    {&plan, "INSERT INTO plans(name, limits) VALUES(?1, ?2)"},
-                                    {&owner, "INSERT INTO owners(name, plan) VALUES(?1, ?2)"}});
-    }
-    for (auto name = policies.scopes.begin(); done && name != policies.scopes.end(); ++name) {
-        scope->bind(1, *name);
-        done = run(connection, *scope);
-    }
-    const auto bind_second = [](SqlStatement& statement, const std::string& text) {
-        text.empty() ? statement.bind(2, nullptr) : statement.bind(2, std::string_view(text));
-    };
-    for (auto row = policies.plans.begin(); done && row != policies.plans.end(); ++row) {
-        const std::string limits = format_limits(row->limits);
-        plan->bind(1, row->name);
-        bind_second(*plan, limits);
-        done = run(connection, *plan);
-    }
-    for (auto row = policies.owners.begin(); done && row != policies.owners.end(); ++row) {
-        owner->bind(1, row->name);
-        bind_second(*owner, row->plan);
-        done = run(connection, *owner);
-    }
-    return done;
-}
-
-/// A key that must not be accepted any more, whatever else is written.
-struct Tightened {
-    std::array<uint8_t, 32> digest{};
-    bool gone = false;
-};
-
-Result<void> tighten(const SqlConnection& connection, const std::vector<Tightened>& keys) {
-    SqlStatementPtr revoke, erase;
-    Result<void> done = prepare(connection, {{&revoke, "UPDATE keys SET state = 'revoked' WHERE sha256 = ?1"},
-                                             {&erase, "DELETE FROM keys WHERE sha256 = ?1"}});
-    for (auto key = keys.begin(); done && key != keys.end(); ++key) {
-        SqlStatement& statement = key->gone ? *erase : *revoke;
-        statement.bind(1, bytes_of(key->digest));
-        done = run(connection, statement);
-    }
-    return done;
-}
-
-/// What the table `snapshot` says.
-struct Standing {
-    std::string source;
-    Fingerprint fingerprint{};
-    int64_t taken_s = 0;
-};
-
-Result<std::optional<Standing>> read_standing(const SqlConnection& connection) {
-    const Result<SqlStatementPtr> prepared =
-        connection.prepare("SELECT source, fingerprint, taken FROM snapshot");
-    if (!prepared) {
-        return tl::unexpected(prepared.error());
-    }
-    SqlStatement& statement = **prepared;
-    const SqlStep step = statement.step();
-    if (step == SqlStep::kFailed) {
-        return tl::unexpected(connection.last_error(kDoingRead));
-    }
-    Standing standing;
-    const std::span<const uint8_t> name =
-        step == SqlStep::kRow ? statement.column_blob(1) : std::span<const uint8_t>();
-    if (name.size() != standing.fingerprint.size()) {
-        return std::nullopt;
-    }
-    std::copy(name.begin(), name.end(), standing.fingerprint.begin());
-    standing.source = statement.column_text(0);
-    standing.taken_s = statement.column_int(2);
-    return standing;
-}
-
-Result<void> write_standing(const SqlConnection& connection, const Standing& standing) {
-    SqlStatementPtr put;
-    if (Result<void> prepared = prepare(
-            connection,
-            {{&put,
-              "INSERT OR REPLACE INTO snapshot(one, source, fingerprint, taken) VALUES(1, ?1, ?2, ?3)"}});
-        !prepared) {
-        return prepared;
-    }
-    put->bind(1, std::string_view(standing.source))
-        .bind(2, bytes_of(standing.fingerprint))
-        .bind(3, standing.taken_s);
-    return run(connection, *put);
-}
-
-/// One that is being filled, beside the one that is there. Of many rows another thread writes them, so that
-/// whoever waits for a load waits little for this.
-class Fill {
-  public:
-    static Result<std::unique_ptr<Fill>> begin(const std::string& path) {
-        auto place = resolve_file(path);
-        if (!place) {
-            return tl::unexpected(place.error());
-        }
-        auto fill = std::make_unique<Fill>();
-        fill->place_ = *std::move(place);
-        remove_stale(fill->place_);
-        if (Result<void> made = fill->file_.create(fill->place_); !made) {
-            return tl::unexpected(made.error());
-        }
-        auto database = Database::open_for_copy(kSnapshot, fill->file_.path());
-        if (!database) {
-            return tl::unexpected(database.error());
-        }
-        fill->connection_ = std::make_unique<SqliteConnection>(*std::move(database));
-        Result<void> done = run(*fill->connection_, "PRAGMA cache_size = -65536; BEGIN");
-        for (const char* sql : {kSnapshotVersion1Sql, kSnapshotDropIndexesSql}) {
-            done = done ? run(*fill->connection_, sql) : done;
-        }
-        if (done) {
-            done = prepare(*fill->connection_, {{&fill->put_, kPutKey}});
-        }
-        return done ? Result<std::unique_ptr<Fill>>(std::move(fill)) : tl::unexpected(done.error());
-    }
-
-    ~Fill() { end_writer(true); }
-
-    /// An error is of a row before.
-    Result<void> add(const KeyRow& row) {
-        batch_.push_back(row);
-        return batch_.size() < kBatchRows ? Result<void>() : hand_over();
-    }
-    Result<void> end(const PolicySet& policies) {
-        end_writer(false);
-        Result<void> done = written_;
-        for (auto row = batch_.begin(); done && row != batch_.end(); ++row) {
-            done = put_key(*connection_, *put_, *row);
-        }
-        return done ? put_policies(*connection_, policies) : done;
-    }
-
-    /// All that is left to do but for the name. Two of its rows that have the same id or digest are an error.
-    Result<void> finish(const Standing& standing, const std::vector<Tightened>& since) {
-        put_.reset();
-        Result<void> done = run(*connection_, kSnapshotMakeIndexesSql);
-        if (done) {
-            done = tighten(*connection_, since);
-        }
-        if (done) {
-            done = write_standing(*connection_, standing);
-        }
-        if (done) {
-            done = run(*connection_, "COMMIT");
-        }
-        connection_.reset();
-        if (done && fsync(file_.fd()) != 0) {
-            done = fail(named(place_.path) + ": " + std::string(kDoingWrite) + ": " + errno_text(errno));
-        }
-        return done;
-    }
-    Result<void> take_its_place() { return file_.rename_to(place_, true); }
-
-  private:
-    static constexpr size_t kBatchRows = 4096;
-    static constexpr size_t kBatchesMax = 4;
-
-    Result<void> hand_over() {
-        if (!writer_.joinable()) {
-            try {
-                writer_ = std::thread([this] { write(); });
-            } catch (const std::system_error& error) {
-                return fail(named(place_.path) + ": " + std::string(kDoingWrite) + ": " + error.what());
-            }
-        }
-        std::unique_lock lock(mutex_);
-        taken_.wait(lock, [this] { return batches_.size() < kBatchesMax || !written_; });
-        if (!written_) {
-            return written_;
-        }
-        batches_.push_back(std::exchange(batch_, {}));
-        lock.unlock();
-        given_.notify_one();
-        batch_.reserve(kBatchRows);
-        return {};
-    }
-    /// What was handed over is written then, unless it is unwanted.
-    void end_writer(bool unwanted) {
-        if (!writer_.joinable()) {
-            return;
-        }
-        {
-            const std::lock_guard lock(mutex_);
-            ended_ = true;
-            if (unwanted) {
-                batches_.clear();
-            }
-        }
-        given_.notify_one();
-        writer_.join();
-    }
-    void write() {
-        Result<void> done;
-        try {
-            while (done) {
-                std::unique_lock lock(mutex_);
-                given_.wait(lock, [this] { return ended_ || !batches_.empty(); });
-                if (batches_.empty()) {
-                    return;
-                }
-                const std::vector<KeyRow> batch = std::move(batches_.front());
-                batches_.pop_front();
-                lock.unlock();
-                taken_.notify_one();
-                for (auto row = batch.begin(); done && row != batch.end(); ++row) {
-                    done = put_key(*connection_, *put_, *row);
-                }
-            }
-        } catch (const std::bad_alloc&) {
-            done = fail(named(place_.path) + ": no memory to write it");
-        }
-        const std::lock_guard lock(mutex_);
-        written_ = std::move(done);
-        taken_.notify_one();
-    }
-
-    FilePlace place_;
-    TemporaryFile file_;
-    std::unique_ptr<SqliteConnection> connection_;  // the writer's, while there is one
-    SqlStatementPtr put_;
-    std::vector<KeyRow> batch_;
-
-    std::thread writer_;
-    std::mutex mutex_;
-    std::condition_variable given_, taken_;
-    std::deque<std::vector<KeyRow>> batches_;  // under the mutex
-    bool ended_ = false;                       // too
-    Result<void> written_;                     // too; the first error ends the writer
-};
 
 }  // namespace
 
@@ -360,9 +85,9 @@ struct Snapshot::Impl {
     const SnapshotOptions options;
 
     // The reader's.
-    bool filling = false;               ///< all rows follow
-    std::unique_ptr<Fill> fill;         ///< made with the first
-    std::optional<Fingerprint> filled;  ///< the fill is whole, and of this
+    bool filling = false;                ///< all rows follow
+    std::unique_ptr<SnapshotFill> fill;  ///< made with the first
+    std::optional<Fingerprint> filled;   ///< the fill is whole, and of this
     std::optional<StagedChanges> staged;
     int64_t read_s = 0;  ///< when the last read began
     std::optional<Error> unusable;
@@ -403,7 +128,7 @@ struct Snapshot::Impl {
         }
         Result<void> done;
         if (fill == nullptr) {
-            auto begun = Fill::begin(options.path);
+            auto begun = SnapshotFill::begin(options.path);
             done = begun ? Result<void>() : tl::unexpected(begun.error());
             if (begun) {
                 fill = *std::move(begun);
@@ -452,11 +177,12 @@ bool Snapshot::Impl::open() {
     }
     connection = std::make_unique<SqliteConnection>(*std::move(opened));
     auto found = read_standing(*connection);
-    const Result<void> prepared = prepare(*connection, {{&put, kPutKey}});
+    auto prepared = prepare_put_key(*connection);
     if (!found || !prepared) {
         note(tl::unexpected(!found ? found.error() : prepared.error()));
         return false;
     }
+    put = *std::move(prepared);
     if (*found && (*found)->source == options.source) {
         standing = **std::move(found);
     }
@@ -479,8 +205,8 @@ Result<void> Snapshot::Impl::take_changes(const std::vector<KeyRow>& rows, const
     SqlStatementPtr erase;
     Result<void> done = prepare(*connection, {{&erase, "DELETE FROM keys WHERE sha256 = ?1"}});
     for (auto row = gone.begin(); done && row != gone.end(); ++row) {
-        erase->bind(1, bytes_of(row->digest));
-        done = run(*connection, *erase);
+        erase->bind(1, std::span<const uint8_t>(row->digest));
+        done = run_writing(*connection, *erase);
     }
     for (auto row = rows.begin(); done && row != rows.end(); ++row) {
         done = put_key(*connection, *put, *row);
@@ -653,11 +379,11 @@ void Snapshot::begin_all() {
 }
 
 void Snapshot::add(const KeyRow& row) {
-    impl_->fill_up([&](Fill& fill) { return fill.add(row); });
+    impl_->fill_up([&](SnapshotFill& fill) { return fill.add(row); });
 }
 
 void Snapshot::stage_all(const SourceContent& content) {
-    impl_->fill_up([&](Fill& fill) { return fill.end(content.policies); });
+    impl_->fill_up([&](SnapshotFill& fill) { return fill.end(content.policies); });
     if (impl_->filling) {
         impl_->filled = content.fingerprint;
     }
@@ -742,77 +468,6 @@ void Snapshot::close() {
 std::string Snapshot::problem() const {
     const std::lock_guard lock(impl_->mutex);
     return impl_->problem;
-}
-
-/// True when what the snapshot lacks is staged, or it lacks nothing: no row need be written anew.
-bool SnapshottedSource::catch_up() {
-    const std::optional<Fingerprint> at =
-        source_->tells_changes() ? snapshot_->stands_at() : std::optional<Fingerprint>();
-    if (!at) {
-        return false;
-    }
-    const auto found = source_->changes_since(*at);
-    if (!found || !*found) {
-        return false;
-    }
-    if ((*found)->fingerprint != *at) {
-        snapshot_->stage_changes(*at, **found);
-    }
-    return true;
-}
-
-/// Reads the source for the snapshot alone, which lacks what nobody tells of any more.
-void SnapshottedSource::refill() {
-    const auto now_ms = static_cast<int64_t>(monotonic_now_ns() / 1'000'000);
-    if (!snapshot_->problem().empty() && refilled_ms_ != 0 && now_ms - refilled_ms_ < kRefillPause_ms) {
-        return;
-    }
-    refilled_ms_ = now_ms;
-    snapshot_->begin_all();
-    const auto content = source_->load(std::nullopt, [this](const KeyRow& row) { snapshot_->add(row); });
-    if (content && *content) {
-        snapshot_->stage_all(**content);
-    }
-}
-
-Result<std::optional<SourceContent>> SnapshottedSource::load(const std::optional<Fingerprint>& unless,
-                                                             const RowSink& sink) {
-    snapshot_->begin_read();
-    const bool caught_up = catch_up();
-    if (!caught_up) {
-        snapshot_->begin_all();
-    }
-    auto content = source_->load(unless, [&](const KeyRow& row) {
-        if (!caught_up) {
-            snapshot_->add(row);
-        }
-        sink(row);
-    });
-    if (content && *content && !caught_up) {
-        snapshot_->stage_all(**content);
-    }
-    if (content && !*content && !caught_up && snapshot_->stands_at() != unless) {
-        refill();
-    }
-    return content;
-}
-
-Result<std::optional<SourceChanges>> SnapshottedSource::changes_since(const Fingerprint& since) {
-    snapshot_->begin_read();
-    auto found = source_->changes_since(since);
-    if (!found || !*found) {
-        return found;
-    }
-    const std::optional<Fingerprint> at = snapshot_->stands_at();
-    if (at == (*found)->fingerprint) {
-        return found;
-    }
-    if (at == since) {
-        snapshot_->stage_changes(since, **found);
-    } else if (!catch_up() && (*found)->fingerprint == since) {
-        refill();  // when nothing waits to be in force
-    }
-    return found;
 }
 
 }  // namespace apikeyd

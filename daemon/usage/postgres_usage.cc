@@ -13,14 +13,12 @@ namespace {
 constexpr std::string_view kDoing = "sending usage";
 constexpr int64_t kRefused = -1;
 
-/// And when this connection was made, in microseconds by the server's clock.
 constexpr std::string_view kIsThereSql =
-    "SELECT (to_regprocedure('apikeyd.send_usage(text,text,bigint,bytea,bigint,bigint[],text[],bigint[],"
-    "bigint[],bigint[],smallint[],bigint[])') IS NOT NULL)::int, "
-    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    "SELECT (to_regprocedure('apikeyd.send_usage(text,text,bytea,bigint,bigint[],text[],bigint[],bigint[],"
+    "bigint[],smallint[],bigint[])') IS NOT NULL)::int";
 constexpr std::string_view kSendSql =
-    "SELECT apikeyd.send_usage(?1, ?2, ?3::bigint, ?4, ?5::bigint, ?6::bigint[], ?7::text[], ?8::bigint[], "
-    "?9::bigint[], ?10::bigint[], ?11::smallint[], ?12::bigint[])";
+    "SELECT apikeyd.send_usage(?1, ?2, ?3, ?4::bigint, ?5::bigint[], ?6::text[], ?7::bigint[], ?8::bigint[], "
+    "?9::bigint[], ?10::smallint[], ?11::bigint[])";
 
 /// Any other is no key's of a fleet, whose keys come from its database; and needs no place in an array's
 /// text.
@@ -55,7 +53,6 @@ struct PostgresUsage::Impl {
     /// Relaxed: a flag that is looked at every 100 ms, and nothing goes with it.
     std::shared_ptr<std::atomic<bool>> stopping = std::make_shared<std::atomic<bool>>(false);
     std::unique_ptr<PostgresConnection> connection = nullptr;
-    int64_t session = 0;  ///< the connection's
 
     Result<void> connect() {
         if (connection != nullptr && !connection->broken()) {
@@ -80,7 +77,6 @@ struct PostgresUsage::Impl {
                         ": has no tables for usage; have the database's owner run "
                         "share/apikeyd/postgres_usage.sql of this release in it with psql");
         }
-        session = (*asked)->column_int(1);
         connection = *std::move(opened);
         return {};
     }
@@ -113,12 +109,12 @@ Result<uint64_t> PostgresUsage::send(const UsageBatch& batch) {
         totals.add(one.total);
     }
     SqlStatement& row = **prepared;
-    row.bind(1, impl_->host.name).bind(2, impl_->host.place_id).bind(3, impl_->session);
-    row.bind(4, batch.uid).bind(5, static_cast<int64_t>(batch.number));
+    row.bind(1, impl_->host.name).bind(2, impl_->host.place_id);
+    row.bind(3, batch.uid).bind(4, static_cast<int64_t>(batch.number));
     // Texts are copied.
-    row.bind(6, std::move(starts).end()).bind(7, std::move(ids).end()).bind(8, std::move(allowed).end());
-    row.bind(9, std::move(denied).end()).bind(10, std::move(code_starts).end());
-    row.bind(11, std::move(codes).end()).bind(12, std::move(totals).end());
+    row.bind(5, std::move(starts).end()).bind(6, std::move(ids).end()).bind(7, std::move(allowed).end());
+    row.bind(8, std::move(denied).end()).bind(9, std::move(code_starts).end());
+    row.bind(10, std::move(codes).end()).bind(11, std::move(totals).end());
     if (row.step() != SqlStep::kRow) {
         return tl::unexpected(impl_->connection->last_error(kDoing));
     }

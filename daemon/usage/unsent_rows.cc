@@ -79,14 +79,14 @@ Result<UnsentRows> UnsentRows::prepare(const Database& database) {
     return rows;
 }
 
-int UnsentRows::open(bool wanted) {
+int UnsentRows::open(bool wanted, int64_t mark_min) {
     if (!wanted) {
         return SQLITE_OK;
     }
     const ResetGuard guard(highest_mark_);
     const int rc = highest_mark_.step();
     if (rc == SQLITE_ROW) {
-        mark_ = highest_mark_.column_int(0) + 1;
+        mark_ = std::max(highest_mark_.column_int(0) + 1, mark_min);
     }
     return ended(rc);
 }

@@ -22,8 +22,8 @@ class UnsentRows {
     static Result<UnsentRows> prepare(const Database& database);
 
     /// Called first, in no transaction. Not `wanted`: nothing is marked, and if it is wanted once again, all
-    /// is to be sent.
-    int open(bool wanted);
+    /// is to be sent. `mark_min`: of who had the store open before; a batch of theirs may be on its way.
+    int open(bool wanted, int64_t mark_min);
 
     /// What hours that change now are marked with; nullopt: nobody wants them marked.
     [[nodiscard]] std::optional<int64_t> mark() const { return mark_; }

@@ -37,7 +37,8 @@ struct KeyHourPlace {
     std::string key_id;
 };
 
-/// What is to be sent together. The sums are whole ones and no differences: sent twice, they change nothing.
+/// What is to be sent together. The sums are whole ones and no differences, and the database keeps the
+/// greater: sent twice, or late, they change nothing.
 struct UsageBatch {
     UsageUid uid{};
     /// Of the batch that was noted before; 0: of none. The database numbers them: this comes behind that one,

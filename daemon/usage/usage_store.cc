@@ -148,7 +148,7 @@ Result<OwnedFd> UsageStore::take_lock(const std::string& path) {
 }
 
 Result<UsageStore> UsageStore::open(const std::string& path, const Retention& retention, bool sends) {
-    Result<std::unique_ptr<Impl>> impl = open_impl(path, sends);
+    Result<std::unique_ptr<Impl>> impl = open_impl(path, sends, 0);
     if (!impl) {
         return tl::unexpected(std::move(impl.error()));
     }
@@ -164,7 +164,8 @@ Result<UsageStore> UsageStore::open(const std::string& path, const Retention& re
     return UsageStore(path, retention, sends, std::move(*impl), std::move(*lock));
 }
 
-Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path, bool sends) {
+Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::string& path, bool sends,
+                                                                int64_t mark_min) {
     Result<Database> database = Database::open_writable(kUsageStore, path);
     if (!database) {
         return tl::unexpected(std::move(database.error()));
@@ -187,7 +188,7 @@ Result<std::unique_ptr<UsageStore::Impl>> UsageStore::open_impl(const std::strin
         return tl::unexpected(std::move(flushes.error()));
     }
     impl->flushes = std::move(*flushes);
-    if (impl->flushes.unsent.open(sends) != SQLITE_OK) {
+    if (impl->flushes.unsent.open(sends, mark_min) != SQLITE_OK) {
         return tl::unexpected(impl->database.last_error("reading what was sent"));
     }
     impl->flushes.recent.set_mark(impl->flushes.unsent.mark());
@@ -200,8 +201,9 @@ Result<void> UsageStore::follow_name() {
     if (!replaced && !impl_->read_only) {
         return {};
     }
+    mark_min_ = impl_ != nullptr ? impl_->flushes.unsent.mark().value_or(0) : mark_min_;
     impl_.reset();  // first: a connection's end tidies up by name
-    Result<std::unique_ptr<Impl>> opened = open_impl(path_, sends_);
+    Result<std::unique_ptr<Impl>> opened = open_impl(path_, sends_, mark_min_);
     if (!opened) {
         return tl::unexpected(opened.error());
     }

@@ -178,7 +178,7 @@ class UsageStore {
     UsageStore(std::string path, const Retention& retention, bool sends, std::unique_ptr<Impl> impl,
                OwnedFd lock);
     static Result<OwnedFd> take_lock(const std::string& path);
-    static Result<std::unique_ptr<Impl>> open_impl(const std::string& path, bool sends);
+    static Result<std::unique_ptr<Impl>> open_impl(const std::string& path, bool sends, int64_t mark_min);
     Result<void> follow_name();
 
     std::string path_;
@@ -186,6 +186,7 @@ class UsageStore {
     bool sends_;
     std::unique_ptr<Impl> impl_;  // nullptr when the file was replaced by one that cannot be opened
     OwnedFd lock_;
+    int64_t mark_min_ = 0;  ///< of what was marked before the store was opened once more
     bool reopened_ = false;
 };
 

@@ -159,9 +159,23 @@ class OnAFleet(Asked, Fleet):
         self.assertEqual(self.hosts[0].codes_of(second["key"]), ["REVOKED"])
         self.hosts[1].becomes(second["key"], "REVOKED")
 
+    def test_no_more_wait_for_the_fleet_than_leave_the_others_served(self):
+        issued = [self.good("issueKey", body={})["id"] for _ in range(5)]
+        self.hosts[1].daemon.send_signal(signal.SIGSTOP)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(len(issued)) as pool:
+                revoked = [pool.submit(self.call, "revokeKey", one, query="?wait=fleet") for one in issued]
+                self.assertEqual([one.result()[0] for one in revoked], [503] * len(issued))
+        finally:
+            self.hosts[1].daemon.send_signal(signal.SIGCONT)
+        log = self.door.log.read_text()
+        self.assertGreater(log.count("too many wait for the fleet"), 0)
+        self.assertGreater(log.count("not known to be in force on: b"), 0)
+        self.assertEqual({self.good("showKey", one)["state"] for one in issued}, {"revoked"})
+
     def test_a_caller_whose_key_goes_while_they_wait(self):
         """Nothing is changed for who may not change it when its turn comes."""
-        for change, expected in ("state = 'revoked'", 401), ("owner = 'other'", 503):
+        for change, expected in ("state = 'revoked'", 401), ("owner = 'other'", 503), ("addresses = '[\"192.0.2.1\"]'", 503):
             with self.subTest(change):
                 caller = self.issued("--scope", "apikeyd.keys.write")
                 kept = self.issued()

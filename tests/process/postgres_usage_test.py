@@ -152,22 +152,34 @@ class Usage(Fleet):
         self.arrives(host)
 
     def test_a_send_that_was_given_up_and_comes_late(self):
-        """Older sums, by an earlier session of the sender's, do not come to stand in place of newer ones."""
-        send = ("SELECT apikeyd.send_usage('h', 'place', {session}, '0123456789abcdef', {before}, '{{3600}}', '{{a}}', "
-                "'{{{allowed}}}', '{{0}}', '{{}}', '{{}}', '{{}}')")  # fmt: skip
-        sum_now = "SELECT allowed, batch FROM apikeyd.usage_keys JOIN apikeyd.usage_stores USING (store)"
-        self.assertEqual(self.sql(send.format(session=1, before=0, allowed=5)), [("1",)])
-        self.assertEqual(self.sql(send.format(session=2, before=0, allowed=6)), [("2",)], "without a note, sent again")
-        self.assertEqual(self.sql(sum_now), [("6", "2")])
-        self.assertEqual(self.sql(send.format(session=4, before=2, allowed=8)), [("3",)])
-        given = int(self.sql(send.format(session=3, before=2, allowed=7))[0][0])
-        self.assertEqual(self.sql(sum_now), [("8", str(given))])
-        self.assertNotIn(given, (3, 4), "nobody takes it for taken")
-        # Who sent last knows nothing of it, and sends all anew.
-        again = int(self.sql(send.format(session=4, before=3, allowed=9))[0][0])
-        self.assertNotIn(again, (4, 5))
-        self.assertEqual(self.sql(send.format(session=4, before=again, allowed=9)), [(str(again + 1),)])
-        self.assertEqual(self.sql(sum_now), [("9", str(again + 1))])
+        """Sums never come down, in whatever order they come."""
+        send = ("SELECT apikeyd.send_usage('h', 'place', '0123456789abcdef', {before}, '{{3600}}', '{{a}}', "
+                "'{{{allowed}}}', '{{{denied}}}', '{{3600}}', '{{0}}', '{{{allowed}}}')")  # fmt: skip
+        kept = ("SELECT allowed, denied, total, batch FROM apikeyd.usage_keys JOIN apikeyd.usage_codes USING (store) "
+                "JOIN apikeyd.usage_stores USING (store)")  # fmt: skip
+        for before, allowed, denied, given, sums in (
+            (0, 5, 1, 1, ("5", "1", "5")),
+            (0, 6, 1, 2, ("6", "1", "6")),  # without a note, sent again
+            (2, 8, 3, 3, ("8", "3", "8")),
+            (2, 7, 3, 4, ("8", "3", "8")),  # given up before the last one
+            (3, 8, 2, 5, ("8", "3", "8")),
+            (5, 9, 3, 6, ("9", "3", "9")),
+        ):
+            self.assertEqual(self.sql(send.format(before=before, allowed=allowed, denied=denied)), [(str(given),)])
+            self.assertEqual(self.sql(kept), [(*sums, str(given))])
+
+    def test_a_copy_that_sends_first(self):
+        """Of a store that was told of lately another host's copy is refused also where it knows as much."""
+        send = "SELECT apikeyd.send_usage('{host}', '{place}', '0123456789abcdef', {before}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
+        ask = lambda host, place, before: int(self.sql(send.format(host=host, place=place, before=before))[0][0])  # noqa: E731
+        self.assertEqual(ask("a", "x", 0), 1)
+        self.assertEqual(ask("b", "y", 1), -1)
+        self.assertEqual(ask("a", "x", 1), 2)
+        self.assertEqual(ask("renamed", "x", 2), 3)
+        self.assertEqual(ask("renamed", "booted anew", 3), 4)
+        self.assertEqual(ask("renamed", "another", 3), -1)
+        self.sql("UPDATE apikeyd.usage_stores SET told = told - interval '11 minutes'")
+        self.assertEqual(ask("b", "moved", 4), 5)
 
     def test_a_server_that_is_away(self):
         hosts = [self.started("a"), self.started("b")]
@@ -298,7 +310,7 @@ class Usage(Fleet):
                 self.assertEqual(caught.exception.state, "42501", refused)
         # What anybody may send is a count of an hour.
         for sums in "'{3600}', '{x}', '{-1}', '{0}'", "'{3600}', '{x}', '{0}', '{-1}'", "'{3601}', '{x}', '{1}', '{0}'":
-            sent = f"SELECT apikeyd.send_usage('b', 'x', 1, '{'0' * 16}', 0, {sums}, '{{}}', '{{}}', '{{}}')"
+            sent = f"SELECT apikeyd.send_usage('b', 'x', '{'0' * 16}', 0, {sums}, '{{}}', '{{}}', '{{}}')"
             with self.assertRaises(SqlError, msg=sums) as caught:
                 self.server.psql(sent, self.database, "daemon_user")
             self.assertEqual(caught.exception.state, "23514", sums)

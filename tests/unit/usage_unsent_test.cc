@@ -265,6 +265,27 @@ TEST_F(UsageUnsentTest, AClockThatIsAheadForAFlushForgetsNoHourThatIsKept) {
     EXPECT_GT(after.size(), 3U);
 }
 
+TEST_F(UsageUnsentTest, MarksGoOnWhereTheStoreIsOpenedOnceMore) {
+    UsageStore store = open_sending();
+    Fleet fleet;
+    count(store, "a", 5, 1, kBegin_s);
+    send(store, fleet, kBegin_s + kMinute_s);
+    count(store, "a", 1, 0, kBegin_s + 2 * kMinute_s);
+    fold(store, kBegin_s + 3 * kMinute_s);
+    for (int i = 0; i < 5; ++i) {
+        unsent(store, kBegin_s + 3 * kMinute_s);  // what is marked from then on has a higher mark
+    }
+    const UsageBatch batch = unsent(store, kBegin_s + 3 * kMinute_s);
+    const std::string copy = path_ + ".copy";
+    execute(path_, "VACUUM INTO '" + copy + "'");
+    std::filesystem::rename(copy, path_);
+    count(store, "a", 1, 0, kBegin_s + 4 * kMinute_s);
+    fold(store, kBegin_s + 5 * kMinute_s);
+    ASSERT_TRUE(store.note_sent(batch, fleet.take(batch)));
+    send(store, fleet, kBegin_s + 6 * kMinute_s);
+    EXPECT_EQ(fleet.sums, kept());
+}
+
 // A batch for one store, and another stands under its name when it is noted.
 TEST_F(UsageUnsentTest, ANoteIsForTheStoreOfTheBatch) {
     UsageStore store = open_sending();

@@ -120,9 +120,9 @@ bool is_door_scope(std::string_view scope) {
 }
 
 bool Caller::holds(std::string_view scope) const {
-    return is_operator || std::any_of(scopes.begin(), scopes.end(), [&](const std::string& granted) {
-               return apikey::shm::scope_covers(granted, scope);
-           });
+    return is_operator ||
+           std::any_of(terms.scopes.begin(), terms.scopes.end(),
+                       [&](const std::string& granted) { return apikey::shm::scope_covers(granted, scope); });
 }
 
 bool Caller::owns(const KeyRow& row) const {
@@ -149,7 +149,7 @@ std::optional<HttpAnswer> let_in_no_more(const Caller& caller, KeySet& set) {
         return not_accepted();
     }
     // What else it may now, they find out when they ask again.
-    const bool as_before = (*row)->owner == caller.owner && terms_of(**row).scopes == caller.scopes;
+    const bool as_before = (*row)->owner == caller.owner && terms_of(**row) == caller.terms;
     return as_before ? std::nullopt : std::optional(cannot_check());
 }
 
@@ -238,7 +238,7 @@ tl::expected<Caller, HttpAnswer> Gate::caller_of(const apikey_verdict& verdict,
     Caller caller;
     caller.key_id = (*row)->id;
     caller.owner = (*row)->owner;
-    caller.scopes = terms_of(**row).scopes;
+    caller.terms = terms_of(**row);
     const bool permitted = std::any_of(scopes.begin(), scopes.end(),
                                        [&](std::string_view scope) { return caller.holds(scope); });
     return permitted ? tl::expected<Caller, HttpAnswer>(std::move(caller))

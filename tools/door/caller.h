@@ -36,8 +36,8 @@ struct Caller {
     bool is_operator = false;  ///< by the Unix socket, without a key: may do all
     std::string key_id = {};   ///< of a caller with a key
     std::string owner = {};    ///< that key's
-    std::vector<std::string> scopes = {};
-    uid_t uid = 0;  ///< of an operator
+    KeyTerms terms = {};       ///< that key's
+    uid_t uid = 0;             ///< of an operator
 
     /// Whether a scope, or a branch of scopes, is theirs.
     [[nodiscard]] bool holds(std::string_view scope) const;

@@ -1,5 +1,6 @@
 // /v1/keys: keys are issued, listed, shown, changed and ended. /v1/self: the same for the caller's own key.
 
+#include <atomic>
 #include <boost/json.hpp>
 #include <charconv>
 
@@ -237,6 +238,34 @@ HttpAnswer set_state(const Call& call, KeyState state, Until until = Until::kHos
     return changed ? record_answer(full_record(after, now_s())) : failure_answer(call, changed.error());
 }
 
+/// Some of the door's handlers wait for a fleet; the others serve.
+class FleetWait {
+  public:
+    FleetWait() : granted_(waiting_.fetch_add(1, std::memory_order_relaxed) < kAtOnceMax) {}
+    ~FleetWait() { waiting_.fetch_sub(1, std::memory_order_relaxed); }
+    FleetWait(const FleetWait&) = delete;
+    FleetWait& operator=(const FleetWait&) = delete;
+    [[nodiscard]] bool granted() const { return granted_; }
+
+  private:
+    static constexpr uint32_t kAtOnceMax = 2;
+    /// Relaxed: a number, and nothing goes with it.
+    static inline std::atomic<uint32_t> waiting_{0};
+    const bool granted_;
+};
+
+HttpAnswer revoke_in_fleet(const Call& call) {
+    const FleetWait wait;
+    HttpAnswer answer = set_state(call, KeyState::kRevoked, wait.granted() ? Until::kFleet : Until::kHost);
+    constexpr unsigned kDone = 200;
+    if (answer.status == kDone && !wait.granted()) {
+        const Failure unknown{Exit::kUnreachable, "too many wait for the fleet", Daemon::kDown,
+                              Cause::kRecorded};
+        answer = failure_answer(call, unknown);
+    }
+    return answer;
+}
+
 HttpAnswer revoke(const Call& call) {
     if (call.query.count("wait") == 0) {
         return set_state(call, KeyState::kRevoked);
@@ -244,9 +273,10 @@ HttpAnswer revoke(const Call& call) {
     if (call.parameter("wait") != "fleet") {
         return wrong_parameter("wait", "want fleet");
     }
-    return check_fleet(call.context) ? set_state(call, KeyState::kRevoked, Until::kFleet)
+    return check_fleet(call.context) ? revoke_in_fleet(call)
                                      : wrong_parameter("wait", "this host is in no fleet");
 }
+
 HttpAnswer disable(const Call& call) {
     return set_state(call, KeyState::kDisabled);
 }
