@@ -55,14 +55,17 @@ KeyRow row_with_all() {
 }
 
 void require_kept(KeyRow row, const std::string& body) {
-    // A plan and scopes are defined in the set, and here none is.
     const KeyTerms& terms = terms_of(row);
-    KeyTerms kept;
-    kept.addresses = terms.addresses;
-    kept.overrides = terms.overrides;
-    row.terms = row_terms(std::move(kept));
     auto set = KeySetText::parse("version: 1\nkeys: []\n", "k");
     require(set.has_value(), "the empty key set", body);
+    // What a key may name is defined in the set; here that is a plan which has its own limits.
+    KeyTerms kept;
+    kept.addresses = terms.addresses;
+    if (!terms.overrides.empty() && set->upsert_plan({"p", terms.overrides})) {
+        kept.plan = "p";
+        kept.overrides = terms.overrides;
+    }
+    row.terms = row_terms(std::move(kept));
     require(set->upsert(row).has_value(), "no key set holds what was taken", body);
     const auto rows = parse_key_rows(set->text(), "k");
     require(rows && *rows == std::vector<KeyRow>{row}, "another key comes back", body);
