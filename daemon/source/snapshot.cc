@@ -178,11 +178,13 @@ bool Snapshot::Impl::open() {
     connection = std::make_unique<SqliteConnection>(*std::move(opened));
     auto found = read_standing(*connection);
     auto prepared = prepare_put_key(*connection);
+    if (prepared) {
+        put = *std::move(prepared);  // ends before the connection, also where that is of no use
+    }
     if (!found || !prepared) {
         note(tl::unexpected(!found ? found.error() : prepared.error()));
         return false;
     }
-    put = *std::move(prepared);
     if (*found && (*found)->source == options.source) {
         standing = **std::move(found);
     }
